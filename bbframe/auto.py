@@ -1,0 +1,288 @@
+"""The registry of architectures and `AutoBackbone`: plain data or a checkpoint -> config -> module -> weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import os
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+import bbframe.models
+from bbframe.backbone import BackboneConfigMixin, BackboneMixin
+from bbframe.hub import Checkpoint
+from bbframe.keymap import KeyMap
+from bbframe.options import nearest, parse
+from bbframe.weights import (
+    LoadReport,
+    adapt_input_channels,
+    hub_tensors,
+    load_weights,
+    read_preprocessing,
+    save_checkpoint,
+)
+
+B = TypeVar("B", bound="Backbone")
+_registered: dict[str, type[Backbone]] = {}
+
+
+class Backbone(BackboneMixin, nn.Module):
+    """Base of the native backbones: the contract, with weights from and to the Hub's layout through `keys`."""
+
+    keys: ClassVar[KeyMap]
+    load_report: LoadReport | None = None
+
+    @classmethod
+    def from_pretrained(cls: type[B], checkpoint: str | os.PathLike[str], **options: Any) -> B:
+        """`AutoBackbone.from_pretrained` that refuses the checkpoint of another architecture by ValueError."""
+        net = AutoBackbone.from_pretrained(checkpoint, expect=cls, **options)
+        assert isinstance(net, cls)
+        return net
+
+    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
+        """A checkpoint's weight made to fit `shape`, and how; None when that must not be done."""
+        if name.startswith("stem.") and weight.ndim == 4 and len(shape) == 4:
+            same = weight.shape[0] == shape[0] and weight.shape[2:] == shape[2:]
+            if same and shape[1] == self.config.num_channels:
+                return adapt_input_channels(weight, shape[1]), f"{weight.shape[1]} input channels to {shape[1]}"
+        return None
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write a folder in the Hub's layout: the config, the preprocessing, the weights of all built stages."""
+        config = {**self.config.to_dict(), "architectures": [type(self).__name__]}
+        save_checkpoint(folder, config, self.preprocessing, hub_tensors(self, self.keys))
+
+
+def register(backbone: type[B]) -> type[B]:
+    """Make an architecture known under its config's `model_type`; a class decorator, for one's own as for ours.
+
+    Raises ValueError when the name is taken by another class.
+    """
+    name = backbone.config_class.model_type
+    taken = _registered.get(name)
+    if taken is not None and (taken.__module__, taken.__qualname__) != (backbone.__module__, backbone.__qualname__):
+        raise ValueError(f"model_type {name!r} is taken by {taken.__module__}.{taken.__qualname__}; choose another")
+    _registered[name] = backbone
+    return backbone
+
+
+@cache
+def _model_files() -> tuple[str, ...]:
+    return tuple(info.name for info in pkgutil.iter_modules(bbframe.models.__path__))
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    """Architectures of installed packages: entry points in the group `bbframe.backbones`, named by model_type."""
+    return {point.name: point for point in importlib.metadata.entry_points(group="bbframe.backbones")}
+
+
+def list_backbones() -> list[str]:
+    """The `model_type` of every architecture: ours, registered ones, and those of installed packages."""
+    return sorted({*_model_files(), *map(_file_name, _registered), *_entry_points()})
+
+
+def _file_name(model_type: str) -> str:
+    return model_type.replace("-", "_").removesuffix("_backbone")
+
+
+def backbone_class(model_type: str) -> type[Backbone]:
+    """The class of an architecture, imported when it is first asked for; ValueError for an unknown one."""
+    file = _file_name(str(model_type))
+    if model_type not in _registered:
+        if file in _model_files():
+            importlib.import_module(f"bbframe.models.{file}")
+        elif model_type in (points := _entry_points()):
+            register(points[model_type].load())
+    by_file = {_file_name(name): backbone for name, backbone in _registered.items()}
+    if file not in by_file:
+        raise ValueError(f"no backbone {model_type!r}{nearest(model_type, list_backbones())}")
+    return by_file[file]
+
+
+class AutoBackbone:
+    """Makes any backbone from its config or from a checkpoint."""
+
+    def __new__(cls) -> AutoBackbone:
+        raise TypeError("AutoBackbone is not instantiated; use from_config or from_pretrained")
+
+    @staticmethod
+    def from_config(config: BackboneConfigMixin | Mapping[str, Any]) -> Backbone:
+        """A freshly initialised backbone from a config, or from a mapping with a `model_type`."""
+        if isinstance(config, Mapping):
+            config = config_from_dict(config)
+        return backbone_class(config.model_type)(config)
+
+    @staticmethod
+    def from_pretrained(
+        checkpoint: str | os.PathLike[str],
+        *,
+        out_features: Sequence[str] | None = None,
+        out_indices: Sequence[int] | None = None,
+        out_strides: Sequence[int] | None = None,
+        revision: str | None = None,
+        config: BackboneConfigMixin | Mapping[str, Any] | None = None,
+        use_timm_backbone: bool = False,
+        cache_dir: str | None = None,
+        local_files_only: bool = False,
+        token: str | None = None,
+        expect: type[Backbone] | None = None,
+        **fields: Any,
+    ) -> Backbone:
+        """A backbone with a checkpoint's weights, config and preprocessing; its `load_report` says what was loaded.
+
+        `checkpoint` is an id on the Hub, a folder, or a weights file (with its `config.json` beside it, or `config`
+        given); with `use_timm_backbone=True`, or as "timm/...", the name of a timm model. `fields` replace those of
+        the checkpoint's config, such as `drop_path_rate=0.1` or `num_channels=1`. Raises ValueError for whatever does
+        not fit.
+        """
+        selection = {"out_features": out_features, "out_indices": out_indices, "out_strides": out_strides}
+        if use_timm_backbone or str(checkpoint).startswith("timm/"):
+            from bbframe.models.timm import TimmBackbone
+
+            return TimmBackbone.from_pretrained(checkpoint, revision=revision, **selection, **fields)
+        files = Checkpoint(checkpoint, revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
+        unknown: list[str] = []
+        if config is None:
+            data = files.json("config.json")
+            if data is None:
+                raise ValueError(f"{files.source}: no config.json there; put it beside the weights, or pass config=")
+            config, unknown = _hub_config(files.source, data, selection, fields, expect)
+        else:
+            data = config.to_dict() if isinstance(config, BackboneConfigMixin) else dict(config)
+            config = config_from_dict(_replaced(data, selection, fields))
+        net = backbone_class(config.model_type)(config)
+        net.load_report = load_weights(net, net.keys, files)
+        net.load_report.unknown_config = unknown
+        preprocessing = read_preprocessing(files)
+        if preprocessing is not None:
+            net.preprocessing, net.load_report.preprocessing = preprocessing, "preprocessor_config.json"
+        return net.eval()
+
+
+def config_from_dict(data: Mapping[str, Any]) -> BackboneConfigMixin:
+    """The config that a mapping with a `model_type` describes; ValueError names what is wrong and the nearest fix."""
+    if "model_type" not in data:
+        raise ValueError(f"a backbone's config must have a model_type{nearest('', list_backbones())}")
+    return backbone_class(data["model_type"]).config_class.from_dict(data)
+
+
+def _replaced(data: Mapping[str, Any], selection: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's data with fields replaced, and with its selection replaced as a whole when another is given."""
+    data = dict(data)
+    if any(value is not None for value in selection.values()):
+        data = {key: value for key, value in data.items() if key not in selection}
+        data.update({key: value for key, value in selection.items() if value is not None})
+    return {**data, **fields}
+
+
+def _hub_config(
+    source: str,
+    data: Mapping[str, Any],
+    selection: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    expect: type[Backbone] | None,
+) -> tuple[BackboneConfigMixin, list[str]]:
+    """The config that a `config.json` describes, and those of its keys that no field knows."""
+    if "model_type" not in data:
+        raise ValueError(f"{source}: its config.json has no model_type{nearest('', list_backbones())}")
+    config_class = backbone_class(data["model_type"]).config_class
+    if expect is not None and config_class is not expect.config_class:
+        raise ValueError(
+            f"{source}: a checkpoint of {data['model_type']!r}, not of {expect.config_class.model_type!r}; "
+            "choose the backbone that the checkpoint was made with"
+        )
+    unknown = config_class.foreign_keys(data)
+    known = {key: value for key, value in data.items() if key not in unknown}
+    return config_class.from_dict(_replaced(known, selection, fields)), unknown
+
+
+# a backbone as a configuration file describes it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a backbone of a configuration file comes from.
+
+    `source` chooses between the native module and timm's of the same architecture; `checkpoint` (an id on the Hub, a
+    folder or a file) and `timm_name` say which weights `pretrained` loads, at `revision`.
+    """
+
+    source: Literal["transformers", "timm"] = "transformers"
+    checkpoint: str | None = None
+    timm_name: str | None = None
+    revision: str | None = None
+    pretrained: bool = False
+
+
+# fields that a run may set whatever the checkpoint says: they shape no weight, or are adapted with a report
+_FREE = frozenset(
+    "num_channels drop_path_rate hidden_dropout_prob attention_probs_dropout_prob initializer_range "
+    "out_features out_indices out_strides".split()
+)
+
+
+def check_backbone(options: Mapping[str, Any]) -> tuple[Source, BackboneConfigMixin]:
+    """A configuration file's data as its source and its config, nothing built or loaded; ValueError when wrong.
+
+    Nulls stand for what the config's class, or the checkpoint, says.
+    """
+    backbone = backbone_class(options.get("model_type", ""))
+    where = backbone.config_class.model_type
+    names = {field.name for field in dataclasses.fields(Source)}
+    known = names | backbone.config_class.option_names()
+    for key in options:
+        if key not in known | {"model_type"}:
+            raise ValueError(f"{where}: unknown option {key!r}{nearest(key, known)}")
+    source = parse(Source, {key: value for key, value in options.items() if key in names}, where)
+    config = backbone.config_class.from_dict(_given(options))
+    if source.source == "timm" and source.timm_name is None:
+        raise ValueError(f"{where}: source=timm needs timm_name, the name that timm gives this network")
+    if source.source == "transformers" and source.pretrained and source.checkpoint is None:
+        raise ValueError(f"{where}: pretrained=true needs a checkpoint: an id on the Hub, a folder or a file")
+    return source, config
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration file says about the config itself."""
+    names = {field.name for field in dataclasses.fields(Source)}
+    return {key: value for key, value in options.items() if key not in names and value is not None}
+
+
+def make_backbone(options: Mapping[str, Any]) -> Backbone:
+    """The backbone that a configuration file's data describes, its weights loaded when `pretrained` says so.
+
+    Raises ValueError when the file states an architecture's field otherwise than the checkpoint does.
+    """
+    source, config = check_backbone(options)
+    if source.source == "timm" or config.model_type == "timm_backbone":
+        from bbframe.models.timm import TimmBackbone
+
+        return TimmBackbone.from_source(source, config)
+    if not source.pretrained:
+        return AutoBackbone.from_config(config)
+    assert source.checkpoint is not None
+    files = Checkpoint(source.checkpoint, source.revision)
+    data = files.json("config.json")
+    if data is None:
+        return AutoBackbone.from_pretrained(source.checkpoint, revision=source.revision, config=config)
+    given = _given(options)
+    theirs, _ = _hub_config(files.source, data, {}, {}, backbone_class(config.model_type))
+    clashes = [
+        f"{key}={getattr(theirs, key)!r} (here {getattr(config, key)!r})"
+        for key in given
+        if key not in _FREE | {"model_type"} and getattr(theirs, key) != getattr(config, key)
+    ]
+    if clashes:
+        raise ValueError(
+            f"{config.model_type}: the checkpoint {files.source} has {', '.join(clashes)}; choose the variant of that "
+            "checkpoint, or set these keys to null to take its values"
+        )
+    free = {key: value for key, value in given.items() if key in _FREE}
+    return AutoBackbone.from_pretrained(source.checkpoint, revision=source.revision, **free)

@@ -1,0 +1,1 @@
+"""Arithmetic that two or more architectures share without a flag."""

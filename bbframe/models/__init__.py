@@ -1,0 +1,1 @@
+"""The architectures, one a file; a file's name is the architecture's `model_type`."""

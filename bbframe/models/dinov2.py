@@ -1,0 +1,180 @@
+"""DINOv2 (Oquab et al., "Learning Robust Visual Features without Supervision", arXiv:2304.07193)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bbframe.auto import Backbone, register
+from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.keymap import KeyMap
+from bbframe.layers.attention import Attention
+from bbframe.layers.drop_path import DropPath
+from bbframe.layers.mlp import Mlp
+from bbframe.layers.positions import resize_positions
+
+
+@dataclass(kw_only=True)
+class Dinov2Config(BackboneConfigMixin):
+    """A plain vision transformer with layer scale; the defaults are DINOv2-B's. A stage is one block.
+
+    `image_size` is the training size that the position table belongs to. `apply_layernorm` puts the final norm on
+    every selected map.
+    """
+
+    model_type: ClassVar[str] = "dinov2"
+
+    num_channels: int = 3
+    image_size: int = 224
+    patch_size: int = 14
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    mlp_ratio: int = 4
+    use_swiglu_ffn: bool = False
+    hidden_act: str = "gelu"
+    qkv_bias: bool = True
+    layerscale_value: float = 1.0
+    layer_norm_eps: float = 1e-6
+    apply_layernorm: bool = True
+    reshape_hidden_states: Literal[True] = True  # maps are always (B, C, H, W)
+    use_mask_token: bool = True
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    drop_path_rate: float = 0.0
+    initializer_range: float = 0.02
+
+    def validate(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"dinov2: hidden_size={self.hidden_size} must be a multiple of "
+                f"num_attention_heads={self.num_attention_heads}"
+            )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
+        return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
+
+
+class Stem(nn.Module):
+    """Patches, a class token and positions: (B, num_channels, H, W) -> (B, 1 + H / P * W / P, C)."""
+
+    def __init__(self, config: Dinov2Config):
+        super().__init__()
+        side = config.image_size // config.patch_size
+        self.patch = nn.Conv2d(config.num_channels, config.hidden_size, config.patch_size, config.patch_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.positions = nn.Parameter(torch.zeros(1, 1 + side * side, config.hidden_size))
+        if config.use_mask_token:  # kept for the Hub's sake: no map depends on it
+            self.register_buffer("mask_token", torch.zeros(1, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x)
+        grid = (x.shape[2], x.shape[3])
+        cls_token = self.cls_token + self.positions[:, :1]
+        patches = x.flatten(2).transpose(1, 2) + resize_positions(self.positions[:, 1:], grid)
+        return self.dropout(torch.cat([cls_token.expand(x.shape[0], -1, -1), patches], dim=1))
+
+
+class SwiGLU(nn.Module):
+    """Gated perceptron (Shazeer, arXiv:2002.05202) at two thirds of the width, rounded up to a multiple of 8."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        inner = (int(hidden * 2 / 3) + 7) // 8 * 8
+        self.fc_in = nn.Linear(channels, 2 * inner)
+        self.fc_out = nn.Linear(inner, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, x = self.fc_in(x).chunk(2, dim=-1)
+        return self.fc_out(F.silu(gate) * x)
+
+
+class Block(nn.Module):
+    """A transformer block with layer scale; tokens (B, N, C)."""
+
+    def __init__(self, config: Dinov2Config):
+        super().__init__()
+        width, hidden = config.hidden_size, config.hidden_size * config.mlp_ratio
+        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attn = Attention(
+            width,
+            config.num_attention_heads,
+            config.qkv_bias,
+            config.attention_probs_dropout_prob,
+            config.hidden_dropout_prob,
+        )
+        self.scale1 = nn.Parameter(torch.full((width,), config.layerscale_value))
+        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = SwiGLU(width, hidden) if config.use_swiglu_ffn else Mlp(width, hidden, config.hidden_act)
+        self.scale2 = nn.Parameter(torch.full((width,), config.layerscale_value))
+        self.drop_path = DropPath(config.drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.scale1 * self.attn(self.norm1(x)))
+        return x + self.drop_path(self.scale2 * self.mlp(self.norm2(x)))
+
+
+@register
+class Dinov2Backbone(Backbone):
+    """DINOv2; every map has the stride of the patches. Hidden states are tokens (B, 1 + N, C), the class token first;
+    attentions, (B, heads, 1 + N, 1 + N) a block."""
+
+    config_class = Dinov2Config
+    has_attentions = True
+    keys = KeyMap(
+        """
+        embeddings.cls_token                                         stem.cls_token
+        embeddings.mask_token                                        stem.mask_token
+        embeddings.position_embeddings                               stem.positions
+        embeddings.patch_embeddings.projection                       stem.patch
+        encoder.layer.{}.norm1                                       stages.{}.norm1
+        encoder.layer.{}.attention.attention.(query|key|value)       stages.{}.attn.qkv
+        encoder.layer.{}.attention.output.dense                      stages.{}.attn.proj
+        encoder.layer.{}.layer_scale1.lambda1                        stages.{}.scale1
+        encoder.layer.{}.norm2                                       stages.{}.norm2
+        encoder.layer.{}.mlp.fc1                                     stages.{}.mlp.fc1
+        encoder.layer.{}.mlp.fc2                                     stages.{}.mlp.fc2
+        encoder.layer.{}.mlp.weights_in                              stages.{}.mlp.fc_in
+        encoder.layer.{}.mlp.weights_out                             stages.{}.mlp.fc_out
+        encoder.layer.{}.layer_scale2.lambda1                        stages.{}.scale2
+        layernorm                                                    norm
+        """,
+        prefixes=["dinov2."],
+        ignored=["classifier.*"],
+    )
+
+    def __init__(self, config: Dinov2Config):
+        super().__init__(config)
+        self.stem = Stem(config)
+        self.stages = nn.ModuleList(Block(config) for _ in range(self.num_built - 1))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm.requires_grad_(config.apply_layernorm)  # the Hub's checkpoints hold it in any case
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, Stem):
+            nn.init.trunc_normal_(module.positions, std=std)
+            nn.init.trunc_normal_(module.cls_token, std=std)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        states = [self.stem(x)]
+        for stage in self.stages:
+            states.append(stage(states[-1]))
+        return states
+
+    def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
+        patch = self.config.patch_size
+        x = self.norm(state) if self.config.apply_layernorm else state
+        return x[:, 1:].transpose(1, 2).unflatten(2, (size[0] // patch, size[1] // patch))

@@ -1,0 +1,153 @@
+"""ResNet (He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from bbframe.auto import Backbone, register
+from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.keymap import KeyMap
+from bbframe.layers.activation import activation
+
+
+@dataclass(kw_only=True)
+class ResNetConfig(BackboneConfigMixin):
+    """`depths` blocks a stage, `hidden_sizes` channels after each; the defaults are ResNet-50's.
+
+    `downsample_in_bottleneck` puts the stride in a bottleneck's first convolution instead of its second;
+    `downsample_in_first_stage` halves the map in stage 1 too.
+    """
+
+    model_type: ClassVar[str] = "resnet"
+
+    num_channels: int = 3
+    embedding_size: int = 64
+    hidden_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    layer_type: Literal["basic", "bottleneck"] = "bottleneck"
+    hidden_act: str = "relu"
+    downsample_in_first_stage: bool = False
+    downsample_in_bottleneck: bool = False
+
+    def validate(self) -> None:
+        if len(self.depths) != len(self.hidden_sizes):
+            raise ValueError(
+                f"resnet: depths={list(self.depths)} and hidden_sizes={list(self.hidden_sizes)} must be equally long"
+            )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        first = 8 if self.downsample_in_first_stage else 4
+        levels = [Stage(f"stage{i + 1}", c, first * 2**i) for i, c in enumerate(self.hidden_sizes)]
+        return (Stage("stem", self.embedding_size, 4), *levels)
+
+
+class ConvNorm(nn.Module):
+    """Convolution and batch normalisation."""
+
+    def __init__(self, channels: int, out_channels: int, kernel_size: int, stride: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Stem(ConvNorm):
+    """(B, num_channels, H, W) -> (B, C, H / 4, W / 4)."""
+
+    def __init__(self, config: ResNetConfig):
+        super().__init__(config.num_channels, config.embedding_size, 7, stride=2)
+        self.act = activation(config.hidden_act)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.act(super().forward(x)))
+
+
+class Block(nn.Module):
+    """A residual block: two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1 at a quarter of the channels."""
+
+    def __init__(self, config: ResNetConfig, channels: int, out_channels: int, stride: int):
+        super().__init__()
+        if config.layer_type == "basic":
+            self.convs = nn.ModuleList(
+                [ConvNorm(channels, out_channels, 3, stride), ConvNorm(out_channels, out_channels, 3)]
+            )
+        else:
+            inner = out_channels // 4
+            first, second = (stride, 1) if config.downsample_in_bottleneck else (1, stride)
+            self.convs = nn.ModuleList(
+                [
+                    ConvNorm(channels, inner, 1, first),
+                    ConvNorm(inner, inner, 3, second),
+                    ConvNorm(inner, out_channels, 1),
+                ]
+            )
+        same = stride == 1 and channels == out_channels
+        self.shortcut = nn.Identity() if same else ConvNorm(channels, out_channels, 1, stride)
+        self.act = activation(config.hidden_act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.shortcut(x)
+        for conv in self.convs[:-1]:
+            x = conv(x).relu()  # hidden_act is that of the stem and of the sums: so were the checkpoints made
+        return self.act(self.convs[-1](x) + residual)
+
+
+class ResNetStage(nn.Module):
+    """The blocks of one resolution; the first of them changes stride and channels."""
+
+    def __init__(self, config: ResNetConfig, channels: int, out_channels: int, depth: int, stride: int):
+        super().__init__()
+        first = Block(config, channels, out_channels, stride)
+        rest = [Block(config, out_channels, out_channels, 1) for _ in range(depth - 1)]
+        self.blocks = nn.Sequential(first, *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x)
+
+
+@register
+class ResNetBackbone(Backbone):
+    """ResNet; maps at strides 4 (stem), 4, 8, 16 and 32."""
+
+    config_class = ResNetConfig
+    keys = KeyMap(
+        """
+        embedder.embedder.convolution                        stem.conv
+        embedder.embedder.normalization                      stem.norm
+        encoder.stages.{}.layers.{}.layer.{}.convolution     stages.{}.blocks.{}.convs.{}.conv
+        encoder.stages.{}.layers.{}.layer.{}.normalization   stages.{}.blocks.{}.convs.{}.norm
+        encoder.stages.{}.layers.{}.shortcut.convolution     stages.{}.blocks.{}.shortcut.conv
+        encoder.stages.{}.layers.{}.shortcut.normalization   stages.{}.blocks.{}.shortcut.norm
+        """,
+        prefixes=["resnet."],
+        ignored=["classifier.*"],
+    )
+
+    def __init__(self, config: ResNetConfig):
+        super().__init__(config)
+        levels = config.stages[: self.num_built]
+        self.stem = Stem(config)
+        self.stages = nn.ModuleList(
+            ResNetStage(config, before.channels, level.channels, depth, level.stride // before.stride)
+            for before, level, depth in zip(levels, levels[1:], config.depths, strict=False)
+        )
+        self.apply(_initialise)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        states = [self.stem(x)]
+        for stage in self.stages:
+            states.append(stage(states[-1]))
+        return states
+
+
+def _initialise(module: nn.Module) -> None:
+    """He et al., arXiv:1502.01852."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

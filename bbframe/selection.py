@@ -1,0 +1,111 @@
+"""Which stages of a backbone give maps: names, indices or strides, each turned into the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from bbframe.options import nearest
+
+
+class Stage(NamedTuple):
+    """One level of a backbone: its name, and the channels and the stride (in input pixels) of its map."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+def align(
+    model: str,
+    stages: Sequence[Stage],
+    out_features: Sequence[str] | None,
+    out_indices: Sequence[int] | None,
+    out_strides: Sequence[int] | None,
+) -> tuple[list[str], list[int]]:
+    """Turn any of the three ways to select stages into names and indices, both rising and without repeats.
+
+    Raises ValueError that names the model, the value, the menu and the nearest fix.
+    """
+    names = [stage.name for stage in stages]
+    if out_features is not None:
+        chosen = _from_names(model, names, out_features)
+    elif out_indices is not None:
+        chosen = _from_indices(model, names, out_indices)
+    elif out_strides is not None:
+        chosen = _from_strides(model, stages, out_strides)
+    else:
+        chosen = [len(names) - 1]
+    features = [names[i] for i in chosen]
+    if out_features is not None and out_indices is not None and _from_indices(model, names, out_indices) != chosen:
+        raise ValueError(
+            f"{model}: out_features={features} and out_indices={list(out_indices)} name different stages; "
+            f"give one of them, or out_indices={chosen}"
+        )
+    strides = [stages[i].stride for i in chosen]
+    if out_strides is not None and list(out_strides) != strides:
+        raise ValueError(
+            f"{model}: out_strides={list(out_strides)} contradicts the selected {features}, whose strides are "
+            f"{strides}; give only one of out_features, out_indices and out_strides"
+        )
+    return features, list(out_indices) if out_indices is not None else chosen
+
+
+def _menu(names: Sequence[str]) -> str:
+    shown = [f"{i}={name}" for i, name in enumerate(names)]
+    if len(shown) > 6:
+        shown = [*shown[:3], "...", shown[-1]]
+    return f"0..{len(names) - 1} ({', '.join(shown)})"
+
+
+def _from_names(model: str, names: list[str], given: Sequence[str]) -> list[int]:
+    what = f"{model}: out_features={_shown(given)}"
+    if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"{what} must be a list of stage names, such as {names[-1:]}")
+    if not given:
+        raise ValueError(f"{what} selects nothing; leave it null for the last stage, {names[-1]!r}")
+    for name in given:
+        if name not in names:
+            raise ValueError(f"{what}: no stage {name!r}{nearest(name, names)} (stages: {', '.join(names)})")
+    return _rising(what, [names.index(name) for name in given], names, lambda i: names[i])
+
+
+def _from_indices(model: str, names: list[str], given: Sequence[int]) -> list[int]:
+    what, count = f"{model}: out_indices={_shown(given)}", len(names)
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(type(i) is int for i in given):
+        raise ValueError(f"{what} must be a list of integers within {_menu(names)}")
+    if not given:
+        raise ValueError(f"{what} selects nothing; leave it null for the last stage, [{count - 1}]")
+    for index in given:
+        if not -count <= index < count:
+            closest = count - 1 if index > 0 else -count
+            raise ValueError(
+                f"{what}: no stage {index}; choose within {_menu(names)} or -{count}..-1; the nearest is {closest}"
+            )
+    positive = [index % count for index in given]
+    written = dict(zip(positive, given, strict=True))
+    return _rising(what, positive, names, lambda i: written[i])
+
+
+def _from_strides(model: str, stages: Sequence[Stage], given: Sequence[int]) -> list[int]:
+    what = f"{model}: out_strides={_shown(given)}"
+    last = {stage.stride: i for i, stage in enumerate(stages)}
+    if not given:
+        raise ValueError(f"{what} selects nothing; choose from {sorted(last)}")
+    for stride in given:
+        if stride not in last:
+            fix = min(last, key=lambda s: abs(s - stride))
+            raise ValueError(f"{what}: no stage of stride {stride}; choose from {sorted(last)}; the nearest is {fix}")
+    return _rising(what, [last[s] for s in given], [s.name for s in stages], lambda i: stages[i].stride)
+
+
+def _rising(what: str, chosen: list[int], names: list[str], spell: Callable[[int], Any]) -> list[int]:
+    fixed = sorted(set(chosen))
+    if chosen != fixed:
+        problem = "repeats a stage" if len(fixed) < len(chosen) else f"must rise within {_menu(names)}"
+        raise ValueError(f"{what} {problem}; did you mean {[spell(i) for i in fixed]}?")
+    return chosen
+
+
+def _shown(given: Any) -> Any:
+    return list(given) if isinstance(given, (list, tuple)) else repr(given)

@@ -320,9 +320,13 @@ class BackboneMixin:
                 f"stage requested when it was made; make a new one with out_features={config.out_features}"
             )
         self.config = config
+        self.use_maps(config.out_features)
+
+    def use_maps(self, names: Sequence[str]) -> None:
+        """Say which of the selected maps are read: what serves the others alone takes no gradient."""
         for module in self.children():  # type: ignore[attr-defined]
             if hasattr(module, "select_maps"):
-                module.select_maps(config.out_features)
+                module.select_maps(names)
 
     # the order of the parameters, for freezing and layer-wise decay
 

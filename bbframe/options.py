@@ -12,12 +12,13 @@ T = TypeVar("T")
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The end of an error message: the closest known name, or, when none is close, the whole menu."""
+    """The end of an error message: the closest known name, or, when none is close, the menu (12 names at most)."""
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; choose from: {', '.join(names)}" if names else "; it takes none"
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"; choose from: {', '.join(names[:12])}{more}" if names else "; it takes none"
 
 
 def parse(cls: type[T], data: Mapping[str, Any], where: str) -> T:

@@ -1,0 +1,1 @@
+"""Runs: from a checked configuration to a folder that tells all about it."""

@@ -1,0 +1,47 @@
+"""What happens around the training loop: seeds for each batch, and a line for each epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+log = logging.getLogger("bbframe")
+
+
+class SeedEveryBatch(pl.Callback):
+    """Make drop-outs and drop paths a function of (seed, rank, epoch, batch).
+
+    A checkpoint holds no generator's state; with this a resumed run draws what an uninterrupted one would have drawn.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        key = f"{self.seed}/{trainer.global_rank}/{trainer.current_epoch}/{batch_idx}"
+        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1)
+
+
+class EpochLines(pl.Callback):
+    """One plain line an epoch, into the log: the metrics that the epoch ended with, and its seconds."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # ModelCheckpoint and the log come after validation, which runs inside the training epoch
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in sorted(values.items()))
+        last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+        seconds = time.perf_counter() - self.started
+        log.info("epoch %d/%s  %s  %.1f s", trainer.current_epoch + 1, last, shown, seconds)

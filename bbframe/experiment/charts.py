@@ -1,0 +1,194 @@
+"""The charts of runs and sweeps: learning curves, and accuracy against cost.
+
+Drawn with matplotlib's Figure alone, without pyplot: no display, no state that outlives a call. The colours are Okabe
+and Ito's, which colour-blind readers tell apart.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Arial Unicode MS")  # the first that has a letter
+STYLE = {
+    "font.size": 10,
+    "figure.titlesize": 13,
+    "figure.titleweight": "bold",
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e2e2e2",
+    "legend.frameon": False,
+    "text.usetex": False,
+    "text.parse_math": False,  # a class may be called cost_$
+    "savefig.dpi": 130,
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The style of every picture; a script that no installed font has is drawn as boxes, without a warning."""
+    style: dict[Any, Any] = {**STYLE, "font.family": [name for name in FONTS if name in get_font_names()]}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a small value of a metric, such as "val/loss", is the good one."""
+    return metric.endswith(("loss", "error"))
+
+
+@drawing()
+def learning_curves(
+    metrics_csv: Path, out: Path, metric: str = "val/accuracy", test: Mapping[str, float] | None = None
+) -> None:
+    """Loss and metric over the epochs, from the table that Lightning's CSVLogger writes, the best epoch marked.
+
+    test: the final test metrics; the one that belongs to `metric` is said in the title. Epochs count from 1, as a
+    person would (the table has 0). An epoch without a finite value is a gap.
+    """
+    curves, name = _read_curves(metrics_csv), metric.removeprefix("val/")
+    panels = ["loss"]
+    if name != "loss" and not curves.keys().isdisjoint({f"train/{name}", f"val/{name}"}):
+        panels.append(name)
+    figure = Figure(figsize=(1 + 4.6 * len(panels), 4), layout="constrained")
+    watched = {epoch: value for epoch, value in curves.get(metric, {}).items() if math.isfinite(value)}
+    best = (min if lower_is_better(metric) else max)(watched, key=lambda epoch: watched[epoch]) if watched else None
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_curves(axes, panel, curves)
+        if best is not None:
+            axes.axvline(best, color=GREY, linewidth=1, linestyle=":", zorder=0)
+            if panel == name:
+                _mark_best(axes, best, watched, lower_is_better(metric))
+    score = (test or {}).get(f"test/{name}")
+    figure.suptitle("Learning curves" if score is None else f"Learning curves (test {name} {score:.4f})")
+    figure.savefig(out)
+
+
+def _read_curves(metrics_csv: Path) -> dict[str, dict[int, float]]:
+    """The mean of each column in each epoch, counted from 1, blank cells left out."""
+    cells: dict[str, dict[int, list[float]]] = {}
+    with open(metrics_csv, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for column, cell in row.items():
+                if cell and row["epoch"]:
+                    cells.setdefault(column, {}).setdefault(int(row["epoch"]) + 1, []).append(float(cell))
+    return {column: {e: float(np.mean(v)) for e, v in sorted(rows.items())} for column, rows in cells.items()}
+
+
+def _draw_curves(axes: Axes, panel: str, curves: dict[str, dict[int, float]]) -> None:
+    drawn = []
+    for part, label, colour in (("train", "training", ORANGE), ("val", "validation", BLUE)):
+        points = curves.get(f"{part}/{panel}", {})
+        marker = "o" if len(points) <= 40 else ""
+        if points:
+            axes.plot(list(points), list(points.values()), color=colour, label=label, marker=marker, markersize=4)
+        drawn += [value for value in points.values() if math.isfinite(value)]
+    if not drawn:
+        axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", color=GREY)
+    else:
+        axes.legend(loc="best")
+        if min(drawn) > 0 and max(drawn) > 20 * min(drawn):
+            _log_scale(axes, "y")
+    axes.set(xlabel="epoch", ylabel=panel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(True, which="major")
+
+
+def _log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _mark_best(axes: Axes, best: int, watched: dict[int, float], low: bool) -> None:
+    """A star on the best epoch, and what it is at the end of the axis that the curve leaves."""
+    left = best - min(watched) <= (max(watched) - min(watched)) / 2
+    axes.plot([best], [watched[best]], marker="*", markersize=15, color=RED, zorder=3)
+    axes.annotate(
+        f"best: {watched[best]:.4f} in epoch {best}",
+        (best, 0.96 if low else 0.04),
+        xycoords=axes.get_xaxis_transform(),
+        xytext=(6 if left else -6, 0),
+        textcoords="offset points",
+        ha="left" if left else "right",
+        va="center",
+        color=RED,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
+    )
+
+
+@drawing()
+def accuracy_against_gmacs(rows: Sequence[Mapping[str, Any]], metric: str, out: Path) -> None:
+    """One point a configuration: its metric against the multiply-accumulates of one image.
+
+    rows: "label", "gmacs", "mean" and "std" (of the metric over the seeds, None for one seed), "seeds" (how many).
+    """
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        axes.errorbar(row["gmacs"], row["mean"], row["std"], fmt="o", color=BLUE, ecolor=GREY, capsize=4, markersize=7)
+    costs = [row["gmacs"] for row in rows]
+    if min(costs) > 0 and max(costs) > 5 * min(costs):
+        _log_scale(axes, "x")
+    axes.margins(0.2, 0.15)
+    axes.grid(True)
+    seeds = max(row["seeds"] for row in rows)
+    bars = f", bars: standard deviation over {seeds} seeds" if seeds > 1 else ""
+    axes.set(xlabel="multiply-accumulates of one image (GMACs)", ylabel=f"{metric} (mean{bars})" if bars else metric)
+    figure.suptitle(f"{metric} against the cost of the network")
+    _place_labels(figure, axes, rows)
+    figure.savefig(out)
+
+
+def _place_labels(figure: Figure, axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write each label on the side of its point where it covers least of the points and of the labels before it."""
+    figure.draw_without_rendering()
+    taken = []
+    for row in rows:
+        low, high = (axes.transData.transform((row["gmacs"], row["mean"] + s * (row["std"] or 0))) for s in (-1, 1))
+        taken.append(Bbox([low - 6, high + 6]))
+    for row in sorted(rows, key=lambda row: -row["mean"]):
+        placed: list[tuple[float, Annotation]] = []
+        for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
+            label = axes.annotate(
+                row["label"],
+                (row["gmacs"], row["mean"]),
+                xytext=(9 * right, 9 * up),
+                textcoords="offset points",
+                ha=("center", "left", "right")[right],
+                va=("center", "bottom", "top")[up],
+                fontsize=9,
+                in_layout=False,  # the axes stay where they are
+            )
+            box = label.get_window_extent()
+            covered = sum(_overlap(box, other) for other in taken)
+            placed.append((covered + box.width * box.height - _overlap(box, axes.bbox), label))
+        best = min(placed, key=lambda pair: pair[0])[1]
+        for _, label in placed:
+            if label is not best:
+                label.remove()
+        taken.append(best.get_window_extent())
+
+
+def _overlap(one: Bbox, other: Bbox) -> float:
+    common = Bbox.intersection(one, other)
+    return float(common.width * common.height) if common else 0.0

@@ -1,0 +1,282 @@
+"""One run: a checked configuration becomes a trained network and a folder that says everything about it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+
+from bbframe.auto import Backbone, make_backbone
+from bbframe.data import make_data
+from bbframe.data.base import ImageDataModule
+from bbframe.experiment.callbacks import EpochLines, SeedEveryBatch
+from bbframe.experiment.charts import learning_curves
+from bbframe.experiment.checkpoint import AtomicCheckpointIO, check_checkpoint, checkpoint_callbacks
+from bbframe.experiment.files import write_text
+from bbframe.experiment.leaderboard import run_table
+from bbframe.experiment.masking import mask_overrides, mask_secrets
+from bbframe.experiment.options import Plan, check
+from bbframe.experiment.pictures import confusion_matrix, image_grid
+from bbframe.experiment.plugins import make_plugins
+from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_bytes
+from bbframe.experiment.record import environment, write_failure, write_record
+from bbframe.tasks.classification import Classification
+
+log = logging.getLogger("bbframe")
+SHOWN = 24  # images in a picture of predictions
+
+
+def run(
+    config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set[str] = frozenset()
+) -> dict[str, Any]:
+    """Do what a configuration says, in an existing folder; returns what `metrics.json` then holds.
+
+    `secrets` are values that no record may show. Raises ValueError for whatever the user can mend; any failure leaves
+    its text in `error.txt`.
+    """
+    with _logging_to(folder / "train.log"):
+        try:
+            plan = check(config)
+            record = {
+                "config": mask_secrets(config, set(secrets)),
+                "overrides": mask_overrides(overrides, set(secrets)),
+            }
+            return _run(plan, config["backbone"], record, folder)
+        except BaseException as error:
+            write_failure(folder, overrides, str(error) or type(error).__name__)
+            raise
+
+
+def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    if plan.run.ckpt_path is not None:
+        check_checkpoint(Path(plan.run.ckpt_path))
+    pl.seed_everything(plan.run.seed, workers=True, verbose=False)
+    backbone = make_backbone(backbone_options)
+    report = backbone.load_report
+    weights = None if report is None else {"revision": report.revision, "sha256": report.sha256}
+    write_record(folder, record["config"], record["overrides"], environment(plan.run.seed, weights))
+    data = make_data(
+        plan.data,
+        seed=plan.run.seed,
+        preprocessing=backbone.preprocessing,
+        num_channels=backbone.config.num_channels,
+        stride=max(backbone.strides),
+    )
+    task = Classification(
+        backbone, data.class_names, task=plan.task, head=plan.head, optim=plan.optim, schedule=plan.schedule
+    )
+    macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
+    _describe(plan, backbone, data, macs)
+    trainer = _trainer(plan, task, folder, record)
+
+    seconds: dict[str, float] = {}
+    if plan.run.train:
+        with _timed(seconds, "fit"):
+            trainer.fit(task, datamodule=data, ckpt_path=plan.run.ckpt_path, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+    tested: dict[str, float] = {}
+    best = _best(trainer, task)
+    if plan.run.test:
+        ckpt_path = plan.run.ckpt_path
+        if plan.run.train:
+            ckpt_path = None if plan.run.debug else best["path"]
+        with _timed(seconds, "test"):
+            tested = dict(trainer.test(task, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=True)[0])
+    seconds["total"] = round(time.perf_counter() - started, 2)
+    for name, why in data.skipped.items():
+        log.warning("skipped %s: %s", name, why)
+    summary = {
+        "status": "ok",
+        "name": plan.run.name,
+        "backbone": plan.backbone_name,
+        "source": plan.source.source,
+        "checkpoint": plan.source.checkpoint if plan.source.pretrained else None,
+        "params": count_parameters(task),
+        "gmacs": round(macs, 6),
+        "image_size": list(data.image_size),
+        "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),
+        "epochs": trainer.current_epoch,
+        "best": {key: best[key] for key in ("metric", "value", "epoch")},
+        "test": tested,
+        "test_part": data.test_part,
+        "class_f1": dict(zip(data.class_names, [round(v, 6) for v in task.class_f1.tolist()], strict=True)),
+        "skipped": len(data.skipped),
+        "seconds": seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "seed": plan.run.seed,
+        "tags": list(plan.run.tags),
+        "overrides": record["overrides"],
+        "folder": str(folder),
+    }
+    if trainer.is_global_zero:
+        write_text(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
+        _draw(plan, task, data, tested, folder)
+        log.info("\n%s", run_table(summary))
+    return summary
+
+
+def _trainer(plan: Plan, task: Classification, folder: Path, record: dict[str, Any]) -> pl.Trainer:
+    options = plan.trainer
+    callbacks: list[pl.Callback] = [SeedEveryBatch(plan.run.seed), EpochLines(), _Record(record, task.class_names)]
+    if options.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=options.ema_decay))
+    if options.early_stopping is not None:
+        callbacks.append(EarlyStopping(task.monitor, mode=task.mode, patience=options.early_stopping))
+    if sys.stderr.isatty():
+        callbacks.append(RichProgressBar(leave=False))
+    if not plan.run.debug:
+        callbacks += checkpoint_callbacks(folder, task.monitor, task.mode)
+    callbacks += make_plugins("callbacks", plan.callbacks, folder)
+    loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
+    try:
+        return pl.Trainer(
+            accelerator=options.accelerator,
+            devices=list(options.devices) if isinstance(options.devices, tuple) else options.devices,
+            num_nodes=options.num_nodes,
+            strategy=options.strategy,
+            precision=options.precision,  # type: ignore[arg-type]
+            logger=[*loggers, *make_plugins("logger", plan.logger, folder)],
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            max_epochs=1 if plan.run.debug else options.max_epochs,
+            max_steps=1 if plan.run.debug else options.max_steps,
+            limit_train_batches=1 if plan.run.debug else options.limit_train_batches,
+            limit_val_batches=1 if plan.run.debug else options.limit_val_batches,
+            limit_test_batches=1 if plan.run.debug else options.limit_test_batches,
+            gradient_clip_val=options.gradient_clip_val,
+            accumulate_grad_batches=options.accumulate_grad_batches,
+            check_val_every_n_epoch=options.check_val_every_n_epoch,
+            log_every_n_steps=options.log_every_n_steps,
+            deterministic=options.deterministic,
+            detect_anomaly=options.detect_anomaly,
+            sync_batchnorm=options.sync_batchnorm,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stderr.isatty(),
+            enable_checkpointing=not plan.run.debug,
+            use_distributed_sampler=False,  # the data module deals the images out itself
+        )
+    except (pl.utilities.exceptions.MisconfigurationException, ValueError) as error:
+        raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
+
+
+class _Record(pl.Callback):
+    """Put the configuration into every checkpoint, and the names of the classes, so that a checkpoint suffices."""
+
+    def __init__(self, record: dict[str, Any], class_names: list[str]):
+        self.record = {**record, "class_names": class_names}
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint["bbframe"] = self.record
+
+
+def _best(trainer: pl.Trainer, task: Classification) -> dict[str, Any]:
+    """The best validation result of this run, the epoch it came from (counted from 1) and its checkpoint."""
+    callback = trainer.checkpoint_callback
+    best: dict[str, Any] = {"metric": task.monitor, "value": None, "epoch": None, "path": None}
+    score = getattr(callback, "best_model_score", None)
+    if score is not None and (path := Path(callback.best_model_path)).is_file():  # type: ignore[union-attr]
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        best.update(value=float(score), epoch=saved["epoch"] + 1, path=str(path))
+    return best
+
+
+def _describe(plan: Plan, backbone: Backbone, data: ImageDataModule, macs: float) -> None:
+    """Say what was built, before training starts."""
+    names = backbone.stage_names
+    maps = ", ".join(
+        f"{name} ({channels} channels, stride {stride})"
+        for name, channels, stride in zip(backbone.out_features, backbone.channels, backbone.strides, strict=True)
+    )
+    log.info("backbone  %s (%s): built %s to %s", plan.backbone_name, plan.source.source, names[0], names[backbone.num_built - 1])
+    log.info("maps      %s; the %s head reads %s", maps, plan.head.name, _read(plan, backbone))
+    log.info("size      %.2f M parameters, %.3f GMACs an image", count_parameters(backbone) / 1e6, macs)
+    if backbone.load_report is not None:
+        log.info("weights   %s", backbone.load_report)
+    elif plan.run.ckpt_path is not None:
+        log.info("weights   %s", plan.run.ckpt_path)
+    else:
+        log.info("weights   fresh")
+    height, width = data.image_size
+    counts = ", ".join(f"{count} {part}" for part, count in data.counts.items())
+    log.info("data      %s: %s images of %dx%d, %d classes", plan.data.name, counts, height, width, data.num_classes)
+
+
+def _read(plan: Plan, backbone: Backbone) -> str:
+    return "all" if plan.head.name == "multi_level" else backbone.out_features[-1]
+
+
+def _draw(plan: Plan, task: Classification, data: ImageDataModule, tested: dict[str, float], folder: Path) -> None:
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    if plan.run.train and not plan.run.debug:
+        learning_curves(folder / "metrics.csv", pictures / "learning_curves.png", task.monitor, tested)
+    if not task.predictions:
+        return
+    confusion_matrix(task.confusion, data.class_names, pictures / "confusion_matrix.png")
+    generator = torch.Generator().manual_seed(0)
+    shown = [task.predictions[i] for i in torch.randperm(len(task.predictions), generator=generator)[:SHOWN].tolist()]
+    right = sum(label == predicted for _, label, predicted, _, _ in task.predictions)
+    title = f"Test images: {right} of {len(task.predictions)} right"
+    _grid(data, shown, pictures / "predictions.png", title)
+    worst = sorted((row for row in task.predictions if row[1] != row[2]), key=lambda row: -row[4])[:SHOWN]
+    if worst:
+        _grid(data, worst, pictures / "worst_mistakes.png", "Worst mistakes first: the highest loss")
+
+
+def _grid(data: ImageDataModule, rows: Sequence[tuple[int, int, int, float, float]], out: Path, title: str) -> None:
+    names = data.class_names
+    images = torch.stack([data.picture(data.test_part, index) for index, *_ in rows]).float() / 255
+    captions = [
+        f"{names[predicted]} {share:.0%}" if label == predicted else f"{names[predicted]} {share:.0%}, is {names[label]}"
+        for _, label, predicted, share, _ in rows
+    ]
+    image_grid(images, captions, [row[1] == row[2] for row in rows], out, title)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - started, 2)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send our lines to the terminal and to a file, warnings to the file, and keep Lightning's chatter out."""
+    file, terminal = logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler(sys.stdout)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    show: Callable[..., None] = warnings.showwarning
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for handler in (file, terminal):
+        log.addHandler(handler)
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.captureWarnings(True)
+    py_warnings = logging.getLogger("py.warnings")
+    py_warnings.propagate = False
+    py_warnings.addHandler(file)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        warnings.showwarning = show
+        for handler in (file, terminal):
+            log.removeHandler(handler)
+            handler.close()
+        py_warnings.removeHandler(file)

@@ -1,0 +1,1 @@
+"""What turns a backbone's maps into predictions."""

@@ -1,0 +1,86 @@
+"""The options of tasks, heads, optimisers and schedules; light, so that a configuration is checked in no time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningOptions:
+    """How a backbone is trained, whatever the task.
+
+    `freeze` is "none", "all", or an index k: the stem and the stages up to k keep their weights. Frozen parts stay in
+    eval mode, their batch statistics and drop-outs with them; `batch_norm="eval"` fixes the statistics of the whole
+    backbone.
+    """
+
+    freeze: Literal["none", "all"] | int = "none"
+    batch_norm: Literal["train", "eval"] = "train"
+    activation_checkpointing: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationOptions(TuningOptions):
+    """Image classification by cross-entropy; `label_smoothing` is the share of the target spread over all classes."""
+
+    name: Literal["classification"] = "classification"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"task: label_smoothing={self.label_smoothing} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOptions:
+    """`linear` averages the last map, `multi_level` all selected maps; `dropout` is the share dropped before the
+    linear layer."""
+
+    name: Literal["linear", "multi_level"] = "linear"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"head: dropout={self.dropout} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimOptions:
+    """`lr` is the head's learning rate, and the backbone's too unless `backbone_lr` is given.
+
+    `layer_decay` multiplies the backbone's rate once for every block between a weight and the last block. Weight
+    decay is for the weights of linear layers and convolutions alone.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    backbone_lr: float | None = None
+    layer_decay: float | None = None
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        for key in ("lr", "backbone_lr"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise ValueError(f"optim: {key}={value} must be above 0; task.freeze=all keeps a backbone as it is")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optim: layer_decay={self.layer_decay} must be above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """The learning rate rises linearly over `warmup_epochs`, then stays, or falls as a cosine to `final` times it."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float = 1.0
+    final: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs < 0 or not 0 <= self.final <= 1:
+            raise ValueError(
+                f"schedule: warmup_epochs={self.warmup_epochs} must not be negative, and final={self.final} be within 0..1"
+            )

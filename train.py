@@ -1,0 +1,369 @@
+"""Compose a configuration from conf/, recipes/ and the command line, check it, and run it: `python train.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+HOME = Path(__file__).resolve().parent  # conf/ and recipes/ lie beside this file, in the checkout as in the wheel
+Job = tuple[dict[str, Any], list[str], Path]  # a configuration, the overrides that made it, its run folder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line says; the exit code is 0 when all of it succeeded."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(arguments):
+        print(usage())
+        return 0
+    try:
+        command = parse(arguments)
+        with composition(command.config_dir) as compose:
+            if command.cfg:
+                print(shown(*configuration(compose, command.overrides)))
+                return 0
+            return sweep(compose, command.overrides) if command.multirun else single(compose, command.overrides)
+    except KeyboardInterrupt:
+        print("interrupted; last.ckpt in the run folder continues it: ckpt_path=<run folder>/checkpoints/last.ckpt")
+        return 130
+    except Exception as error:
+        return explain(error, arguments)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags, which are Hydra's, and the overrides."""
+    parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=["job"])
+    parser.add_argument("--resolve", action="store_true")  # Hydra's companion of --cfg; values are always resolved
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    try:
+        command, foreign = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error}; python train.py --help shows what there is") from error
+    if foreign:
+        raise ValueError(f"unknown flag {foreign[0]!r}; python train.py --help shows what there is")
+    for override in command.overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise ValueError(f"{override!r} is no override; write key=value, such as backbone=resnet")
+    return command
+
+
+def single(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
+    """One run in a new folder."""
+    from bbframe.experiment.options import check
+    from bbframe.experiment.record import reserve_folder
+
+    config, overrides = configuration(compose, overrides)
+    plan = check(config)
+    folder = reserve_folder(Path(plan.run.output_dir), plan.task.name, plan.run.name or plan.backbone_name, datetime.now())
+    execute((config, overrides, folder))
+    return 0
+
+
+def execute(job: Job) -> None:
+    """Train and test; everything heavy is imported here, after the configuration has been checked."""
+    from bbframe.experiment.run import run
+
+    run(*job, secrets=_secrets)
+
+
+def sweep(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
+    """Every combination of the swept values, by Hydra's launcher; a job that fails leaves the others alone."""
+    from bbframe.experiment import leaderboard
+    from bbframe.experiment.options import check
+    from bbframe.experiment.record import reserve_folder
+
+    hydra_overrides = [o for o in overrides if _key(o).startswith(("hydra.", "hydra/"))]
+    combinations = expand([o for o in overrides if o not in hydra_overrides])
+    jobs: list[Job] = []
+    failed: list[tuple[list[str], Exception]] = []
+    plans = []
+    for combination in combinations:
+        try:
+            config, complete = configuration(compose, combination)
+            plans.append(check(config))
+            jobs.append((config, complete, Path()))
+        except ValueError as error:
+            failed.append((combination, error))
+    if not jobs:
+        raise ValueError("\n".join(dict.fromkeys(str(error) for _, error in failed)))
+    root, task = plans[0].run.output_dir, plans[0].task.name
+    folder = reserve_folder(Path(root), task, plans[0].run.name or "sweep", datetime.now())
+    print(f"{len(combinations)} runs in {folder}")
+    for index, (combination, error) in enumerate(failed, start=len(jobs)):
+        report_failure(folder / f"{index}_failed", combination, error)
+    jobs = [(c, o, folder / f"{i}_{plans[i].backbone_name}") for i, (c, o, _) in enumerate(jobs)]
+    try:
+        launch(jobs, hydra_overrides, folder)
+    finally:
+        print(f"\n{leaderboard.write(folder)}\n{folder}")
+    return 1 if failed or any((job_folder / "error.txt").exists() for _, _, job_folder in jobs) else 0
+
+
+def launch(jobs: Sequence[Job], hydra_overrides: list[str], folder: Path) -> None:
+    """Hand complete jobs to the launcher that the configuration names: Hydra's basic one, joblib, submitit."""
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    def work(_: Any) -> bool:
+        config, overrides, job_folder = job = jobs[HydraConfig.get().job.num]
+        job_folder.mkdir(parents=True)
+        print(f"\n[{HydraConfig.get().job.num + 1}/{len(jobs)}] {' '.join(overrides)}", flush=True)
+        try:
+            execute(job)
+        except Exception as error:
+            if config["debug"] or not isinstance(error, ValueError):
+                traceback.print_exc()
+            report_failure(job_folder, overrides, error)
+            return False
+        return True
+
+    # the jobs are composed and checked already: Hydra is told where they go, and nothing else
+    places = [f"hydra.sweep.dir={_quoted(folder)}", "hydra.sweep.subdir=."]
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    config = hydra.compose_config("config", [*hydra_overrides, *places], run_mode=RunMode.MULTIRUN)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=work, config=config)
+    launcher.launch([[] for _ in jobs], initial_job_idx=0)
+
+
+def report_failure(folder: Path, overrides: Sequence[str], error: Exception) -> None:
+    """Say at once that a job failed, and leave the reason in its folder for the table."""
+    from bbframe.experiment.record import write_failure
+
+    write_failure(folder, list(overrides), str(error) or type(error).__name__)
+    print(f"FAILED {' '.join(overrides)}\n  {error}", file=sys.stderr, flush=True)
+
+
+# composing
+
+
+_secrets: set[str] = set()  # values of environment variables that are called a token, a key or the like
+
+
+@contextmanager
+def composition(extra: Path | None = None) -> Iterator[Callable[[list[str]], Any]]:
+    """A function that composes the configuration for some overrides; `extra` is a folder of the user's own groups."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    if extra is not None and not extra.is_dir():
+        raise ValueError(f"--config-dir {extra}: no such folder")
+    OmegaConf.register_new_resolver("bbframe_home", lambda: str(HOME), replace=True)
+    OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
+    GlobalHydra.instance().clear()
+    paths = [f"file://{HOME}", *([f"file://{extra.resolve()}"] if extra else [])]
+    with initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
+        place = f"hydra.searchpath=[{','.join(map(_quoted, paths))}]"
+        yield lambda overrides: compose("config", [*overrides, place], return_hydra_config=True)
+
+
+def configuration(compose: Callable[[list[str]], Any], overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The plain data that some overrides compose to, and the overrides in full.
+
+    `rerun` and `ckpt_path` bring a recorded configuration, of a run folder or inside a checkpoint. What the given
+    overrides change, and nothing else, is changed in it.
+    """
+    values = {_key(o): o.partition("=")[2].strip("'\"") for o in overrides}
+    source = next((values[k] for k in ("rerun", "ckpt_path") if values.get(k) not in (None, "", "null")), None)
+    if source is None:
+        return plain(compose, overrides), overrides
+    from bbframe.experiment.masking import masked_keys
+    from bbframe.experiment.record import read_record
+
+    recorded, old = read_record(Path(source))
+    new = [o for o in overrides if _key(o) != "rerun"]
+    config = recorded
+    if new:
+        replaced = {_key(o) for o in new}
+        kept = [o for o in old if not any(_key(o) == k or _key(o).startswith(f"{k}.") for k in replaced)]
+        before, after = plain(compose, old), plain(compose, [*kept, *new])
+        config = {key: changed(recorded.get(key), before.get(key), after[key]) for key in after}
+        old = kept
+    config["rerun"] = values.get("rerun")
+    if hidden := masked_keys(config):
+        raise ValueError(f"{source}: {hidden[0]} was masked in the record; give it again: {hidden[0]}=...")
+    return config, [*old, *new]
+
+
+def changed(record: Any, before: Any, after: Any) -> Any:
+    """`record` with every difference between `before` and `after` applied; another choice of a group replaces it."""
+    if before == after:
+        return record
+    if not all(isinstance(x, dict) for x in (record, before, after)):
+        return after
+    if any(before.get(kind) != after.get(kind) for kind in ("name", "model_type")):
+        return after
+    merged = {key: changed(record.get(key), before.get(key), after[key]) for key in after}
+    return {**record, **merged}
+
+
+def plain(compose: Callable[[list[str]], Any], overrides: list[str]) -> dict[str, Any]:
+    """Compose, resolve, and turn every error of Hydra's into one line with what, where and the nearest fix."""
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = compose(overrides)
+        ours = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        data: dict[str, Any] = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)  # type: ignore
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_explained(compose, overrides, error)) from error
+    if data.get("backbone_name") is None:
+        data["backbone_name"] = config.hydra.runtime.choices.get("backbone")
+    return data
+
+
+def _explained(compose: Callable[[list[str]], Any], overrides: list[str], error: Exception) -> str:
+    from bbframe.options import nearest
+    from hydra.errors import OverrideParseException
+
+    text = str(error)
+    if (missing := re.search(r"Could not find '([^']+)/([^/']+)'", text)) and (HOME / "conf").is_dir():
+        group, choice = missing.groups()
+        return f"{group}={choice}: the group {group!r} has no such file{nearest(choice, _choices().get(group, []))}"
+    if key := re.search(r"Could not (?:override|delete) '([^'@=]+)", text):
+        return _unknown_key(compose, [o for o in overrides if _key(o) != key.group(1)], key.group(1))
+    if swept := re.search(r"Ambiguous value for argument '(.*)'", text):
+        return f"{swept.group(1)} names several values; add -m to run each, or write a list as [a,b]"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} cannot be read ({text.splitlines()[0]}); in the shell quote it: 'key=[1,2]'"
+    return " ".join(text.split())
+
+
+def _unknown_key(compose: Callable[[list[str]], Any], overrides: list[str], key: str) -> str:
+    from bbframe.options import nearest
+
+    node: Any = plain(compose, overrides)
+    *parents, last = key.split(".")
+    if not parents:
+        return f"unknown key or group {key!r}{nearest(key, [*node, *_choices()])}"
+    for depth, parent in enumerate(parents):
+        if not isinstance(node, Mapping) or parent not in node:
+            where = ".".join(parents[:depth]) or "configuration"
+            if node == {}:
+                return f"{where}: has no {parent!r} yet; add it by a plus sign: +{key}=..."
+            return f"{where}: unknown group {parent!r}{nearest(parent, node if isinstance(node, Mapping) else [])}"
+        node = node[parent]
+    where = node.get("model_type", ".".join(parents)) if isinstance(node, Mapping) else ".".join(parents)
+    return f"{where}: unknown option {last!r}{nearest(last, node if isinstance(node, Mapping) else [])}"
+
+
+def expand(overrides: list[str]) -> list[list[str]]:
+    """Every combination of the values that the overrides list; `a=1,2` has two, `a=[1,2]` is one."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{error.override!r} cannot be read ({reason}); in the shell quote it: 'key=[1,2]'") from error
+    choices = []
+    for override in parsed:
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([override.input_line or ""])
+    return [list(combination) for combination in itertools.product(*choices)]
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def _quoted(value: object) -> str:
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _environment_variable(key: str, *default: Any) -> Any:
+    """OmegaConf's `oc.env`, which also takes note of what is secret, so that no record shows it."""
+    from bbframe.experiment.masking import is_secret
+
+    if key not in os.environ:
+        if not default:
+            raise ValueError(f"the configuration reads the environment variable {key}, which is not set")
+        return default[0]
+    if is_secret(key):
+        _secrets.add(os.environ[key])
+    return os.environ[key]
+
+
+# talking
+
+
+def shown(config: dict[str, Any], overrides: list[str]) -> str:
+    """A configuration as YAML, its secrets masked."""
+    from bbframe.experiment.files import dump_yaml
+    from bbframe.experiment.masking import mask_secrets
+
+    return dump_yaml(mask_secrets(config, _secrets)).rstrip()
+
+
+def explain(error: Exception, arguments: Sequence[str]) -> int:
+    """Print an error: one line for what the user can mend, a traceback for anything else or on request."""
+    wanted = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, arguments)
+    if wanted or not isinstance(error, ValueError):
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def _choices() -> dict[str, list[str]]:
+    """The config groups and what each offers, read off the file names."""
+    folders = [*sorted(p for p in (HOME / "conf").iterdir() if p.is_dir()), HOME / "recipes"]
+    return {p.name: sorted(f.stem for f in p.glob("*.yaml")) for p in folders}
+
+
+def usage() -> str:
+    """The help: groups, main keys and examples, without importing anything."""
+    lines = ["Train any vision backbone on your images.", "", "usage: python train.py [-m] [group=choice] [key=value] ..."]
+    lines += ["", "groups (choose one of each):"]
+    for group, choices in _choices().items():
+        text = f"  {group:<9}"
+        for choice in choices:
+            if len(text) - text.rfind("\n") + len(choice) > 110:
+                text += "\n           "
+            text += f" {choice}"
+        lines.append(text)
+    lines += ["", "main keys:"]
+    for line in (HOME / "conf" / "config.yaml").read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"(\w+): *(\S.*?) +# (.*)", line):
+            lines.append(f"  {match[1] + '=' + match[2]:<22} {match[3]}")
+    lines += [
+        "  backbone.out_indices   which maps: [1,3]; or backbone.out_features=[stage1], backbone.out_strides=[8,16]",
+        "  backbone.pretrained    true loads backbone.checkpoint: an id on the Hub, a folder or a file",
+        "  trainer.max_epochs     data.root, optim.lr, task.freeze, ...: --cfg job shows every key and its value",
+        "",
+        "flags:",
+        "  -m                     run every combination of values such as seed=1,2 and compare them in one table",
+        "  --cfg job              show the configuration and stop",
+        "  --config-dir FOLDER    a folder with groups of your own, laid out like conf/",
+        "",
+        "examples:",
+        "  python train.py backbone=convnextv2 backbone.out_indices=[1,3]",
+        "  python train.py backbone=resnet50 backbone.pretrained=true data=image_folder data.root=photos",
+        "  python train.py -m backbone=resnet18,convnextv2_atto,dinov2_small seed=1,2",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Compose a configuration from conf/, recipes/ and the command line, check it, and run it: `python train.py --help`."""
+"""Compose a configuration from conf/, recipes/ and the command line, check it, run it: `python train.py --help`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if command.cfg:
                 print(shown(*configuration(compose, command.overrides)))
                 return 0
-            return sweep(compose, command.overrides) if command.multirun else single(compose, command.overrides)
+            axes = swept(compose, command.overrides, command.multirun)
+            if axes is not None:
+                return sweep(compose, [*axes, *command.overrides])
+            return single(compose, command.overrides)
     except KeyboardInterrupt:
         print("interrupted; last.ckpt in the run folder continues it: ckpt_path=<run folder>/checkpoints/last.ckpt")
         return 130
@@ -65,7 +68,9 @@ def single(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
 
     config, overrides = configuration(compose, overrides)
     plan = check(config)
-    folder = reserve_folder(Path(plan.run.output_dir), plan.task.name, plan.run.name or plan.backbone_name, datetime.now())
+    folder = reserve_folder(
+        Path(plan.run.output_dir), plan.task.name, plan.run.name or plan.backbone_name, datetime.now()
+    )
     execute((config, overrides, folder))
     return 0
 
@@ -231,8 +236,9 @@ def plain(compose: Callable[[list[str]], Any], overrides: list[str]) -> dict[str
 
 
 def _explained(compose: Callable[[list[str]], Any], overrides: list[str], error: Exception) -> str:
-    from bbframe.options import nearest
     from hydra.errors import OverrideParseException
+
+    from bbframe.options import nearest
 
     text = str(error)
     if (missing := re.search(r"Could not find '([^']+)/([^/']+)'", text)) and (HOME / "conf").is_dir():
@@ -243,8 +249,12 @@ def _explained(compose: Callable[[list[str]], Any], overrides: list[str], error:
     if swept := re.search(r"Ambiguous value for argument '(.*)'", text):
         return f"{swept.group(1)} names several values; add -m to run each, or write a list as [a,b]"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} cannot be read ({text.splitlines()[0]}); in the shell quote it: 'key=[1,2]'"
+        return _unreadable(error)
     return " ".join(text.split())
+
+
+def _unreadable(error: Any) -> str:
+    return f"{error.override!r} cannot be read ({str(error).splitlines()[0]}); in the shell quote it: 'key=[1,2]'"
 
 
 def _unknown_key(compose: Callable[[list[str]], Any], overrides: list[str], key: str) -> str:
@@ -265,6 +275,26 @@ def _unknown_key(compose: Callable[[list[str]], Any], overrides: list[str], key:
     return f"{where}: unknown option {last!r}{nearest(last, node if isinstance(node, Mapping) else [])}"
 
 
+def swept(compose: Callable[[list[str]], Any], overrides: list[str], multirun: bool) -> list[str] | None:
+    """What a recipe sweeps (`hydra.sweeper.params`), less what is given; None when this is a single run.
+
+    It is a sweep with -m, and with a recipe that says `hydra.mode: MULTIRUN`.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        hydra = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()]).hydra
+    except (HydraException, OmegaConfBaseException):
+        return [] if multirun else None  # composing the runs says what is wrong
+    if not multirun and str(hydra.mode).rpartition(".")[2] != "MULTIRUN":
+        return None
+    given = {_key(o) for o in overrides}
+    return [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items() if key not in given]
+
+
 def expand(overrides: list[str]) -> list[list[str]]:
     """Every combination of the values that the overrides list; `a=1,2` has two, `a=[1,2]` is one."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -274,7 +304,9 @@ def expand(overrides: list[str]) -> list[list[str]]:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{error.override!r} cannot be read ({reason}); in the shell quote it: 'key=[1,2]'") from error
+        raise ValueError(
+            f"{error.override!r} cannot be read ({reason}); in the shell quote it: 'key=[1,2]'"
+        ) from error
     choices = []
     for override in parsed:
         if override.is_sweep_override():
@@ -334,7 +366,11 @@ def _choices() -> dict[str, list[str]]:
 
 def usage() -> str:
     """The help: groups, main keys and examples, without importing anything."""
-    lines = ["Train any vision backbone on your images.", "", "usage: python train.py [-m] [group=choice] [key=value] ..."]
+    lines = [
+        "Train any vision backbone on your images.",
+        "",
+        "usage: python train.py [-m] [group=choice] [key=value] ...",
+    ]
     lines += ["", "groups (choose one of each):"]
     for group, choices in _choices().items():
         text = f"  {group:<9}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from typing import Any
@@ -10,13 +9,16 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from bbframe.data.seeds import derive
+
 log = logging.getLogger("bbframe")
 
 
 class SeedEveryBatch(pl.Callback):
-    """Make drop-outs and drop paths a function of (seed, rank, epoch, batch).
+    """Make drop-outs and drop paths a function of (seed, rank, optimiser step, batch within the step).
 
     A checkpoint holds no generator's state; with this a resumed run draws what an uninterrupted one would have drawn.
+    The epoch is no part of it: after some kinds of resume Lightning counts epochs differently.
     """
 
     def __init__(self, seed: int):
@@ -25,8 +27,8 @@ class SeedEveryBatch(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        key = f"{self.seed}/{trainer.global_rank}/{trainer.current_epoch}/{batch_idx}"
-        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1)
+        within = batch_idx % trainer.accumulate_grad_batches
+        torch.manual_seed(derive(self.seed, "step", trainer.global_rank, trainer.global_step, within))
 
 
 class EpochLines(pl.Callback):

@@ -70,9 +70,7 @@ class TrainerOptions:
     ema_decay: float | None = None
 
     def __post_init__(self) -> None:
-        precisions = (
-            "64-true 32-true 16-true bf16-true 16-mixed bf16-mixed transformer-engine transformer-engine-float16".split()
-        )
+        precisions = "64-true 32-true 16-true bf16-true 16-mixed bf16-mixed".split()
         if self.precision not in precisions:
             raise ValueError(f"trainer: precision={self.precision!r}{nearest(self.precision, precisions)}")
         for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps", "num_nodes"):

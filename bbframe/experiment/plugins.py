@@ -30,7 +30,6 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
             "CometLogger",
             "CSVLogger",
             "MLFlowLogger",
-            "NeptuneLogger",
             "TensorBoardLogger",
             "WandbLogger",
         ),

@@ -35,17 +35,24 @@ from bbframe.tasks.classification import Classification
 
 log = logging.getLogger("bbframe")
 SHOWN = 24  # images in a picture of predictions
+# what Lightning says about things that are as they should be
+NOISE = (
+    "Experiment logs directory",  # the run folder, which holds the record already
+    ".*does not have many workers",  # the data module chooses their number
+    ".*LeafSpec",  # Lightning's own use of torch
+    "The number of training batches .* is smaller than the logging interval",
+)
 
 
-def run(
-    config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set[str] = frozenset()
-) -> dict[str, Any]:
+def run(config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set[str] = frozenset()) -> dict[str, Any]:
     """Do what a configuration says, in an existing folder; returns what `metrics.json` then holds.
 
     `secrets` are values that no record may show. Raises ValueError for whatever the user can mend; any failure leaves
     its text in `error.txt`.
     """
-    with _logging_to(folder / "train.log"):
+    with _logging_to(folder / "train.log"), warnings.catch_warnings():
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message)
         try:
             plan = check(config)
             record = {
@@ -63,10 +70,11 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
     if plan.run.ckpt_path is not None:
         check_checkpoint(Path(plan.run.ckpt_path))
     pl.seed_everything(plan.run.seed, workers=True, verbose=False)
+    write_record(folder, record["config"], record["overrides"], environment(plan.run.seed, None))
     backbone = make_backbone(backbone_options)
-    report = backbone.load_report
-    weights = None if report is None else {"revision": report.revision, "sha256": report.sha256}
-    write_record(folder, record["config"], record["overrides"], environment(plan.run.seed, weights))
+    if (report := backbone.load_report) is not None:
+        weights = {"source": report.source, "revision": report.revision, "sha256": report.sha256}
+        write_record(folder, record["config"], record["overrides"], environment(plan.run.seed, weights))
     data = make_data(
         plan.data,
         seed=plan.run.seed,
@@ -87,17 +95,22 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
             trainer.fit(task, datamodule=data, ckpt_path=plan.run.ckpt_path, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
-    tested: dict[str, float] = {}
     best = _best(trainer, task)
+    chosen = best["path"] if plan.run.train else plan.run.ckpt_path
+    if chosen is not None:
+        task.load_state_dict(torch.load(chosen, map_location="cpu", weights_only=True, mmap=True)["state_dict"])
+    tested: dict[str, float] = {}
     if plan.run.test:
-        ckpt_path = plan.run.ckpt_path
-        if plan.run.train:
-            ckpt_path = None if plan.run.debug else best["path"]
         with _timed(seconds, "test"):
-            tested = dict(trainer.test(task, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=True)[0])
+            tested = dict(trainer.test(task, datamodule=data, verbose=False)[0])
+    if plan.run.train and trainer.is_global_zero:
+        backbone.preprocessing = data.preprocessing
+        backbone.save_pretrained(folder / "backbone")
     seconds["total"] = round(time.perf_counter() - started, 2)
     for name, why in data.skipped.items():
         log.warning("skipped %s: %s", name, why)
+    if data.skipped:
+        log.warning("skipped %d unreadable images; data.max_errors=%d may be", len(data.skipped), plan.data.max_errors)
     summary = {
         "status": "ok",
         "name": plan.run.name,
@@ -109,8 +122,8 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
         "image_size": list(data.image_size),
         "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),
         "epochs": trainer.current_epoch,
-        "best": {key: best[key] for key in ("metric", "value", "epoch")},
-        "test": tested,
+        "best": {key: best[key] for key in ("metric", "value", "epoch")} if best["path"] else None,
+        "test": dict(sorted(tested.items(), key=lambda item: item[0] != task.monitor.replace("val/", "test/"))),
         "test_part": data.test_part,
         "class_f1": dict(zip(data.class_names, [round(v, 6) for v in task.class_f1.tolist()], strict=True)),
         "skipped": len(data.skipped),
@@ -201,7 +214,13 @@ def _describe(plan: Plan, backbone: Backbone, data: ImageDataModule, macs: float
         f"{name} ({channels} channels, stride {stride})"
         for name, channels, stride in zip(backbone.out_features, backbone.channels, backbone.strides, strict=True)
     )
-    log.info("backbone  %s (%s): built %s to %s", plan.backbone_name, plan.source.source, names[0], names[backbone.num_built - 1])
+    log.info(
+        "backbone  %s (%s): built %s to %s",
+        plan.backbone_name,
+        plan.source.source,
+        names[0],
+        names[backbone.num_built - 1],
+    )
     log.info("maps      %s; the %s head reads %s", maps, plan.head.name, _read(plan, backbone))
     log.info("size      %.2f M parameters, %.3f GMACs an image", count_parameters(backbone) / 1e6, macs)
     if backbone.load_report is not None:
@@ -241,7 +260,7 @@ def _grid(data: ImageDataModule, rows: Sequence[tuple[int, int, int, float, floa
     names = data.class_names
     images = torch.stack([data.picture(data.test_part, index) for index, *_ in rows]).float() / 255
     captions = [
-        f"{names[predicted]} {share:.0%}" if label == predicted else f"{names[predicted]} {share:.0%}, is {names[label]}"
+        f"{names[predicted]} ({share:.0%})" + ("" if label == predicted else f", is {names[label]}")
         for _, label, predicted, share, _ in rows
     ]
     image_grid(images, captions, [row[1] == row[2] for row in rows], out, title)

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
@@ -69,9 +70,7 @@ class Classification(pl.LightningModule):
         return self
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(
-            self(batch["image"]), batch["label"], label_smoothing=self.options.label_smoothing
-        )
+        loss = F.cross_entropy(self(batch["image"]), batch["label"], label_smoothing=self.options.label_smoothing)
         if not torch.isfinite(loss):
             raise ValueError(
                 f"the training loss is {loss.item()} at epoch {self.current_epoch}, batch {batch_idx}; try a lower "
@@ -107,7 +106,7 @@ class Classification(pl.LightningModule):
         self.test_confusion.reset()
         self.test_class_f1.reset()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = make_optimizer(parameter_groups(self.backbone, self.head, self.optim), self.optim)
         steps = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else 1

@@ -80,7 +80,7 @@ class ScheduleOptions:
     final: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.warmup_epochs < 0 or not 0 <= self.final <= 1:
-            raise ValueError(
-                f"schedule: warmup_epochs={self.warmup_epochs} must not be negative, and final={self.final} be within 0..1"
-            )
+        if self.warmup_epochs < 0:
+            raise ValueError(f"schedule: warmup_epochs={self.warmup_epochs} must not be negative")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"schedule: final={self.final} must be within 0..1")

@@ -1,0 +1,151 @@
+"""The part that every data set of labelled images shares: parts in, batches out, resumable to the bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import lightning
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from bbframe.data.loading import BatchLoader, ImageBatches, Images, Skipped, TrainLoader, TrainOrder, eval_order
+from bbframe.data.options import DataOptions
+from bbframe.data.transforms import batch_mix, eval_transform, normalisation, train_transform
+from bbframe.preprocessing import Preprocessing
+
+
+class ImageDataModule(lightning.LightningDataModule):
+    """Loaders of batches {"image": (B, C, H, W) float, normalised; "label": (B,) long; "index": (B,) long}.
+
+    `index` is an image's place within its part, "train", "val" or "test". With mixup or cutmix the labels of training
+    batches are (B, num_classes) probabilities. Without test images the validation images stand in: `test_part` says
+    which. The order of training images is a function of (seed, epoch), their augmentation of (seed, epoch, index); a
+    checkpoint holds the position, so that a resume, also in the middle of an epoch, repeats what would have happened.
+
+    Attributes: `class_names`, `num_classes`, `image_size` (height, width), `mean` and `std` (one a channel), `counts`
+    (images a part), `test_part`, and `skipped`: the unreadable images met so far, {name: reason}.
+    """
+
+    def __init__(
+        self,
+        options: DataOptions,
+        parts: Mapping[str, Images],
+        class_names: Sequence[str],
+        *,
+        seed: int,
+        preprocessing: Preprocessing,
+        num_channels: int,
+        skipped: Skipped | None = None,
+    ):
+        """`preprocessing` is what the options leave open; its size is the size to use unless they set `image_size`.
+
+        `skipped` says how many unreadable images are put up with; without it, none. Raises ValueError for a number of
+        channels that images do not have.
+        """
+        super().__init__()
+        if num_channels not in (1, 3):
+            raise ValueError(
+                f"data: images have 1 or 3 channels, but the backbone takes num_channels={num_channels}; "
+                "set backbone.num_channels to 1 or 3"
+            )
+        size = options.image_size
+        self.preprocessing = replace(
+            preprocessing,
+            mean=normalisation(options.mean or preprocessing.mean, num_channels),
+            std=normalisation(options.std or preprocessing.std, num_channels),
+            interpolation=options.interpolation or preprocessing.interpolation,
+            size=(size, size) if isinstance(size, int) else size or preprocessing.size,
+        )
+        self.options, self.seed = options, seed
+        self.parts, self.class_names, self.num_classes = dict(parts), list(class_names), len(class_names)
+        self.counts = {name: len(part.labels) for name, part in parts.items()}
+        self.test_part = "test" if "test" in parts else "val"
+        self.image_size = self.preprocessing.size
+        self.mean, self.std = self.preprocessing.mean, self.preprocessing.std
+        self._errors = skipped or Skipped(0)
+        self.skipped = self._errors.images
+        self._eval_transform = eval_transform(self.preprocessing, num_channels)
+        self._train_transform = train_transform(self.preprocessing, num_channels, options.augment)
+        self._loaders: list[BatchLoader] = []
+        self._train: TrainLoader | None = None
+        self._resume: dict[str, int] = {}
+
+    def train_dataloader(self) -> TrainLoader:
+        """Raises ValueError when a resumed run had another number of batches an epoch."""
+        order = TrainOrder(self.counts["train"], self.options.batch_size, self.seed, *self._place())
+        batches = self._batches("train", train=True)
+        loader = TrainLoader(batches, order, self._errors, self._num_workers(), self.options.timeout)
+        if self._resume:
+            done, length = self._resume["batches"], self._resume["epoch_batches"]
+            if length != len(loader):
+                raise ValueError(
+                    f"data: the checkpoint comes from epochs of {length} batches, and an epoch now has {len(loader)}; "
+                    "resume with the images and the data.batch_size of that run"
+                )
+            loader.done = done
+        elif self._train and self.trainer and self.trainer.current_epoch:  # reloaded in the middle of a training
+            loader.done = self._train.done
+        self._resume, self._train = {}, loader
+        self._loaders.append(loader)
+        return loader
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._eval_loader(self.test_part)
+
+    def picture(self, part: str, index: int) -> Tensor:
+        """The image as an evaluation sees it, before normalisation: (C, H, W) uint8."""
+        return self._eval_transform(self.parts[part].read(index))
+
+    def source(self, part: str, index: int) -> str:
+        """What to call the image: its path, say."""
+        return self.parts[part].name(index)
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches training has taken, and how many make an epoch, for Lightning's checkpoint."""
+        return {"batches": self._train.done, "epoch_batches": len(self._train)} if self._train else {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:  # testing restores checkpoints too
+            self._resume = state_dict
+
+    def teardown(self, stage: str) -> None:
+        """End the workers of all loaders, as `on_exception` does when a run fails."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders.clear()
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.teardown("exception")
+
+    def _eval_loader(self, part: str) -> BatchLoader:
+        order = eval_order(self.counts[part], self.options.batch_size, *self._place())
+        batches = self._batches(part, train=False)
+        loader = BatchLoader(batches, order, self._errors, self._num_workers(), self.options.timeout)
+        self._loaders.append(loader)
+        return loader
+
+    def _batches(self, part: str, train: bool) -> ImageBatches:
+        return ImageBatches(
+            self.parts[part],
+            self._train_transform if train else self._eval_transform,
+            torch.tensor(self.mean),
+            torch.tensor(self.std),
+            train_seed=self.seed if train else None,
+            mix=batch_mix(self.options.augment, self.num_classes) if train else None,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        """This process's rank, and the number of processes among which the images are dealt out."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _num_workers(self) -> int:
+        if self.options.num_workers is not None:
+            return self.options.num_workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(8, cores)

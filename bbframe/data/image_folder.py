@@ -1,0 +1,192 @@
+"""Images in folders, one a class: every fault of the layout is told at once, before training."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from bbframe.data import register
+from bbframe.data.base import ImageDataModule
+from bbframe.data.decode import broken_header, read_image
+from bbframe.data.loading import Skipped
+from bbframe.data.options import ImageFolderOptions
+from bbframe.data.split import stratified
+from bbframe.preprocessing import Preprocessing
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+
+
+@dataclass
+class Files:
+    """Image files and their labels, paths relative to `root` and written with slashes."""
+
+    root: Path
+    paths: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+    def read(self, index: int) -> Image.Image:
+        return read_image(self.root / self.paths[index])
+
+    def name(self, index: int) -> str:
+        return str(self.root / self.paths[index])
+
+    def select(self, indices: Sequence[int]) -> Files:
+        return Files(self.root, [self.paths[i] for i in indices], [self.labels[i] for i in indices])
+
+
+@register(ImageFolderOptions)
+class ImageFolder(ImageDataModule):
+    """Classes are the sub-folders in alphabetical order; images may lie at any depth below them.
+
+    The classes are expected under `root`, or, when `root` has a folder train/ with sub-folders, under train/, val/
+    (or valid/, validation/) and test/, other folders beside them being none of ours. A part without a folder is a
+    seeded share of each class in train. `ignored` counts the files that are no images by their suffix; hidden ones,
+    whose name begins with a dot, do not exist for us.
+    """
+
+    def __init__(
+        self, options: ImageFolderOptions, *, seed: int, preprocessing: Preprocessing, num_channels: int, stride: int
+    ):
+        scan = Scan(Path(options.root or ""), options)
+        super().__init__(
+            options,
+            scan.parts,
+            scan.class_names,
+            seed=seed,
+            preprocessing=preprocessing,
+            num_channels=num_channels,
+            skipped=scan.skipped,
+        )
+        self.ignored = scan.ignored
+
+
+class Scan:
+    """What a folder holds: `parts`, `class_names`, the `skipped` images, and how many files were `ignored`.
+
+    Raises ValueError that lists all faults of the layout, and, unless they are to be skipped, all broken files.
+    """
+
+    def __init__(self, root: Path, options: ImageFolderOptions):
+        self.root, self.options = root, options
+        self.faults: list[str] = []
+        self.broken: list[tuple[str, str]] = []
+        self.ignored = 0
+        if not root.is_dir():
+            what = "is a file" if root.exists() else "does not exist"
+            raise ValueError(f"data: root={str(root)!r} {what}; it must be the folder with your images")
+        folders = self._part_folders()
+        self.class_names = _subfolders(root / folders["train"])
+        self._check_classes(folders)
+        found = {part: self._files(folder) for part, folder in folders.items()}
+        self._raise_faults()
+        self.parts = self._divide(found, explicit=folders["train"] != "")
+        self._raise_faults()
+        self.skipped = Skipped(options.max_errors if options.on_error == "skip" else 0)
+        if self.broken:
+            self.skipped.note(self.broken)
+
+    def _part_folders(self) -> dict[str, str]:
+        """The folder, relative to the root, of each part that has one; "" is the root itself."""
+        present = _subfolders(self.root)
+        named = {part: [name for name in names if name in present] for part, names in PART_NAMES.items()}
+        strangers = set(present) - {name for names in PART_NAMES.values() for name in names}
+        if not _subfolders(self.root / "train"):
+            if present and not strangers:
+                self.faults.append(f"it has {', '.join(present)}, but no train/ with one sub-folder a class")
+                self._raise_faults()
+            return {"train": ""}
+        for part, names in named.items():
+            if len(names) > 1:
+                self.faults.append(f"{' and '.join(names)} both name the {part} images; keep one")
+            fraction = getattr(self.options, f"{part}_fraction", None)
+            if names and fraction is not None:
+                self.faults.append(f"it has {names[0]}/, so data.{part}_fraction={fraction} must be null")
+        return {part: names[0] for part, names in named.items() if names}
+
+    def _check_classes(self, folders: dict[str, str]) -> None:
+        if len(self.class_names) < 2:
+            where = f"{folders['train']}/ in it has" if folders["train"] else "it has"
+            what = f"only one class folder, {self.class_names[0]!r}" if self.class_names else "no class folders"
+            self.faults.append(f"{where} {what}; put the images of each class into a sub-folder of its own")
+        for folder in (folder for part, folder in folders.items() if part != "train"):
+            there = set(_subfolders(self.root / folder))
+            if more := sorted(there - set(self.class_names)):
+                self.faults.append(f"{folder}/ has classes that train/ lacks: {_some(more)}")
+            if fewer := sorted(set(self.class_names) - there):
+                self.faults.append(f"{folder}/ lacks classes that train/ has: {_some(fewer)}")
+
+    def _files(self, folder: str) -> Files:
+        """All images of one part; a class without any is a fault."""
+        files = Files(self.root)
+        empty = []
+        for label, name in enumerate(self.class_names):
+            prefix = f"{folder}/{name}" if folder else name
+            paths = self._readable(self._walk(prefix))
+            files.paths += paths
+            files.labels += [label] * len(paths)
+            if not paths and (self.root / prefix).is_dir():
+                empty.append(prefix)
+        if empty:
+            self.faults.append(f"no readable images ({' '.join(sorted(SUFFIXES))}) in {_some(empty)}")
+        return files
+
+    def _walk(self, prefix: str) -> list[str]:
+        """The files below a class folder whose suffix is an image's, sorted."""
+        paths = []
+        for folder, subfolders, names in os.walk(self.root / prefix, followlinks=True):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            visible = [name for name in names if not name.startswith(".")]
+            images = [name for name in visible if os.path.splitext(name)[1].lower() in SUFFIXES]
+            self.ignored += len(visible) - len(images)
+            paths += [Path(folder, name).relative_to(self.root).as_posix() for name in images]
+        return sorted(paths)
+
+    def _readable(self, paths: list[str]) -> list[str]:
+        if not self.options.verify:
+            return paths
+        whys = {path: broken_header(self.root / path) for path in paths}
+        self.broken += [(str(self.root / path), why) for path, why in whys.items() if why]
+        return [path for path, why in whys.items() if not why]
+
+    def _divide(self, found: dict[str, Files], explicit: bool) -> dict[str, Files]:
+        """Take the parts that have no folder out of train."""
+        val = self.options.val_fraction or 0.15
+        test = self.options.test_fraction if self.options.test_fraction is not None else 0.0 if explicit else 0.15
+        fractions = {part: f for part, f in (("val", val), ("test", test)) if f and part not in found}
+        train = found["train"]
+        counts = Counter(train.labels)
+        classes = {name: counts[label] for label, name in enumerate(self.class_names)}
+        if short := [f"{name!r} ({count})" for name, count in classes.items() if count <= len(fractions)]:
+            parts = ", ".join(("train", *fractions))
+            fix = "add images" + (", or set data.test_fraction=0" if "test" in fractions else "")
+            self.faults.append(f"too few images to split into {parts}: {_some(short)}; {fix}")
+            return {}
+        split = stratified(train.paths, train.labels, fractions, self.options.split_seed)
+        return {**found, **{part: train.select(indices) for part, indices in split.items()}}
+
+    def _raise_faults(self) -> None:
+        faults = list(self.faults)
+        if self.broken and self.options.on_error == "raise":
+            files = _some([f"{name} ({why})" for name, why in self.broken])
+            faults.append(f"unreadable: {files}; repair or remove, or set data.on_error=skip")
+        if faults:
+            raise ValueError(f"data: {self.root}: {'; '.join(faults)}")
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """The visible sub-folders' names, sorted; none when there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    """The names, or the first few and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

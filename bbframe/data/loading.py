@@ -1,0 +1,241 @@
+"""Batches that depend on nothing but (seed, epoch, index): the same with any number of workers, and after a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bbframe.data.decode import reason
+from bbframe.data.seeds import derive, torch_seed
+
+Key = tuple[int, int]  # (epoch, index): a worker must know the epoch, for it draws the augmentation from both
+Batch = dict[str, Any]
+
+
+class Images(Protocol):
+    """The labelled images of one part: training, validation or test."""
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The class of each image."""
+
+    def read(self, index: int) -> Image.Image:
+        """The image in mode L or RGB, upright. Raises whatever its decoder raises on a broken file."""
+
+    def name(self, index: int) -> str:
+        """What an error message calls the image, such as its path."""
+
+
+class ImageBatches(Dataset[Batch]):
+    """Whole batches by their keys: read, transform and stack them; then normalise, and mix if asked.
+
+    A batch has `image` (B, C, H, W) float, `label` (B,) long, or (B, num_classes) probabilities when mixed, and
+    `index` (B,) long, places within the part. `errors` lists the (name, reason) of images that could not be read: a
+    training batch takes the next readable image in their place, so that its size holds; an evaluation leaves them out,
+    so that none counts twice.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        transform: Callable[[Image.Image], Tensor],
+        mean: Tensor,
+        std: Tensor,
+        *,
+        train_seed: int | None = None,
+        mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ):
+        self.images, self.transform = images, transform
+        self.shift, self.scale = 255 * mean.view(-1, 1, 1), 255 * std.view(-1, 1, 1)
+        self.train_seed, self.mix = train_seed, mix
+
+    def __len__(self) -> int:
+        return len(self.images.labels)
+
+    def __getitems__(self, keys: list[Key]) -> Batch:
+        errors: list[tuple[str, str]] = []
+        found = [item for key in keys if (item := self._item(key, errors)) is not None]
+        if not found:
+            return {"errors": errors}
+        pixels = torch.stack([image for image, _ in found]).float().sub_(self.shift).div_(self.scale)
+        index = torch.tensor([i for _, i in found])
+        label = torch.tensor([self.images.labels[i] for _, i in found])
+        if self.mix is not None:
+            with torch_seed(derive(self.train_seed, "mix", *keys[0])):
+                pixels, label = self.mix(pixels, label)
+        return {"image": pixels, "label": label, "index": index, "errors": errors}
+
+    def _item(self, key: Key, errors: list[tuple[str, str]]) -> tuple[Tensor, int] | None:
+        """The transformed image, and the index that it comes from; None when there is no image to be had."""
+        epoch, first = key
+        for step in range(1 if self.train_seed is None else len(self)):
+            index = (first + step) % len(self)
+            try:
+                image = self.images.read(index)
+            except Exception as error:  # a decoder may raise anything on a broken file
+                errors.append((self.images.name(index), reason(error)))
+                continue
+            if self.train_seed is None:
+                return self.transform(image), index
+            with torch_seed(derive(self.train_seed, epoch, index)):
+                return self.transform(image), index
+        return None
+
+
+class TrainOrder:
+    """The training batches as one endless row, in which an epoch, a permutation by (seed, epoch), follows another.
+
+    An iteration gives an epoch's number of batches, from batch number `first` on. Every batch is full: what is left
+    over waits for another epoch's order, because BatchNorm cannot train on a batch of one, and a smaller batch weighs
+    its images more. Fewer images than one batch make one smaller batch. Of several processes, each takes every
+    `world`-th image, beginning at its `rank`.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
+        if count < world:
+            raise ValueError(f"data: {count} training images cannot occupy {world} devices; lower trainer.devices")
+        self.count, self.seed, self.rank, self.world = count, seed, rank, world
+        self.batch_size = min(batch_size, count // world)
+        self.first = 0
+
+    def __len__(self) -> int:
+        return self.count // (self.batch_size * self.world)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order: list[Key] = []
+        for number in range(self.first, self.first + len(self)):
+            epoch, batch = divmod(number, len(self))
+            if not order or batch == 0:
+                order = self._epoch(epoch)
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def _epoch(self, epoch: int) -> list[Key]:
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
+        order = torch.randperm(self.count, generator=generator)[self.rank :: self.world]
+        return [(epoch, index) for index in order.tolist()]
+
+
+def eval_order(count: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[Key]]:
+    """Every image once, in its own order; the last batch may be smaller."""
+    keys = [(0, i) for i in range(rank, count, world)]
+    return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+
+
+class Skipped:
+    """The unreadable images met so far, {name: reason}, of which `most` are put up with."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self.images: dict[str, str] = {}
+
+    def note(self, errors: list[tuple[str, str]]) -> None:
+        """Raises ValueError when there are more than allowed."""
+        self.images.update(errors)
+        if len(self.images) > self.most:
+            name, why = errors[0]
+            if self.most == 0:
+                raise ValueError(f"data: cannot read {name}: {why}; repair or remove it, or set data.on_error=skip")
+            raise ValueError(
+                f"data: {len(self.images)} unreadable images, of which data.max_errors={self.most} may be skipped; "
+                f"the last is {name}: {why}"
+            )
+
+
+class BatchLoader:
+    """Iterates over a part's batches with a DataLoader inside.
+
+    It is none itself, for Lightning would then put a sampler of its own into it, call set_epoch, and warn about the
+    number of workers. Raises ValueError when a worker hangs, and when more images are unreadable than allowed.
+    """
+
+    def __init__(
+        self,
+        batches: ImageBatches,
+        order: TrainOrder | list[list[Key]],
+        skipped: Skipped,
+        num_workers: int,
+        timeout: int,
+    ):
+        self.dataset, self.order, self.skipped = batches, order, skipped
+        self.num_workers, self.timeout = num_workers, timeout
+        self._loader: DataLoader[Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        empty = True
+        try:
+            for batch in self._inner():
+                if errors := batch.pop("errors"):
+                    self.skipped.note(errors)
+                if batch:
+                    empty = False
+                    yield batch
+            if empty:
+                raise ValueError(f"data: none of {len(self.dataset)} images can be read")
+        except Exception as error:
+            self.close()
+            if "DataLoader timed out" not in str(error):
+                raise
+            raise ValueError(
+                f"data: {self.num_workers} workers gave no batch for {self.timeout} s; a slow disk needs a larger "
+                "data.timeout, and data.num_workers=0 shows where a hung one hangs"
+            ) from error
+
+    def _inner(self) -> DataLoader[Batch]:
+        if self._loader is None:
+            self._loader = DataLoader(
+                self.dataset,
+                batch_sampler=self.order,
+                collate_fn=_as_it_is,
+                num_workers=self.num_workers,
+                timeout=self.timeout if self.num_workers else 0,
+                persistent_workers=self.num_workers > 0,
+                pin_memory=torch.cuda.is_available(),
+                generator=torch.Generator(),  # without one, each epoch would draw from the training's random numbers
+            )
+        return self._loader
+
+    def close(self) -> None:
+        """End the workers, without waiting for the garbage collector to do it; a new iteration starts new ones."""
+        workers = getattr(self._loader, "_iterator", None)
+        if workers is not None:
+            workers._shutdown_workers()
+        self._loader = None
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class TrainLoader(BatchLoader):
+    """The training batches. Each iteration goes on after the last batch handed out, wherever that one stopped.
+
+    `done` counts the batches handed out since the training began, however many the workers have read ahead. Nothing
+    else decides what comes next: Lightning's own count of epochs errs after some kinds of resume.
+    """
+
+    order: TrainOrder
+    done = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.order.first = self.done
+        for batch in super().__iter__():
+            self.done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Empty: the data module keeps the position, for Lightning restores a loader's in some kinds of resume only.
+
+        That the method is there tells Lightning that a resume in the middle of an epoch is in order.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to do, see `state_dict`."""

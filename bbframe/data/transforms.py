@@ -1,0 +1,119 @@
+"""From a PIL image to a uint8 tensor of the size that the backbone wants, by torchvision's transforms (v2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from bbframe.data.options import AugmentOptions
+from bbframe.preprocessing import Preprocessing
+
+
+class Fit(nn.Module):
+    """Resize to `size` as the checkpoint was evaluated: a centre crop, or both sides squashed.
+
+    For the crop the image is first made to cover `size / crop_pct`, rounded down as timm and torchvision do.
+    """
+
+    def __init__(self, preprocessing: Preprocessing):
+        super().__init__()
+        self.size, self.mode = preprocessing.size, InterpolationMode(preprocessing.interpolation)
+        squash = preprocessing.crop_mode == "squash"
+        # the small term keeps 224 / (224 / 375), the edge 375 of a processor, from becoming 374
+        self.cover = None if squash else tuple(int(side / preprocessing.crop_pct + 1e-6) for side in self.size)
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        if self.cover is None:
+            return F.resize(image, list(self.size), self.mode)
+        width, height = image.size
+        if self.cover[0] * width > self.cover[1] * height:  # wider than the target: the heights meet
+            sides = [self.cover[0], max(self.cover[1], int(self.cover[0] * width / height))]
+        else:
+            sides = [max(self.cover[0], int(self.cover[1] * height / width)), self.cover[1]]
+        return F.center_crop(F.resize(image, sides, self.mode), list(self.size))
+
+
+class ToTensor(nn.Module):
+    """PIL image -> (num_channels, H, W) uint8. A greyscale image is repeated; colours become grey for one channel."""
+
+    def __init__(self, num_channels: int):
+        super().__init__()
+        self.num_channels = num_channels
+
+    def forward(self, image: Image.Image) -> Tensor:
+        if self.num_channels == 1 and image.mode != "L":
+            image = image.convert("L")
+        return F.pil_to_tensor(image).expand(self.num_channels, -1, -1)
+
+
+def eval_transform(preprocessing: Preprocessing, num_channels: int) -> nn.Module:
+    """What validation, test and prediction do to an image. No randomness."""
+    return nn.Sequential(Fit(preprocessing), ToTensor(num_channels))
+
+
+def train_transform(preprocessing: Preprocessing, num_channels: int, augment: AugmentOptions | None) -> nn.Module:
+    """The augmentations of one image; they draw from torch's global generator alone.
+
+    Raises ValueError for a change of colours where there are none.
+    """
+    if augment is None:
+        return eval_transform(preprocessing, num_channels)
+    mode = InterpolationMode(preprocessing.interpolation)
+    steps: list[nn.Module] = [Fit(preprocessing)]
+    if augment.crop_scale is not None:
+        steps = [v2.RandomResizedCrop(preprocessing.size, augment.crop_scale, augment.crop_ratio, mode)]
+    if augment.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if augment.vertical_flip:
+        steps.append(v2.RandomVerticalFlip())
+    if augment.degrees or augment.translate:
+        shift = (augment.translate, augment.translate)
+        affine_mode = mode if mode is not InterpolationMode.LANCZOS else InterpolationMode.BICUBIC  # PIL has no other
+        steps.append(v2.RandomAffine(augment.degrees, shift, interpolation=affine_mode))
+    if augment.color_jitter is not None:
+        brightness, contrast, saturation, hue = augment.color_jitter
+        if num_channels == 1 and (saturation or hue):
+            raise ValueError(
+                f"data: augment.color_jitter={augment.color_jitter} changes saturation or hue, which greyscale images "
+                "(num_channels=1) do not have; set its last two values to 0"
+            )
+        steps.append(v2.ColorJitter(brightness, contrast, saturation, hue))
+    if augment.auto_augment is not None:
+        policies = {
+            "randaugment": v2.RandAugment,
+            "trivialaugment": v2.TrivialAugmentWide,
+            "autoaugment": v2.AutoAugment,
+        }
+        steps.append(policies[augment.auto_augment]())
+    steps.append(ToTensor(num_channels))
+    if augment.random_erasing:
+        mean = [round(255 * value) for value in preprocessing.mean]  # 0 once normalised
+        steps.append(v2.RandomErasing(augment.random_erasing, value=mean))
+    return nn.Sequential(*steps)
+
+
+def batch_mix(
+    augment: AugmentOptions | None, num_classes: int
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """MixUp or CutMix of a whole batch, (B, C, H, W) and (B,) -> (B, C, H, W) and (B, num_classes), if asked for."""
+    mixers: list[nn.Module] = []
+    if augment is not None and augment.mixup:
+        mixers.append(v2.MixUp(alpha=augment.mixup, num_classes=num_classes))
+    if augment is not None and augment.cutmix:
+        mixers.append(v2.CutMix(alpha=augment.cutmix, num_classes=num_classes))
+    return v2.RandomChoice(mixers) if len(mixers) > 1 else mixers[0] if mixers else None
+
+
+def normalisation(values: tuple[float, ...], num_channels: int) -> tuple[float, ...]:
+    """A mean or std for `num_channels`: one value serves all channels; for a single channel three are averaged."""
+    if len(values) == num_channels:
+        return values
+    if num_channels == 1:
+        return (sum(values) / len(values),)
+    if len(values) == 1:
+        return values * num_channels
+    raise ValueError(f"data: {len(values)} values of mean or std for {num_channels} channels")

@@ -1,0 +1,79 @@
+"""The configuration files and the dataclasses say the same, and refuse the same."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bbframe.data import OPTIONS
+from bbframe.options import parse
+
+CONF = Path(__file__).parents[2] / "conf" / "data"
+NEEDED = {"image_folder": {"root": "somewhere"}}
+
+
+def options(name="digits", **changes):
+    return parse(OPTIONS[name], NEEDED.get(name, {}) | changes, "data")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_yaml_and_dataclass_agree(name):
+    data = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    assert set(data) == {field.name for field in fields(OPTIONS[name])}
+    assert set(data["augment"]) == {field.name for field in fields(type(options(name).augment))}
+    assert parse(OPTIONS[name], data | NEEDED.get(name, {}), "data") == options(name)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_explained_in_its_yaml(name):
+    lines = (CONF / f"{name}.yaml").read_text().splitlines()
+    unexplained = [line for line in lines if ":" in line and "#" not in line and not line.startswith("name:")]
+    assert unexplained == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "data: batch_size=0 must be 1 or more"),
+        ({"batchsize": 8}, "data: unknown option 'batchsize'; did you mean 'batch_size'?"),
+        ({"num_workers": -1}, "num_workers=-1"),
+        ({"timeout": 0}, "timeout=0"),
+        ({"image_size": 0}, "image_size=0"),
+        ({"image_size": [32, 0]}, "image_size=(32, 0)"),
+        ({"image_size": [32]}, "image_size"),
+        ({"mean": [0.5, 0.5]}, "mean=(0.5, 0.5) must be 1 or 3 numbers"),
+        ({"std": [0.5, 0.0, 0.5]}, "std=(0.5, 0.0, 0.5) must be above 0"),
+        ({"interpolation": "cubic"}, "did you mean 'bicubic'?"),
+        ({"augment": {"flipp": True}}, "unknown option 'flipp'; did you mean 'flip'?"),
+        ({"augment": {"crop_scale": [0.5, 0.1]}}, "augment.crop_scale=(0.5, 0.1)"),
+        ({"augment": {"crop_ratio": [0.0, 1.0]}}, "augment.crop_ratio"),
+        ({"augment": {"degrees": 200.0}}, "augment.degrees=200.0"),
+        ({"augment": {"translate": 1.0}}, "augment.translate=1.0"),
+        ({"augment": {"color_jitter": [0.4, 0.4, 0.4, 0.6]}}, "the hue, 0..0.5"),
+        ({"augment": {"auto_augment": "randaug"}}, "did you mean 'randaugment'?"),
+        ({"augment": {"random_erasing": 1.5}}, "augment.random_erasing=1.5"),
+        ({"augment": {"mixup": -0.1}}, "augment.mixup=-0.1"),
+        ({"augment": {"cutmix": -0.1}}, "augment.cutmix=-0.1"),
+        ({"name": "image_folder", "root": None}, "data: root=None must be the folder of your images"),
+        ({"name": "image_folder", "val_fraction": 0.0}, "val_fraction=0.0"),
+        ({"name": "image_folder", "test_fraction": 1.0}, "test_fraction=1.0"),
+        ({"name": "image_folder", "val_fraction": 0.9}, "leave nothing for training"),
+        ({"name": "image_folder", "max_errors": -1}, "max_errors=-1"),
+        ({"name": "image_folder", "on_error": "ignore"}, "on_error='ignore'; choose from: raise, skip"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match="data") as caught:
+        options(**changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_checking_options_needs_nothing_heavy():
+    heavy = {"torchvision", "lightning", "sklearn", "PIL"}
+    code = f"import sys, bbframe.data.options; print([name for name in {heavy} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"

@@ -1,0 +1,214 @@
+"""Real runs, small ones: what a folder holds, what repeats, what resumes, what a sweep survives."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import train
+from bbframe import AutoBackbone
+
+TINY = [
+    "backbone=convnextv2_atto",
+    "backbone.depths=[1,1,1,1]",
+    "backbone.hidden_sizes=[8,16,24,32]",
+    "trainer.max_epochs=2",
+    "data.batch_size=256",
+    "optim.lr=0.01",
+]
+
+
+def command(*overrides: str) -> Path:
+    """Run a command line in the current directory; the new run folder."""
+    before = set(Path("outputs").rglob("metrics.json"))
+    assert train.main(list(overrides)) == 0
+    (new,) = set(Path("outputs").rglob("metrics.json")) - before
+    return new.parent
+
+
+def run(*overrides: str) -> Path:
+    """Train the tiny network."""
+    return command(*TINY, *overrides)
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(autouse=True)
+def _at(place, monkeypatch):
+    monkeypatch.chdir(place)
+
+
+@pytest.fixture(scope="module")
+def first(place):
+    """One run that several tests look at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        return place / run("backbone.drop_path_rate=0.2")
+
+
+def test_the_folder_holds_everything(first):
+    names = {str(path.relative_to(first)) for path in first.rglob("*") if path.is_file()}
+    assert names >= {
+        "config.yaml",
+        "overrides.yaml",
+        "environment.json",
+        "metrics.csv",
+        "metrics.json",
+        "train.log",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "pictures/learning_curves.png",
+        "pictures/confusion_matrix.png",
+        "pictures/predictions.png",
+        "pictures/worst_mistakes.png",
+        "backbone/config.json",
+        "backbone/model.safetensors",
+    }
+    assert yaml.safe_load((first / "config.yaml").read_text())["backbone"]["depths"] == [1, 1, 1, 1]
+    done = summary(first)
+    assert done["test"]["test/accuracy"] > 0.3
+    assert done["best"]["metric"] == "val/accuracy"
+    assert set(done["seconds"]) == {"fit", "test", "total"}
+    assert done["peak_memory_bytes"] > 2**20
+    with (first / "metrics.csv").open() as file:
+        assert {"epoch", "train/loss", "val/loss", "val/accuracy"} <= set(csv.DictReader(file).fieldnames)
+
+
+def test_the_end_says_what_was_built_and_how_good_it_is(first):
+    log = (first / "train.log").read_text()
+    assert "built stem to stage4" in log
+    assert "stage4 (32 channels, stride 32)" in log
+    for name in ("backbone", "source", "parameters", "GMACs", "epochs", "val/accuracy", "test/accuracy", "seconds"):
+        assert f"\n{name} " in log
+
+
+def test_a_checkpoint_is_plain_and_holds_its_configuration(first):
+    saved = torch.load(first / "checkpoints" / "best.ckpt", weights_only=True)
+    assert saved["bbframe"]["config"]["backbone"]["hidden_sizes"] == [8, 16, 24, 32]
+    assert saved["bbframe"]["class_names"] == [str(digit) for digit in range(10)]
+
+
+def test_the_backbone_is_left_in_the_layout_of_the_hub(first):
+    net = AutoBackbone.from_pretrained(first / "backbone", out_indices=[1, 4])
+    assert net.channels == [8, 32]
+    assert net.preprocessing.size == (32, 32)
+    best = torch.load(first / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(net.stem[0].weight, best["backbone.stem.0.weight"])
+
+
+def test_a_rerun_is_bit_identical(first):
+    again = command(f"rerun={first}")
+    assert summary(again)["test"] == summary(first)["test"]
+    assert summary(again)["best"] == summary(first)["best"]
+    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (first, again)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_rerun_takes_overrides_on_top(first):
+    again = command(f"rerun={first}", "trainer.max_epochs=1", "seed=3")
+    config = yaml.safe_load((again / "config.yaml").read_text())
+    assert (config["trainer"]["max_epochs"], config["seed"]) == (1, 3)
+    assert config["backbone"] == yaml.safe_load((first / "config.yaml").read_text())["backbone"]
+
+
+def test_evaluation_repeats_the_test_of_a_checkpoint(first):
+    again = command("train=false", f"ckpt_path={first}/checkpoints/best.ckpt")
+    assert summary(again)["test"] == pytest.approx(summary(first)["test"])
+    assert not (again / "checkpoints").exists()
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one_does(first, place):
+    """Two epochs, stopped in the middle of the second, then continued: the same weights to the last bit."""
+    from lightning.pytorch.callbacks import Callback
+
+    import bbframe.experiment.run as module
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.current_epoch == 1 and batch_idx == 1:
+                raise RuntimeError("pulled the plug")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "make_plugins", lambda group, *_: [Stop()] if group == "callbacks" else [])
+        assert train.main([*TINY, "backbone.drop_path_rate=0.2", "name=stopped"]) == 1
+    (stopped,) = Path("outputs").rglob("*_stopped")
+    assert "pulled the plug" in (stopped / "error.txt").read_text()
+    resumed = command(f"ckpt_path={stopped}/checkpoints/last.ckpt", "name=resumed")
+    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (first, resumed)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert summary(resumed)["test"] == summary(first)["test"]
+
+
+def test_options_that_change_the_training_all_work_at_once():
+    folder = run(
+        "head=multi_level",
+        "backbone.out_indices=[1,3]",
+        "task.freeze=1",
+        "task.label_smoothing=0.1",
+        "task.activation_checkpointing=true",
+        "optim=sgd",
+        "optim.backbone_lr=0.005",
+        "optim.layer_decay=0.8",
+        "trainer.ema_decay=0.9",
+        "trainer.gradient_clip_val=1.0",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.precision=bf16-mixed",
+        "trainer.early_stopping=3",
+        "data.augment.mixup=0.2",
+        "trainer.log_every_n_steps=1",
+        "+callbacks.rates._target_=lightning.pytorch.callbacks.LearningRateMonitor",
+    )
+    with (folder / "metrics.csv").open() as file:
+        assert any(name.startswith("lr-") for name in csv.DictReader(file).fieldnames)
+    assert AutoBackbone.from_pretrained(folder / "backbone").out_features == ["stage1", "stage3"]
+
+
+def test_debug_runs_one_batch_of_everything_and_writes_no_checkpoint():
+    folder = run("debug=true", "trainer.max_epochs=5")
+    assert summary(folder)["epochs"] == 1
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_sweep_goes_on_after_a_failure_and_ends_in_a_table(capsys):
+    swept = ["-m", "seed=1,2", "backbone.out_indices=[1,3],[2,9]"]
+    assert train.main([*TINY, *swept, "trainer.max_epochs=1", "name=swept"]) == 1
+    captured = capsys.readouterr()
+    (folder,) = Path("outputs").rglob("*_swept")
+    assert captured.err.count("out_indices=[2, 9]: no stage 9") == 2
+    rows = list(csv.DictReader((folder / "leaderboard.csv").read_text().splitlines()))
+    assert len([row for row in rows if row["seeds"] == "2"]) == 1
+    table = (folder / "leaderboard.md").read_text()
+    assert "±" in table
+    assert "no stage 9" in table
+    assert (folder / "leaderboard.png").stat().st_size > 5000
+
+
+def test_a_group_and_one_of_its_keys_are_swept_together():
+    small = ["trainer.max_epochs=1", "data.batch_size=256", "trainer.limit_train_batches=1"]
+    small += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "name=together"]
+    code = train.main(["-m", "backbone=resnet18,convnextv2_atto", "backbone.out_indices=[1,3],[2,4]", *small])
+    assert code == 0
+    (folder,) = Path("outputs").rglob("*_together")
+    seen = {(s["backbone"], tuple(s["maps"])) for s in map(summary, sorted(p for p in folder.iterdir() if p.is_dir()))}
+    assert seen == {
+        (b, m) for b in ("resnet18", "convnextv2_atto") for m in (("stage1", "stage3"), ("stage2", "stage4"))
+    }
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_says_what_to_try(capsys):
+    assert train.main([*TINY, "optim.lr=1e30", "name=diverged", "optim=sgd"]) == 1
+    error = capsys.readouterr().err
+    assert "optim.lr" in error or "learning rate" in error
+    assert "Traceback" not in error

@@ -1,0 +1,121 @@
+"""Every YAML file composes to a configuration that passes the check, and says what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import train
+from bbframe.auto import AutoBackbone, Source, backbone_class, check_backbone, list_backbones
+from bbframe.experiment.options import RunOptions, TrainerOptions, check
+from bbframe.tasks.options import ClassificationOptions, HeadOptions, OptimOptions, ScheduleOptions
+
+CONF, RECIPES = train.HOME / "conf", train.HOME / "recipes"
+CHOICES = [
+    (group.name, file.stem)
+    for group in sorted(CONF.iterdir())
+    if group.is_dir()
+    for file in sorted(group.glob("*.yaml"))
+]
+BACKBONES = [choice for group, choice in CHOICES if group == "backbone"]
+NEEDED = {"image_folder": ["data.root=photos"]}  # what cannot have a default
+
+
+@pytest.fixture(scope="module")
+def composed():
+    """A function from overrides to plain data."""
+    with train.composition() as compose:
+        yield lambda *overrides: train.plain(compose, list(overrides))
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["=".join(pair) for pair in CHOICES])
+def test_every_choice_of_every_group_composes_and_passes(group, choice, composed):
+    config = composed(f"{group}={choice}", *NEEDED.get(choice, []))
+    plan = check(config)
+    assert plan.backbone.stages
+    if group == "backbone":
+        assert config["backbone_name"] == choice
+
+
+@pytest.mark.parametrize("recipe", sorted(p.stem for p in RECIPES.glob("*.yaml")))
+def test_every_recipe_composes_and_its_header_says_how_and_what(recipe, composed):
+    text = (RECIPES / f"{recipe}.yaml").read_text()
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    assert any(f"recipes={recipe}" in line for line in header), "the header must give the command"
+    assert any("accuracy" in line and " s" in line for line in header), "the header must give the metric and the time"
+    given = ["backbone.checkpoint=somewhere"] if "checkpoint: null" in text else []
+    assert check(composed(f"recipes={recipe}", *given)).run.train
+
+
+@pytest.mark.parametrize("choice", BACKBONES)
+def test_a_file_gives_every_option_of_its_config(choice, composed):
+    options = composed(f"backbone={choice}")["backbone"]
+    config_class = backbone_class(options["model_type"]).config_class
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    names = {config_class.attribute_map.get(key, key) for key in options}
+    sources = {field.name for field in dataclasses.fields(Source)}
+    missing = fields - names - {"stages_of"}
+    assert not missing
+    assert names <= fields | sources | {"model_type"}
+
+
+@pytest.mark.parametrize("name", [name for name in list_backbones() if (CONF / "backbone" / f"{name}.yaml").exists()])
+def test_the_file_of_an_architecture_agrees_with_its_config_class(name):
+    """One default, said twice, must be said alike; null in the file stands for the default of the class."""
+    options = yaml.safe_load((CONF / "backbone" / f"{name}.yaml").read_text())
+    source, config = check_backbone(options)
+    default = type(config)()
+    for field in dataclasses.fields(config):
+        assert getattr(config, field.name) == getattr(default, field.name), field.name
+    assert (source.source, source.pretrained, source.revision) == ("transformers", False, None)
+
+
+def test_every_architecture_has_a_file():
+    assert [name for name in list_backbones() if name not in BACKBONES] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        ("task/classification", ClassificationOptions),
+        ("head/linear", HeadOptions),
+        ("optim/adamw", OptimOptions),
+        ("schedule/cosine", ScheduleOptions),
+        ("trainer/default", TrainerOptions),
+    ],
+)
+def test_the_files_of_the_other_groups_agree_with_their_options(file, options):
+    data = yaml.safe_load((CONF / f"{file}.yaml").read_text())
+    default = dataclasses.asdict(options())
+    assert {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()} == default
+
+
+def test_the_top_of_the_configuration_agrees_with_its_options():
+    data = yaml.safe_load((CONF / "config.yaml").read_text())
+    for field in dataclasses.fields(RunOptions):
+        assert data[field.name] == (list(field.default) if isinstance(field.default, tuple) else field.default)
+
+
+@pytest.mark.parametrize("choice", [name for name in BACKBONES if name != "timm"])
+def test_every_variant_has_as_many_parameters_as_its_file_says(choice, composed):
+    """The comment `# 25.6 M parameters ...` of a file, against the network on the meta device."""
+    options = composed(f"backbone={choice}")["backbone"]
+    line = next(x for x in (CONF / "backbone" / f"{choice}.yaml").read_text().splitlines() if "M parameters" in x)
+    said = float(line.split(" M parameters")[0].split()[-1])
+    with torch.device("meta"):
+        net = AutoBackbone.from_config(check_backbone(options)[1])
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(said, abs=0.06)
+
+
+def test_groups_of_ones_own_come_from_another_folder(tmp_path: Path):
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "mine.yaml").write_text("defaults: [resnet18, _self_]\ndepths: [1, 1, 1, 1]\n")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "ours.yaml").write_text("# @package _global_\nseed: 5\n")
+    with train.composition(tmp_path) as compose:
+        config = train.plain(compose, ["backbone=mine", "recipes=ours"])
+    assert (config["backbone"]["depths"], config["seed"]) == ([1, 1, 1, 1], 5)

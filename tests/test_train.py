@@ -1,0 +1,154 @@
+"""The command line as a stranger meets it: what it says when something is wrong, and that it says it early."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+
+ROOT = Path(train.__file__).parent
+
+# a command line, and what its one line must say: what, where, and the nearest fix
+MISTAKES = [
+    ("backbone=convnextv3", ["backbone=convnextv3", "did you mean 'convnextv2'?"]),
+    ("recipes=digit_quick", ["recipes=digit_quick", "did you mean 'digits_quick'?"]),
+    ("backbon=resnet", ["'backbon'", "did you mean 'backbone'?"]),
+    ("backbone=convnextv2 backbone.out_indicez=[1]", ["convnextv2: unknown option 'out_indicez'", "'out_indices'?"]),
+    ("trainer.max_epoch=3", ["trainer: unknown option 'max_epoch'", "did you mean 'max_epochs'?"]),
+    ("trainr.max_epochs=3", ["unknown group 'trainr'", "did you mean 'trainer'?"]),
+    ("backbone=convnextv2 backbone.out_indices=[3,1]", ["convnextv2: out_indices=[3, 1]", "did you mean [1, 3]?"]),
+    ("backbone.out_indices=[9]", ["convnextv2: out_indices=[9]", "0..4 (0=stem, 1=stage1", "nearest is 4"]),
+    ("backbone.out_indices=[-7]", ["convnextv2: out_indices=[-7]", "nearest is -5"]),
+    ("backbone.out_indices=[[1]]", ["convnextv2: out_indices", "integer"]),
+    ("backbone.out_indices=[1] backbone.out_features=[stage2]", ["out_features=['stage2']", "out_indices=[1]"]),
+    ("backbone.out_strides=[5]", ["out_strides=[5]", "[4, 8, 16, 32]", "nearest is 4"]),
+    ("backbone=resnet backbone.drop_path_rate=0.1", ["resnet: unknown option 'drop_path_rate'"]),
+    ("+backbone.foo=1", ["convnextv2: unknown option 'foo'"]),
+    ("+foo=1", ["configuration: unknown option 'foo'"]),
+    ("optim.lr=fast", ["optim: lr='fast' must be a number"]),
+    ("task.freeze=9", ["convnextv2: task.freeze=9", "4=stage4"]),
+    ("trainer.precision=fp16", ["precision='fp16'"]),
+    ("backbone=resnet,dinov2", ["backbone=resnet,dinov2", "add -m"]),
+    ("backbone.out_indices=[1", ["'backbone.out_indices=[1'", "quote"]),
+    ("data=image_folder", ["data.root=path/to/images"]),
+    ("data=image_folder data.root=nowhere", ["nowhere"]),
+    ("train=false", ["ckpt_path="]),
+    ("ckpt_path=nowhere.ckpt", ["nowhere.ckpt"]),
+    ("rerun=nowhere", ["nowhere"]),
+    ("+callbacks.x._target_=os.system", ["'os.system'", "not on the list"]),
+    ("logger=tensorbord", ["did you mean 'tensorboard'?"]),
+    ("backbone.pretrained=true backbone.checkpoint=./nowhere", ["./nowhere: no such folder or file"]),
+    ("backbone.source=timm backbone.timm_name=null", ["convnextv2: source=timm needs timm_name"]),
+    ("foo", ["'foo'", "key=value"]),
+    ("--foo", ["'--foo'", "--help"]),
+    ("-m seed=1,2 optim.lr=fast", ["optim: lr='fast' must be a number"]),
+]
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    """A working directory of its own: the command works from anywhere."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_a_mistake_is_one_line_with_the_nearest_fix(line, said, at, capsys):
+    assert train.main(line.split()) != 0
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert "Traceback" not in error
+    for part in said:
+        assert part in error
+
+
+def test_gpu_without_one_is_said_before_training(at, capsys, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert train.main(["trainer.accelerator=gpu"]) == 1
+    assert "trainer: accelerator='gpu'" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_at_once(at, capsys):
+    (at / "taken").write_text("a file")
+    assert train.main(["output_dir=taken"]) == 1
+    assert "output_dir=taken" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["environment", "debug"])
+def test_a_traceback_on_request(how, at, capsys, monkeypatch):
+    if how == "environment":
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert train.main(["optim.lr=fast", *(["debug=true"] if how == "debug" else [])]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_help_names_every_group_and_imports_next_to_nothing(at):
+    """Two seconds are promised; what costs time is importing, so that is what is counted."""
+    code = "import sys, train; train.main(['--help']); print(sorted(set(sys.modules) & {'torch', 'hydra', 'yaml'}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    for group in (p.name for p in (ROOT / "conf").iterdir() if p.is_dir()):
+        assert f"\n  {group}" in done.stdout
+    assert done.stdout.count("\n  python train.py") == 3
+
+
+def test_a_configuration_error_never_waits_for_lightning(at):
+    code = "import sys, train; train.main(['backbone.out_indices=[9]']); print(*[x in sys.modules for x in HEAVY])"
+    code = code.replace("HEAVY", "('lightning', 'timm')")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_cfg_shows_the_configuration_and_hides_secrets(at, capsys, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "hunter22")
+    arguments = ["--cfg", "job", "seed=7", "+logger.wandb.api_key=abc", "tags=['${oc.env:MY_API_KEY}']"]
+    assert train.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "seed: 7" in shown
+    assert "hunter22" not in shown
+    assert "abc" not in shown
+
+
+def test_a_list_is_one_value_and_a_comma_makes_several():
+    assert train.expand(["a=1,2", "b=[1,3],[2]", "c=[5,6]"]) == [
+        ["a=1", "b=[1,3]", "c=[5,6]"],
+        ["a=1", "b=[2]", "c=[5,6]"],
+        ["a=2", "b=[1,3]", "c=[5,6]"],
+        ["a=2", "b=[2]", "c=[5,6]"],
+    ]
+
+
+def test_only_what_the_overrides_change_changes_a_record():
+    record = {"lr": 1, "decay": 9, "inner": {"x": 5, "y": 6}, "gone": 3}
+    before = {"lr": 2, "decay": 2, "inner": {"x": 0, "y": 0}}
+    after = {"lr": 2, "decay": 7, "inner": {"x": 0, "y": 1}}
+    assert train.changed(record, before, after) == {"lr": 1, "decay": 7, "inner": {"x": 5, "y": 1}, "gone": 3}
+
+
+def test_another_choice_of_a_group_replaces_it_whole():
+    record = {"model_type": "resnet", "depths": [1, 1]}
+    after = {"model_type": "dinov2", "hidden_size": 8}
+    assert train.changed(record, {"model_type": "resnet", "depths": [3, 3]}, after) == after

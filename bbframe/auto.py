@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import bbframe.models
-from bbframe.backbone import BackboneConfigMixin, BackboneMixin
+from bbframe.backbone import BackboneConfigMixin, BackboneMixin, BackboneType
 from bbframe.hub import Checkpoint
 from bbframe.keymap import KeyMap
 from bbframe.options import nearest, parse
@@ -43,7 +43,8 @@ class Backbone(BackboneMixin, nn.Module):
     def from_pretrained(cls: type[B], checkpoint: str | os.PathLike[str], **options: Any) -> B:
         """`AutoBackbone.from_pretrained` that refuses the checkpoint of another architecture by ValueError."""
         net = AutoBackbone.from_pretrained(checkpoint, expect=cls, **options)
-        assert isinstance(net, cls)
+        if not isinstance(net, cls):
+            raise ValueError(f"{checkpoint}: makes a {type(net).__name__}, not a {cls.__name__}; use AutoBackbone")
         return net
 
     def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
@@ -80,7 +81,7 @@ def _model_files() -> tuple[str, ...]:
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     """Architectures of installed packages: entry points in the group `bbframe.backbones`, named by model_type."""
-    return {point.name: point for point in importlib.metadata.entry_points(group="bbframe.backbones")}
+    return {_file_name(point.name): point for point in importlib.metadata.entry_points(group="bbframe.backbones")}
 
 
 def list_backbones() -> list[str]:
@@ -94,12 +95,12 @@ def _file_name(model_type: str) -> str:
 
 def backbone_class(model_type: str) -> type[Backbone]:
     """The class of an architecture, imported when it is first asked for; ValueError for an unknown one."""
-    file = _file_name(str(model_type))
+    file = _file_name(model_type)
     if model_type not in _registered:
         if file in _model_files():
             importlib.import_module(f"bbframe.models.{file}")
-        elif model_type in (points := _entry_points()):
-            register(points[model_type].load())
+        elif file in (points := _entry_points()):
+            register(points[file].load())
     by_file = {_file_name(name): backbone for name, backbone in _registered.items()}
     if file not in by_file:
         raise ValueError(f"no backbone {model_type!r}{nearest(model_type, list_backbones())}")
@@ -143,11 +144,14 @@ class AutoBackbone:
         not fit.
         """
         selection = {"out_features": out_features, "out_indices": out_indices, "out_strides": out_strides}
-        if use_timm_backbone or str(checkpoint).startswith("timm/"):
+        hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+        if use_timm_backbone or str(checkpoint).startswith(("timm/", "hf-hub:", "hf_hub:", "local-dir:")):
             from bbframe.models.timm import TimmBackbone
 
-            return TimmBackbone.from_pretrained(checkpoint, revision=revision, **selection, **fields)
-        files = Checkpoint(checkpoint, revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
+            if config is not None:
+                raise ValueError(f"{checkpoint}: timm's name brings its config; give single fields instead of config")
+            return TimmBackbone.from_pretrained(checkpoint, revision=revision, **hub, **{**selection, **fields})
+        files = Checkpoint(checkpoint, revision, **hub)
         unknown: list[str] = []
         if config is None:
             data = files.json("config.json")
@@ -170,7 +174,7 @@ def config_from_dict(data: Mapping[str, Any]) -> BackboneConfigMixin:
     """The config that a mapping with a `model_type` describes; ValueError names what is wrong and the nearest fix."""
     if "model_type" not in data:
         raise ValueError(f"a backbone's config must have a model_type{nearest('', list_backbones())}")
-    return backbone_class(data["model_type"]).config_class.from_dict(data)
+    return backbone_class(str(data["model_type"])).config_class.from_dict(data)
 
 
 def _replaced(data: Mapping[str, Any], selection: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,15 +196,21 @@ def _hub_config(
     """The config that a `config.json` describes, and those of its keys that no field knows."""
     if "model_type" not in data:
         raise ValueError(f"{source}: its config.json has no model_type{nearest('', list_backbones())}")
-    config_class = backbone_class(data["model_type"]).config_class
+    try:
+        config_class = backbone_class(str(data["model_type"])).config_class
+        unknown = config_class.foreign_keys(data)
+        known = {key: value for key, value in data.items() if key not in unknown}
+        config = config_class.from_dict(known)
+    except ValueError as error:
+        raise ValueError(f"{source}: config.json: {error}") from error
     if expect is not None and config_class is not expect.config_class:
         raise ValueError(
             f"{source}: a checkpoint of {data['model_type']!r}, not of {expect.config_class.model_type!r}; "
             "choose the backbone that the checkpoint was made with"
         )
-    unknown = config_class.foreign_keys(data)
-    known = {key: value for key, value in data.items() if key not in unknown}
-    return config_class.from_dict(_replaced(known, selection, fields)), unknown
+    if fields or any(value is not None for value in selection.values()):
+        config = config_class.from_dict(_replaced(known, selection, fields))
+    return config, unknown
 
 
 # a backbone as a configuration file describes it
@@ -233,9 +243,10 @@ def check_backbone(options: Mapping[str, Any]) -> tuple[Source, BackboneConfigMi
 
     Nulls stand for what the config's class, or the checkpoint, says.
     """
-    backbone = backbone_class(options.get("model_type", ""))
+    backbone = backbone_class(str(options.get("model_type", "")))
     where = backbone.config_class.model_type
-    names = {field.name for field in dataclasses.fields(Source)}
+    from_timm = backbone.backbone_type is BackboneType.TIMM  # by its own name, with no native module
+    names = {"revision", "pretrained"} if from_timm else {field.name for field in dataclasses.fields(Source)}
     known = names | backbone.config_class.option_names()
     for key in options:
         if key not in known | {"model_type"}:
@@ -244,7 +255,7 @@ def check_backbone(options: Mapping[str, Any]) -> tuple[Source, BackboneConfigMi
     config = backbone.config_class.from_dict(_given(options))
     if source.source == "timm" and source.timm_name is None:
         raise ValueError(f"{where}: source=timm needs timm_name, the name that timm gives this network")
-    if source.source == "transformers" and source.pretrained and source.checkpoint is None:
+    if source.source == "transformers" and source.pretrained and source.checkpoint is None and not from_timm:
         raise ValueError(f"{where}: pretrained=true needs a checkpoint: an id on the Hub, a folder or a file")
     return source, config
 
@@ -272,7 +283,7 @@ def make_backbone(options: Mapping[str, Any]) -> Backbone:
     data = files.json("config.json")
     if data is None:
         return AutoBackbone.from_pretrained(source.checkpoint, revision=source.revision, config=config)
-    given = _given(options)
+    given = {type(config).attribute_map.get(key, key): value for key, value in _given(options).items()}
     theirs, _ = _hub_config(files.source, data, {}, {}, backbone_class(config.model_type))
     clashes = [
         f"{key}={getattr(theirs, key)!r} (here {getattr(config, key)!r})"
@@ -285,4 +296,4 @@ def make_backbone(options: Mapping[str, Any]) -> Backbone:
             "checkpoint, or set these keys to null to take its values"
         )
     free = {key: value for key, value in given.items() if key in _FREE}
-    return AutoBackbone.from_pretrained(source.checkpoint, revision=source.revision, **free)
+    return AutoBackbone.from_pretrained(source.checkpoint, revision=files.revision, **free)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bbframe.layers.attention import recorded_attentions
+from bbframe.layers.recompute import Recomputed
 from bbframe.options import convert, nearest, type_hints
 from bbframe.preprocessing import Preprocessing
 from bbframe.selection import Stage, align
@@ -29,6 +29,8 @@ _NOT_A_BACKBONES = frozenset(
     "model_type num_labels output_attentions output_hidden_states problem_type return_dict torch_dtype torchscript "
     "transformers_version use_cache use_pretrained_backbone".split()
 )
+
+_SELECTION = frozenset("out_features out_indices out_strides".split())
 
 
 class BackboneOutput(NamedTuple):
@@ -60,8 +62,8 @@ class _Selected:
     def __get__(self, config: BackboneConfigMixin | None, owner: type) -> Any:
         if config is None:
             return None  # the default that the dataclass sees
-        value = config.__dict__.get(f"_{self.name}")
-        return None if value is None else list(value)
+        value: Any = config.__dict__.get(f"_{self.name}")
+        return list(value) if config.__dict__.get("_aligned") else value
 
     def __set__(self, config: BackboneConfigMixin, value: Any) -> None:
         if config.__dict__.get("_aligned"):
@@ -93,7 +95,7 @@ class BackboneConfigMixin:
 
     def __post_init__(self) -> None:
         for name, hint in type_hints(type(self)).items():
-            if name in self.__dataclass_fields__:
+            if name in self.__dataclass_fields__ and name not in _SELECTION:  # `select` checks those
                 setattr(self, name, convert(getattr(self, name), hint, f"{self.model_type}: {name}"))
         self.validate()
         self.select(self.out_features, self.out_indices, self.out_strides)
@@ -111,6 +113,11 @@ class BackboneConfigMixin:
     def stage_names(self) -> list[str]:
         """The names of all stages."""
         return [stage.name for stage in self.stages]
+
+    @property
+    def selectable_names(self) -> list[str]:
+        """The names of the stages whose maps can be had: all, but for a network of timm that hides some."""
+        return self.stage_names
 
     @property
     def num_features(self) -> list[int]:
@@ -374,16 +381,5 @@ class BackboneMixin:
     def gradient_checkpointing_enable(self) -> None:
         """Keep no activations inside the blocks in training: they are computed again for the gradient."""
         for _, block in self.blocks():
-            block.forward = _Recomputed(block, block.forward)
-
-
-class _Recomputed:
-    """A block's forward that stores its input alone while it trains."""
-
-    def __init__(self, block: nn.Module, forward: Any) -> None:
-        self.block, self.forward = block, forward
-
-    def __call__(self, *args: Any) -> Any:
-        if not self.block.training:
-            return self.forward(*args)
-        return checkpoint(self.forward, *args, use_reentrant=False)
+            if not isinstance(block.forward, Recomputed):
+                block.forward = Recomputed(block)

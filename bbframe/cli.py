@@ -16,7 +16,8 @@ def main() -> None:
         print("usage: bbframe train [group=choice] [key=value] ...\n\n`bbframe train --help` shows all of it.")
         return
     if command != "train":
-        sys.exit(f"error: no command {command!r}; did you mean 'bbframe train {' '.join(sys.argv[1:])}'?")
+        meant = sys.argv[1:] if "=" in command or command.startswith("-") else rest
+        sys.exit(f"error: no command {command!r}; did you mean 'bbframe {' '.join(['train', *meant])}'?")
     # in the wheel the entry point lies in the package, in a checkout beside it
     entry = next(path for path in (HERE / "train.py", HERE.parent / "train.py") if path.is_file())
     sys.argv = [str(entry), *rest]

@@ -27,6 +27,8 @@ def parse(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     `where` names the data in errors, such as "optim". Raises ValueError for an unknown key, a wrong type, a value
     outside a Literal, and whatever the class itself refuses.
     """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where}={data!r} must be a mapping")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bbframe.options import parse
+
 # PIL's resampling codes, the form in which `preprocessor_config.json` states the interpolation
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
@@ -28,33 +30,31 @@ class Preprocessing:
 
     @classmethod
     def from_hub(cls, data: Mapping[str, Any]) -> Preprocessing:
-        """Read a `preprocessor_config.json`, in any of the three forms of `size` that the Hub holds."""
-        size, crop = data.get("size", 224), data.get("crop_size")
-        edge = size.get("shortest_edge") if isinstance(size, Mapping) else size if isinstance(size, int) else None
-        squash = edge is None and not data.get("do_center_crop", False)
-        crop_pct = float(data.get("crop_pct") or 1.0)
-        if edge is None and isinstance(size, Mapping):
-            edge = min(size["height"], size["width"])
-        if data.get("do_center_crop") and crop is not None:
-            target = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
-            crop_pct = min(target) / edge if edge else 1.0
-        elif squash and isinstance(size, Mapping):
-            target = (size["height"], size["width"])
-        elif isinstance(size, (list, tuple)):
-            target = (size[0], size[1])
-        else:
-            target = (edge, edge)
-        if edge is not None and edge >= 384 and "crop_pct" in data:
+        """Read a `preprocessor_config.json`, in any of the forms of `size` that the Hub holds.
+
+        A plain number is the side of a square to squash to, unless there is a crop; then it is the shorter side.
+        Raises ValueError for values of a wrong type.
+        """
+        size, crop_pct = data.get("size") or 224, data.get("crop_pct")
+        crop = data.get("crop_size") if data.get("do_center_crop") else None
+        target = _sides(size)
+        squash = crop_pct is None and not (isinstance(size, Mapping) and "shortest_edge" in size)
+        if crop is not None:
+            edge, target, squash = min(target), _sides(crop), False
+            crop_pct = crop_pct or min(target) / edge
+        elif crop_pct is not None and min(target) >= 384:
             squash = True  # ConvNeXt's processor resizes without a crop from 384 pixels on
-        normalize = data.get("do_normalize", True)
-        return cls(
-            mean=tuple(data.get("image_mean") or cls.mean) if normalize else (0.0,) * 3,
-            std=tuple(data.get("image_std") or cls.std) if normalize else (1.0,) * 3,
-            size=target,
-            interpolation=_RESAMPLE.get(data.get("resample", 3), "bicubic"),  # type: ignore[arg-type]
-            crop_pct=1.0 if squash else crop_pct,
-            crop_mode="squash" if squash else "center",
-        )
+        resample = data.get("resample")
+        normalize = data.get("do_normalize") is not False
+        read = {
+            "mean": data.get("image_mean") or cls.mean if normalize else (0.0,) * 3,
+            "std": data.get("image_std") or cls.std if normalize else (1.0,) * 3,
+            "size": target,
+            "interpolation": "bicubic" if resample is None else _RESAMPLE.get(resample, resample),
+            "crop_pct": 1.0 if squash or crop_pct is None else crop_pct,
+            "crop_mode": "squash" if squash else "center",
+        }
+        return parse(cls, read, "preprocessor_config.json")
 
     @classmethod
     def from_timm(cls, cfg: Mapping[str, Any]) -> Preprocessing:
@@ -84,8 +84,17 @@ class Preprocessing:
             return {"image_processor_type": "ViTImageProcessor", "size": {"height": height, "width": width}, **data}
         return {
             "image_processor_type": "BitImageProcessor",
-            "size": {"shortest_edge": round(min(self.size) / self.crop_pct)},
+            "size": {"shortest_edge": int(min(self.size) / self.crop_pct + 1e-6)},  # rounded down, as timm does
             "do_center_crop": True,
             "crop_size": {"height": height, "width": width},
+            "crop_pct": self.crop_pct,  # for ourselves: the sizes above are rounded
             **data,
         }
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """The (height, width) of a size as the Hub writes it: a number, a pair, or a mapping."""
+    if isinstance(size, Mapping):
+        edge = size.get("shortest_edge")
+        return (edge, edge) if edge else (size["height"], size["width"])
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

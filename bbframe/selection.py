@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,9 +44,9 @@ def align(
             f"give one of them, or out_indices={chosen}"
         )
     strides = [stages[i].stride for i in chosen]
-    if out_strides is not None and list(out_strides) != strides:
+    if out_strides is not None and (not _is_list_of(int, out_strides) or list(out_strides) != strides):
         raise ValueError(
-            f"{model}: out_strides={list(out_strides)} contradicts the selected {features}, whose strides are "
+            f"{model}: out_strides={_shown(out_strides)} contradicts the selected {features}, whose strides are "
             f"{strides}; give only one of out_features, out_indices and out_strides"
         )
     return features, list(out_indices) if out_indices is not None else chosen
@@ -60,20 +61,21 @@ def _menu(names: Sequence[str]) -> str:
 
 def _from_names(model: str, names: list[str], given: Sequence[str]) -> list[int]:
     what = f"{model}: out_features={_shown(given)}"
-    if isinstance(given, str) or not all(isinstance(name, str) for name in given):
-        raise ValueError(f"{what} must be a list of stage names, such as {names[-1:]}")
+    if not _is_list_of(str, given):
+        example = [given] if given in names else names[-1:]
+        raise ValueError(f"{what} must be a list of stage names, such as {example} (stages: {', '.join(names)})")
     if not given:
         raise ValueError(f"{what} selects nothing; leave it null for the last stage, {names[-1]!r}")
     for name in given:
         if name not in names:
             raise ValueError(f"{what}: no stage {name!r}{nearest(name, names)} (stages: {', '.join(names)})")
-    return _rising(what, [names.index(name) for name in given], names, lambda i: names[i])
+    return _rising(what, [names.index(name) for name in given], _menu(names), lambda i: names[i])
 
 
 def _from_indices(model: str, names: list[str], given: Sequence[int]) -> list[int]:
     what, count = f"{model}: out_indices={_shown(given)}", len(names)
-    if isinstance(given, str) or not isinstance(given, Sequence) or not all(type(i) is int for i in given):
-        raise ValueError(f"{what} must be a list of integers within {_menu(names)}")
+    if not _is_list_of(int, given):
+        raise ValueError(f"{what} must be a list of integers within {_menu(names)}{_integers_in(given)}")
     if not given:
         raise ValueError(f"{what} selects nothing; leave it null for the last stage, [{count - 1}]")
     for index in given:
@@ -84,25 +86,37 @@ def _from_indices(model: str, names: list[str], given: Sequence[int]) -> list[in
             )
     positive = [index % count for index in given]
     written = dict(zip(positive, given, strict=True))
-    return _rising(what, positive, names, lambda i: written[i])
+    return _rising(what, positive, _menu(names), lambda i: written[i])
 
 
 def _from_strides(model: str, stages: Sequence[Stage], given: Sequence[int]) -> list[int]:
     what = f"{model}: out_strides={_shown(given)}"
     last = {stage.stride: i for i, stage in enumerate(stages)}
+    if not _is_list_of(int, given):
+        raise ValueError(f"{what} must be a list of integers among {sorted(last)}{_integers_in(given)}")
     if not given:
         raise ValueError(f"{what} selects nothing; choose from {sorted(last)}")
     for stride in given:
         if stride not in last:
             fix = min(last, key=lambda s: abs(s - stride))
             raise ValueError(f"{what}: no stage of stride {stride}; choose from {sorted(last)}; the nearest is {fix}")
-    return _rising(what, [last[s] for s in given], [s.name for s in stages], lambda i: stages[i].stride)
+    return _rising(what, [last[s] for s in given], str(sorted(last)), lambda i: stages[i].stride)
 
 
-def _rising(what: str, chosen: list[int], names: list[str], spell: Callable[[int], Any]) -> list[int]:
+def _is_list_of(kind: type, given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str) and all(type(item) is kind for item in given)
+
+
+def _integers_in(given: Any) -> str:
+    """The end of an error message: the list that was probably meant."""
+    found = [int(i) for i in re.findall(r"(-?\d+)(?:\.\d*)?", str(given))]
+    return f"; did you mean {found}?" if found else ""
+
+
+def _rising(what: str, chosen: list[int], menu: str, spell: Callable[[int], Any]) -> list[int]:
     fixed = sorted(set(chosen))
     if chosen != fixed:
-        problem = "repeats a stage" if len(fixed) < len(chosen) else f"must rise within {_menu(names)}"
+        problem = f"repeats a stage of {menu}" if len(fixed) < len(chosen) else f"must rise within {menu}"
         raise ValueError(f"{what} {problem}; did you mean {[spell(i) for i in fixed]}?")
     return chosen
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -51,21 +52,36 @@ class LoadReport:
 def read_preprocessing(checkpoint: Checkpoint) -> Preprocessing | None:
     """What a checkpoint's `preprocessor_config.json` says; None without one."""
     data = checkpoint.json("preprocessor_config.json")
-    return None if data is None else Preprocessing.from_hub(data)
+    try:
+        return None if data is None else Preprocessing.from_hub(data)
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"{checkpoint.source}: preprocessor_config.json cannot be read ({error!r})") from error
 
 
 def load_weights(module: Any, keys: KeyMap, checkpoint: Checkpoint) -> LoadReport:
-    """Fill a backbone from a checkpoint, strictly: every tensor on either side is accounted for.
+    """Fill a backbone from a checkpoint, strictly, as `fill` does."""
+    tensors, report = read_tensors(checkpoint)
+    fill(module, keys, tensors, report)
+    return report
 
-    Tensors of another shape may be adapted by `module.adapt_weight(name, tensor, shape)`. Raises one ValueError that
-    lists all that is missing, unexpected and misshapen; the module is unchanged then.
-    """
+
+def read_tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], LoadReport]:
+    """All tensors of a checkpoint, and the beginning of its report."""
     files = checkpoint.weight_files()
     report = LoadReport(checkpoint.source, checkpoint.revision, {path.name: sha256(path) for path in files})
     tensors: dict[str, Tensor] = {}
     for path in files:
         with open_tensors(path) as slices:
             tensors.update({name: value[...] for name, value in slices.items()})
+    return tensors, report
+
+
+def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadReport) -> None:
+    """Fill a backbone from a checkpoint's tensors, strictly: every tensor on either side is accounted for.
+
+    Tensors of another shape may be adapted by `module.adapt_weight(name, tensor, shape)`. Raises one ValueError that
+    lists all that is missing, unexpected and misshapen; the module is unchanged then.
+    """
     on_disk = keys.strip(tensors)
     own = module.state_dict()
     missing, misshapen, filled = [], [], {}
@@ -104,24 +120,23 @@ def load_weights(module: Any, keys: KeyMap, checkpoint: Checkpoint) -> LoadRepor
             report.ignored.append(name)
         else:
             unexpected.append(name)
-    _refuse(module, checkpoint, len(filled), missing, unexpected, misshapen)
+    _refuse(module, report.source, len(filled), missing, unexpected, misshapen)
     with torch.no_grad():
         for name, value in filled.items():
             own[name].copy_(value)
-    return report
 
 
 def _whole_names(module: Any) -> set[str]:
     """The names of all weights that the architecture has when every stage is built."""
     config = copy.deepcopy(module.config)
-    config.select(out_features=config.stage_names)
+    config.select(out_features=config.selectable_names)
     with torch.device("meta"):
         return set(type(module)(config).state_dict())
 
 
 def _refuse(
     module: Any,
-    checkpoint: Checkpoint,
+    source: str,
     filled: int,
     missing: list[str],
     unexpected: list[str],
@@ -133,19 +148,20 @@ def _refuse(
     problems = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(misshapen)} of another shape"
     if filled < len(missing) and not misshapen:
         raise ValueError(
-            f"{checkpoint.source}: not a checkpoint of {model} in this configuration ({filled} tensors fit; "
+            f"{source}: not a checkpoint of {model} in this configuration ({filled} tensors fit; "
             f"{problems}; the first missing is {missing[0]}); check backbone= and its sizes"
         )
-    lines = [f"{checkpoint.source}: does not fit {model} in this configuration: {problems}"]
+    lines = [f"{source}: does not fit {model} in this configuration: {problems}"]
     for label, names in (("missing", missing), ("unexpected", unexpected), ("shape", misshapen)):
         lines += [f"  {label}: {name}" for name in names]
     raise ValueError("\n".join(lines))
 
 
 def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
-    """Give a stem's weight (C_out, C_in, kH, kW) another number of input channels, keeping its response to grey.
+    """Give a stem's weight (C_out, C_in, kH, kW) another number of input channels, keeping its response.
 
-    One channel gets the sum of all; more get the given ones repeated in turn, scaled so that their sum stays.
+    One channel gets the sum of all; more get the given ones repeated in turn, scaled by the ratio of the counts (with
+    5 for 3, the response to grey is kept but for the colours' differences).
     """
     given = weight.shape[1]
     if channels == 1:
@@ -166,13 +182,12 @@ def hub_tensors(module: nn.Module, keys: KeyMap) -> dict[str, Tensor]:
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Call `write(temporary path)` and move the file into place, so that `path` is never half written."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # `write` creates it, readable as others are
     try:
-        write(Path(temporary))
+        write(temporary)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -186,9 +201,9 @@ def save_checkpoint(
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
-    for name, data in (("config.json", config), ("preprocessor_config.json", preprocessing.to_hub())):
-        text = json.dumps(data, indent=2, sort_keys=True) + "\n"
-        write_atomically(path / name, partial(Path.write_text, data=text, encoding="utf-8"))
-    write_atomically(path / "model.safetensors", lambda p: save_file(tensors, p, metadata={"format": "pt"}))
+        for name, data in (("config.json", config), ("preprocessor_config.json", preprocessing.to_hub())):
+            text = json.dumps(data, indent=2, sort_keys=True) + "\n"
+            write_atomically(path / name, partial(Path.write_text, data=text, encoding="utf-8"))
+        write_atomically(path / "model.safetensors", lambda p: save_file(tensors, p, metadata={"format": "pt"}))
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: cannot be written ({error}); choose another folder") from error

@@ -115,7 +115,7 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
         "status": "ok",
         "name": plan.run.name,
         "backbone": plan.backbone_name,
-        "source": plan.source.source,
+        "source": backbone.backbone_type.value,
         "checkpoint": plan.source.checkpoint if plan.source.pretrained else None,
         "params": count_parameters(task),
         "gmacs": round(macs, 6),

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _local = threading.local()
-_local.recorded = None
 
 
 @contextmanager
@@ -21,6 +20,11 @@ def recorded_attentions() -> Iterator[list[Tensor]]:
         yield _local.recorded
     finally:
         _local.recorded = outer
+
+
+def recording() -> bool:
+    """Whether this thread is inside `recorded_attentions`."""
+    return getattr(_local, "recorded", None) is not None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0) -> Tensor:

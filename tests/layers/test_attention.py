@@ -1,0 +1,83 @@
+"""Attention, and the recording of its probabilities."""
+
+import threading
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bbframe.layers.attention import Attention, attend, recorded_attentions, recording
+
+
+def qkv():
+    return torch.randn(3, 2, 4, 5, 8).unbind(0)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_recorded_or_not_the_result_is_the_same(biased):
+    q, k, v = qkv()
+    bias = torch.randn(4, 5, 5) if biased else None
+    plain = attend(q, k, v, bias)
+    with recorded_attentions() as recorded:
+        asked = attend(q, k, v, bias)
+    torch.testing.assert_close(asked, plain)
+    torch.testing.assert_close(plain, F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
+    (probabilities,) = recorded
+    assert probabilities.shape == (2, 4, 5, 5)
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 4, 5))
+    torch.testing.assert_close(probabilities @ v, plain)
+
+
+def test_recording_ends_with_its_block_and_can_be_nested():
+    with recorded_attentions() as outer:
+        attend(*qkv())
+        with recorded_attentions() as inner:
+            attend(*qkv())
+        assert recording()
+        attend(*qkv())
+    assert (len(outer), len(inner)) == (2, 1)
+    with pytest.raises(KeyError), recorded_attentions():
+        raise KeyError
+    assert not recording()
+
+
+def test_each_thread_records_its_own():
+    counts = {}
+    both = threading.Barrier(2)
+
+    def work(name, asked):
+        both.wait()
+        if not asked:
+            attend(*qkv())
+            both.wait()
+            counts[name] = recording()
+            return
+        with recorded_attentions() as recorded:
+            both.wait()
+            attend(*qkv())
+        counts[name] = len(recorded)
+
+    threads = [threading.Thread(target=work, args=(name, name == "asked")) for name in ("asked", "plain")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == {"asked": 1, "plain": False}
+
+
+def test_attention_is_a_linear_mix_of_values_for_every_head():
+    attn = Attention(12, num_heads=3, qkv_bias=True, attention_dropout=0.0, dropout=0.0)
+    x = torch.randn(2, 5, 12)
+    q, k, v = attn.qkv(x).chunk(3, dim=-1)
+    heads = [
+        F.scaled_dot_product_attention(a, b, c)
+        for a, b, c in zip(q.split(4, -1), k.split(4, -1), v.split(4, -1), strict=True)
+    ]
+    torch.testing.assert_close(attn(x), attn.proj(torch.cat(heads, -1)))
+
+
+def test_dropout_acts_in_training_alone():
+    attn = Attention(8, num_heads=2, qkv_bias=False, attention_dropout=0.5, dropout=0.0)
+    x = torch.randn(2, 5, 8)
+    assert not torch.equal(attn.train()(x), attn(x))
+    assert torch.equal(attn.eval()(x), attn(x))

@@ -1,0 +1,58 @@
+"""Activations, perceptrons, position tables."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bbframe.layers.activation import activation
+from bbframe.layers.mlp import Mlp
+from bbframe.layers.positions import resize_positions
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("gelu", F.gelu),
+        ("gelu_new", lambda x: F.gelu(x, approximate="tanh")),
+        ("gelu_pytorch_tanh", lambda x: F.gelu(x, approximate="tanh")),
+        ("relu", F.relu),
+        ("selu", F.selu),
+        ("silu", F.silu),
+        ("swish", F.silu),
+    ],
+)
+def test_activations_are_what_their_names_say(name, function):
+    x = torch.linspace(-3, 3, 50)
+    torch.testing.assert_close(activation(name)(x), function(x))
+
+
+def test_unknown_activations_are_refused():
+    with pytest.raises(ValueError, match="hidden_act='rleu' is not known; did you mean 'relu'"):
+        activation("rleu")
+
+
+def test_the_perceptron_is_two_products():
+    mlp = Mlp(4, 9, "relu")
+    x = torch.randn(2, 3, 4)
+    torch.testing.assert_close(mlp(x), mlp.fc2(F.relu(mlp.fc1(x))))
+
+
+def test_positions_at_their_own_size_are_unchanged():
+    table = torch.randn(1, 16, 5)
+    assert torch.equal(resize_positions(table, (4, 4)), table)
+
+
+def test_positions_keep_height_and_width_apart():
+    """A table that depends on the row alone still does, at any height and width."""
+    rows = torch.arange(4.0)[:, None].expand(4, 4).reshape(1, 16, 1)
+    wide = resize_positions(rows, (3, 7)).view(3, 7)
+    torch.testing.assert_close(wide, wide[:, :1].expand(3, 7))
+    assert (wide.diff(dim=0) > 0).all()
+
+
+def test_half_precision_tables_are_resized_in_full_precision():
+    table = torch.randn(1, 16, 5)
+    exact = resize_positions(table.bfloat16().float(), (7, 5))
+    rough = resize_positions(table.bfloat16(), (7, 5))
+    assert rough.dtype == torch.bfloat16
+    assert torch.equal(rough, exact.bfloat16())

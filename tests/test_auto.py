@@ -1,0 +1,278 @@
+"""The registry, `AutoBackbone`, and backbones as configuration files describe them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from huggingface_hub import constants
+from torch import nn
+
+import bbframe
+from bbframe import AutoBackbone, auto, list_backbones, make_backbone, register
+from bbframe.auto import Backbone, backbone_class, check_backbone, config_from_dict
+from bbframe.backbone import BackboneConfigMixin
+from bbframe.keymap import KeyMap
+from bbframe.selection import Stage
+
+from .tiny import example, names, tiny, tiny_config
+
+every_name = pytest.mark.parametrize("name", names())
+
+
+# one's own backbone, as a user would write it
+
+
+@dataclass(kw_only=True)
+class OwnConfig(BackboneConfigMixin):
+    """Two pointwise stages."""
+
+    model_type: ClassVar[str] = "own-net"
+
+    num_channels: int = 3
+    width: int = 4
+
+    @property
+    def stages(self):
+        return (Stage("stem", self.width, 1), Stage("stage1", self.width, 2))
+
+
+class OwnBackbone(Backbone):
+    """A stem and an average pooling convolution."""
+
+    config_class = OwnConfig
+    keys = KeyMap("embed  stem\nlayer.{}  stages.{}")
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.stem = nn.Conv2d(config.num_channels, config.width, 1)
+        self.stages = nn.ModuleList(nn.Conv2d(config.width, config.width, 2, 2) for _ in range(self.num_built - 1))
+
+    def forward_stages(self, x):
+        states = [self.stem(x)]
+        for stage in self.stages:
+            states.append(stage(states[-1]))
+        return states
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """What a test registers is forgotten after it; ours are all there before."""
+    for name in names():
+        backbone_class(name)
+    monkeypatch.setattr(auto, "_registered", dict(auto._registered))
+
+
+@pytest.mark.usefixtures("registry")
+def test_ones_own_backbone_does_all_that_ours_do(tmp_path):
+    assert register(OwnBackbone) is OwnBackbone
+    assert register(OwnBackbone) is OwnBackbone  # once more is no harm
+    assert "own_net" in list_backbones()
+    net = AutoBackbone.from_config({"model_type": "own-net", "width": 6, "out_indices": [0, 1]})
+    assert type(net) is OwnBackbone
+    assert (net.channels, net.strides) == ([6, 6], [1, 2])
+    assert type(AutoBackbone.from_config({"model_type": "own_net"})) is OwnBackbone
+    net.save_pretrained(tmp_path)
+    again = AutoBackbone.from_pretrained(tmp_path, out_features=["stem"])
+    assert set(again.load_report.not_built) == {"layer.0.weight", "layer.0.bias"}
+    x = torch.randn(1, 3, 4, 6)
+    assert torch.equal(again(x).feature_maps[0], net(x).feature_maps[0])
+    assert type(make_backbone({"model_type": "own-net", "width": 2})) is OwnBackbone
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_taken_name_is_refused():
+    resnet = backbone_class("resnet")
+
+    class Impostor(OwnBackbone):
+        config_class = resnet.config_class
+
+    with pytest.raises(
+        ValueError, match=r"model_type 'resnet' is taken by bbframe\.models\.resnet\.ResNetBackbone; choose"
+    ):
+        register(Impostor)
+
+
+@pytest.mark.usefixtures("registry")
+def test_installed_packages_bring_backbones_by_entry_points(monkeypatch):
+    point = importlib.metadata.EntryPoint("own-net", f"{__name__}:OwnBackbone", "bbframe.backbones")
+
+    def entry_points(group):
+        return [point] if group == "bbframe.backbones" else []
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    assert "own_net" in list_backbones()
+    for name in ("own-net", "own_net"):
+        assert type(AutoBackbone.from_config({"model_type": name})) is OwnBackbone
+    with pytest.raises(ValueError, match="no backbone 'own-nut'; did you mean 'own_net'"):
+        backbone_class("own-nut")
+
+
+# names
+
+
+@every_name
+def test_an_architecture_is_found_by_its_name_and_its_attributes(name):
+    backbone = backbone_class(name)
+    config_class = backbone.config_class
+    assert backbone_class(config_class.model_type) is backbone
+    assert getattr(bbframe, backbone.__name__) is backbone
+    assert getattr(bbframe, config_class.__name__) is config_class
+    assert backbone.__name__.removesuffix("Backbone") == config_class.__name__.removesuffix("Config")
+    assert type(AutoBackbone.from_config(tiny_config(name))) is backbone
+    assert config_from_dict({"model_type": config_class.model_type}) == config_class()
+
+
+def test_the_package_has_its_names_and_no_others():
+    assert set(bbframe.__all__) <= set(dir(bbframe))
+    for attribute in bbframe.__all__:
+        assert getattr(bbframe, attribute) is not None
+    for attribute in ("NoBackbone", "NoConfig", "Config", "resnetbackbone", "torch2"):
+        with pytest.raises(AttributeError, match=f"module 'bbframe' has no attribute {attribute!r}"):
+            getattr(bbframe, attribute)
+    assert not hasattr(bbframe, "ResnetBackbone")
+    assert list_backbones() == sorted(list_backbones())
+    assert {"resnet", "convnextv2", "dinov2", "timm"} <= set(list_backbones())
+
+
+def test_auto_backbone_is_not_made_itself():
+    with pytest.raises(TypeError, match="use from_config or from_pretrained"):
+        AutoBackbone()
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"model_type": "convnextv3"}, "no backbone 'convnextv3'; did you mean 'convnextv2'?"),
+        ({"depths": [1]}, "a backbone's config must have a model_type; choose from: "),
+        ({"model_type": "resnet", "dephts": [1]}, "resnet: unknown option 'dephts'; did you mean 'depths'?"),
+        ({"model_type": "resnet", "depths": [1, "2"]}, "resnet: depths[1]='2' must be an integer"),
+        (
+            {"model_type": "resnet", "depths": [1]},
+            "resnet: depths=[1] and hidden_sizes=[256, 512, 1024, 2048] must be",
+        ),
+        ({"model_type": "resnet", "layer_type": "basci"}, "resnet: layer_type='basci'; did you mean 'basic'?"),
+        (
+            {"model_type": "dinov2", "hidden_size": 10},
+            "dinov2: hidden_size=10 must be a multiple of num_attention_hea",
+        ),
+        ({"model_type": "resnet", "hidden_act": "rleu"}, "hidden_act='rleu' is not known; did you mean 'relu'?"),
+    ],
+)
+def test_wrong_configs_are_refused(data, text):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
+        AutoBackbone.from_config(data)
+
+
+def test_a_backbone_takes_its_own_config():
+    with pytest.raises(ValueError, match="ResNetBackbone takes a ResNetConfig, not a Dinov2Config"):
+        bbframe.ResNetBackbone(bbframe.Dinov2Config())
+
+
+@every_name
+def test_configs_are_keyword_only_and_hold_tuples(name):
+    config_class = backbone_class(name).config_class
+    with pytest.raises(TypeError):
+        config_class(1)
+    data = tiny_config(name).to_dict()
+    config = config_class.from_dict(data)
+    assert config == tiny_config(name)
+    for field in dataclasses.fields(config):
+        if not field.name.startswith("out_"):
+            assert not isinstance(getattr(config, field.name), list)
+
+
+# a configuration file's data
+
+
+@every_name
+def test_a_file_describes_a_backbone(name):
+    config = tiny_config(name, out_indices=[0, 1])
+    options = {**_fields(config), "source": "transformers", "checkpoint": None, "revision": None, "pretrained": False}
+    source, checked = check_backbone(options)
+    assert source.source == "transformers"
+    assert checked == config
+    net = make_backbone(options)
+    assert net.config == config
+    assert net.load_report is None
+    assert len(net(example(net)).feature_maps) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"model_type": "convnextv3"}, "no backbone 'convnextv3'; did you mean 'convnextv2'?"),
+        ({}, "no backbone ''; choose from: "),
+        ({"out_indicez": [1]}, "unknown option 'out_indicez'; did you mean 'out_indices'?"),
+        ({"pretraind": True}, "unknown option 'pretraind'; did you mean 'pretrained'?"),
+        ({"id2label": {}}, "unknown option 'id2label'"),
+        ({"pretrained": "yes"}, "pretrained='yes' must be true or false"),
+        ({"source": "tim"}, "source='tim'; did you mean 'timm'?"),
+        ({"source": "timm"}, "source=timm needs timm_name, the name that timm gives this network"),
+        ({"pretrained": True}, "pretrained=true needs a checkpoint: an id on the Hub, a folder or a file"),
+        ({"out_indices": [3, 1]}, "out_indices=[3, 1] must rise within 0..4 (0=stem, 1=stage1, 2=stage2, 3=stage3"),
+    ],
+)
+def test_a_wrong_file_is_refused_before_anything_is_built(options, text):
+    whole = options if not options or "model_type" in options else {"model_type": "convnextv2", **options}
+    prefix = "" if text.startswith("no backbone") else "convnextv2: "
+    for read in (check_backbone, make_backbone):
+        with pytest.raises(ValueError, match=f"^{re.escape(prefix + text)}"):
+            read(whole)
+
+
+@every_name
+def test_nulls_take_the_checkpoints_values(name, tmp_path):
+    net = tiny(name)
+    net.save_pretrained(tmp_path)
+    nothing = dict.fromkeys(_fields(net.config))
+    options = {**nothing, "model_type": name, "checkpoint": str(tmp_path), "pretrained": True}
+    loaded = make_backbone(options)
+    assert loaded.config == net.config
+    assert len(loaded.load_report.loaded) == len(net.state_dict())
+    chosen = make_backbone({**options, "out_indices": [1], "num_channels": 1})
+    assert (chosen.out_indices, chosen.config.num_channels) == ([1], 1)
+    assert list(chosen.load_report.adapted.values()) == ["3 input channels to 1"]
+
+
+def test_fields_that_the_checkpoint_contradicts_are_named(tmp_path):
+    net = tiny("convnextv2")
+    net.save_pretrained(tmp_path)
+    options = {**_fields(net.config), "checkpoint": str(tmp_path), "pretrained": True, "drop_path_rate": 0.2}
+    assert make_backbone(options).config.drop_path_rate == 0.2
+    with pytest.raises(ValueError, match="choose the variant of that checkpoint") as error:
+        make_backbone({**options, "depths": [3, 3, 9], "patch_size": 2})
+    assert str(error.value) == (
+        f"convnextv2: the checkpoint {tmp_path} has patch_size=4 (here 2), depths=(1, 2, 1) (here (3, 3, 9)); choose "
+        "the variant of that checkpoint, or set these keys to null to take its values"
+    )
+
+
+def test_a_lone_weights_file_takes_the_files_own_config(tmp_path):
+    net = tiny("resnet")
+    net.save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    file = tmp_path / "model.safetensors"
+    loaded = make_backbone({**_fields(net.config), "checkpoint": str(file), "pretrained": True})
+    assert loaded.config == net.config
+    assert loaded.load_report.source == str(file)
+
+
+def test_pretrained_without_network_and_cache_says_which_file_and_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"config\.json: the Hub cannot be reached.*`hf download microsoft/resnet-50"):
+        make_backbone({"model_type": "resnet", "checkpoint": "microsoft/resnet-50", "pretrained": True})
+
+
+def _fields(config):
+    """The data of a configuration file that says all that a config says."""
+    names = [field.name for field in dataclasses.fields(config) if field.name != "out_strides"]
+    values = {name: getattr(config, name) for name in names}
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {"model_type": config.model_type, **values}

@@ -1,0 +1,480 @@
+"""What every backbone keeps, whatever its architecture: declared maps, selection, pruning, gradients, compilation."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import bbframe
+from bbframe.backbone import BackboneOutput, BackboneType
+
+from .tiny import cases, distance, example, golden_config, images, names, tiny, tiny_config
+
+every_case = pytest.mark.parametrize("case", cases())
+every_name = pytest.mark.parametrize("name", names())
+
+
+def from_case(case):
+    torch.manual_seed(0)
+    return bbframe.AutoBackbone.from_config(golden_config(case)).eval()
+
+
+# maps
+
+
+@every_case
+def test_maps_match_what_the_config_declares(case):
+    net = from_case(case)
+    x = example(net)
+    with torch.no_grad():
+        maps = net(x).feature_maps
+    assert [tuple(m.shape) for m in maps] == [
+        (2, c, x.shape[2] // s, x.shape[3] // s) for c, s in zip(net.channels, net.strides, strict=True)
+    ]
+
+
+@every_case
+def test_odd_rectangles_give_maps_of_their_shape(case):
+    net = from_case(case)
+    with torch.no_grad():
+        tall, wide = (net(images(net, *size)).feature_maps for size in ((75, 53), (53, 75)))
+    for a, b, stride in zip(tall, wide, net.strides, strict=True):
+        assert a.shape[2:] == b.shape[:1:-1]
+        for side, count in zip((75, 53), a.shape[2:], strict=True):
+            assert math.floor(side / stride) <= count <= math.ceil(side / stride)
+
+
+@every_name
+def test_a_map_lies_as_its_image_does(name):
+    """A change in the lower left corner of a wide image shows in the lower left corner of every map."""
+    net = tiny(name).eval()
+    x = example(net)
+    changed = x.clone()
+    side = x.shape[2] // 2
+    changed[:, :, -side:, :side] += 3.0
+    with torch.no_grad():
+        before, after = net(x).feature_maps, net(changed).feature_maps
+    for a, b in zip(before, after, strict=True):
+        change = (a - b).abs().sum(dim=(0, 1))
+        row, column = divmod(change.argmax().item(), change.shape[1])
+        assert row >= change.shape[0] // 2
+        assert column < change.shape[1] / 2
+
+
+@every_name
+def test_one_image_does_not_depend_on_the_others(name):
+    net = tiny(name).eval()
+    x = example(net, batch=3)
+    with torch.no_grad():
+        together = net(x).feature_maps
+        alone = [net(x[i : i + 1]).feature_maps for i in range(3)]
+    for level, m in enumerate(together):
+        assert distance(m, torch.cat([maps[level] for maps in alone])) < 1e-5
+
+
+@every_name
+def test_half_precision_agrees_to_its_precision(name):
+    net = tiny(name).eval()
+    with torch.no_grad():
+        exact = net(example(net)).feature_maps
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = net(example(net)).feature_maps
+    for a, b in zip(rough, exact, strict=True):
+        assert torch.isfinite(a).all()
+        assert ((a.float() - b).norm() / b.norm()).item() < 0.03
+
+
+@every_name
+def test_a_wrong_number_of_channels_is_named(name):
+    net = tiny(name, num_channels=3)
+    with pytest.raises(
+        ValueError, match=r"pixel_values of shape \(2, 1, 32, 32\) must be \(batch, 3, height, width\)"
+    ):
+        net(torch.zeros(2, 1, 32, 32))
+
+
+# what users of transformers rely on
+
+
+@every_name
+def test_attributes_are_those_of_transformers(name):
+    net = tiny(name)
+    assert net.backbone_type is BackboneType.TRANSFORMERS
+    assert net.backbone_type.value == "transformers"
+    for attribute in ("stage_names", "num_features", "out_features", "out_indices", "channels"):
+        assert type(getattr(net, attribute)) is list
+        assert getattr(net, attribute) == getattr(net.config, attribute)
+    assert len(net.stage_names) == len(net.num_features) == len(net.out_feature_channels)
+    assert net.out_feature_channels == dict(zip(net.stage_names, net.num_features, strict=True))
+    assert len(net.channels) == len(net.out_features) == len(net.out_indices) == len(net.strides)
+    assert next(iter(inspect.signature(net.forward).parameters)) == "pixel_values"
+    assert net.stage_names[0] == "stem"
+
+
+@every_name
+def test_outputs_are_those_of_transformers(name):
+    net = tiny(name).eval()
+    x = example(net)
+    with torch.no_grad():
+        out = net(x)
+        asked = net(x, output_hidden_states=True)
+        filtered = net.forward_with_filtered_kwargs(x, output_hidden_states=False, return_dict=True, foo=1)
+    assert isinstance(out, BackboneOutput)
+    assert isinstance(out.feature_maps, tuple)
+    assert out.hidden_states is None
+    assert out.attentions is None
+    assert out[0] is out.feature_maps
+    assert len(asked.hidden_states) == net.num_built
+    for a, b, c in zip(out.feature_maps, asked.feature_maps, filtered.feature_maps, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+@every_name
+def test_a_config_may_be_changed_before_the_backbone_is_made(name):
+    config = tiny_config(name)
+    last = config.num_features[-1]
+    for field in ("out_features", "out_indices", "out_strides"):
+        modified = copy.deepcopy(config)
+        setattr(modified, field, None)
+        modified.use_pretrained_backbone = False
+        net = bbframe.AutoBackbone.from_config(modified)
+        assert net.channels == [last]
+        assert len(net(example(net)).feature_maps) == 1
+
+
+# selection
+
+
+@every_name
+def test_names_indices_and_strides_determine_each_other(name):
+    stages = tiny_config(name).stages
+    for i, stage in enumerate(stages):
+        by_name = tiny_config(name, out_features=[stage.name])
+        by_index = tiny_config(name, out_indices=[i])
+        from_the_end = tiny_config(name, out_indices=(i - len(stages),))
+        for config in (by_name, by_index, from_the_end):
+            assert config.out_features == [stage.name]
+            assert (config.channels, config.strides) == ([stage.channels], [stage.stride])
+        assert by_name.out_indices == by_index.out_indices == [i]
+        assert from_the_end.out_indices == [i - len(stages)]
+        assert by_name.out_strides == [stage.stride]
+    last = {stage.stride: stage.name for stage in stages}
+    by_stride = tiny_config(name, out_strides=list(last))
+    assert by_stride.out_features == list(last.values())
+    assert by_stride.strides == by_stride.out_strides == list(last)
+    nothing = tiny_config(name, out_features=None)
+    assert (nothing.out_features, nothing.out_indices) == ([stages[-1].name], [len(stages) - 1])
+
+
+@every_name
+def test_assignment_realigns_a_config_and_a_backbone(name):
+    net = tiny(name)
+    count = len(net.stage_names)
+    for target in (net, tiny_config(name)):
+        target.out_features = ["stem"]
+        assert (target.out_indices, target.out_strides) == ([0], [net.config.stages[0].stride])
+        target.out_indices = (-count, -1)
+        assert target.out_indices == [-count, -1]
+        assert target.out_features == ["stem", net.stage_names[-1]]
+        target.out_strides = [net.config.stages[-1].stride]
+        assert target.out_features == [net.stage_names[-1]]
+        target.out_features = ("stem", net.stage_names[-1])
+        assert target.out_indices == [0, count - 1]
+        target.out_indices = None
+        assert target.out_features == [net.stage_names[-1]]
+
+
+@every_name
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("out_features", ["stem", "stem"]), ("out_indices", [99]), ("out_strides", [3]), ("out_indices", 1)],
+)
+def test_a_refused_assignment_changes_nothing(name, field, value):
+    net = tiny(name, out_indices=[0, 1])
+    for target in (net, tiny_config(name, out_indices=[0, 1])):
+        with pytest.raises(ValueError, match=f"{field}="):
+            setattr(target, field, value)
+        assert (target.out_features, target.out_indices) == (net.stage_names[:2], [0, 1])
+        assert target.channels == net.num_features[:2]
+
+
+@every_name
+def test_returned_lists_are_the_callers_own(name):
+    net = tiny(name)
+    for owner in (net, net.config):
+        for attribute in "out_features out_indices out_strides stage_names num_features channels strides".split():
+            kept = list(getattr(owner, attribute))
+            getattr(owner, attribute).clear()
+            assert getattr(owner, attribute) == kept
+
+
+@every_name
+def test_backbones_of_one_config_do_not_interfere(name):
+    config = tiny_config(name)
+    kept = copy.deepcopy(config)
+    one, two = (bbframe.AutoBackbone.from_config(config) for _ in range(2))
+    one.out_indices = [0]
+    assert two.out_features == config.out_features == kept.out_features
+    assert config == kept
+    config.out_indices = [1]
+    assert one.out_indices == [0]
+    assert two.out_features == kept.out_features
+
+
+# stages after the last requested one
+
+
+@every_name
+def test_pruned_backbones_give_the_same_maps_and_train_all_they_have(name):
+    whole = tiny(name).train()
+    x = example(whole)
+    torch.manual_seed(2)
+    expected = dict(zip(whole.stage_names, whole.eval()(x).feature_maps, strict=True))
+    for count, stage in enumerate(whole.stage_names, start=1):
+        net = tiny(name, out_features=[stage]).eval()
+        assert net.num_built == count
+        weights = whole.state_dict()
+        net.load_state_dict({key: weights[key] for key in net.state_dict()})
+        (map_,) = net(x).feature_maps
+        assert torch.equal(map_, expected[stage])
+        net.train()(x).feature_maps[0].cos().sum().backward()
+        for key, parameter in net.named_parameters():
+            assert parameter.requires_grad or not key.startswith(("stem.", "stages."))
+            if parameter.requires_grad:
+                assert parameter.grad is not None, key
+                assert torch.isfinite(parameter.grad).all(), key
+
+
+@every_name
+def test_a_built_stage_can_be_selected_later(name):
+    net, last = tiny(name).eval(), tiny(name, out_indices=[-1]).eval()
+    x = example(net)
+    maps = net(x).feature_maps
+    for stage, expected in zip(net.stage_names, maps, strict=True):
+        last.out_features = [stage]
+        assert torch.equal(last(x).feature_maps[0], expected)
+
+
+@every_name
+def test_an_unbuilt_stage_is_refused_by_name(name):
+    net = tiny(name, out_indices=[0, 1])
+    names_, end = net.stage_names, net.stage_names[-1]
+    for field, value in (("out_features", [end]), ("out_indices", [-1]), ("out_features", None)):
+        with pytest.raises(ValueError, match=f"{end} was not built") as error:
+            setattr(net, field, value)
+        assert f"ends at {names_[1]}" in str(error.value)
+        assert f"make a new one with out_features={[end]}" in str(error.value)
+        assert net.out_features == names_[:2]
+
+
+@every_name
+def test_only_what_serves_the_maps_that_are_read_trains(name):
+    net = tiny(name)
+    net.use_maps(net.out_features[-1:])
+    net(example(net)).feature_maps[-1].cos().sum().backward()
+    assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
+    net.use_maps(net.out_features)
+    assert all(p.requires_grad for key, p in net.named_parameters() if key.startswith("norms."))
+    net.out_features = net.out_features[-1:]
+    net.zero_grad()
+    net(example(net)).feature_maps[0].cos().sum().backward()
+    assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
+
+
+# attention maps
+
+
+@every_name
+def test_attentions_come_on_request(name):
+    net = tiny(name).eval()
+    x = example(net)
+    if not net.has_attentions:
+        with pytest.raises(ValueError, match=f"{net.config.model_type} has no attention maps"):
+            net(x, output_attentions=True)
+        assert net.forward_with_filtered_kwargs(x, output_attentions=True).attentions is None
+        return
+    with torch.no_grad():
+        plain, asked = net(x), net(x, output_attentions=True)
+    assert plain.attentions is None
+    assert len(asked.attentions) == len(list(net.blocks()))
+    for probabilities in asked.attentions:
+        assert (probabilities >= 0).all()
+        torch.testing.assert_close(probabilities.sum(-1), torch.ones(probabilities.shape[:-1]))
+    for a, b in zip(plain.feature_maps, asked.feature_maps, strict=True):
+        assert distance(a, b) < 1e-5
+
+
+# training
+
+
+@every_name
+def test_recomputation_changes_neither_gradients_nor_statistics(name):
+    kept, recomputed = tiny(name), tiny(name)
+    recomputed.gradient_checkpointing_enable()
+    recomputed.gradient_checkpointing_enable()  # once more is the same
+    copied = copy.deepcopy(recomputed)
+    for net in (kept, recomputed, copied):
+        torch.manual_seed(3)  # of the dropped paths
+        sum(m.cos().sum() for m in net.train()(example(net)).feature_maps).backward()
+    for other in (recomputed, copied):
+        for (key, a), (_, b) in zip(kept.named_parameters(), other.named_parameters(), strict=True):
+            assert (a.grad is None) == (b.grad is None), key
+            if a.grad is not None:
+                torch.testing.assert_close(a.grad, b.grad, msg=key)
+        for (key, a), (_, b) in zip(kept.named_buffers(), other.named_buffers(), strict=True):
+            torch.testing.assert_close(a, b, msg=key)
+
+
+@every_name
+def test_recomputation_saves_memory_for_every_block(name):
+    """Between its input and its output a block keeps nothing."""
+
+    def saved(net):
+        count = 0
+
+        def pack(tensor):
+            nonlocal count
+            count += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            net(example(net))
+        return count
+
+    net = tiny(name).train()
+    before = saved(net)
+    net.gradient_checkpointing_enable()
+    assert saved(net) < before
+
+
+@every_name
+def test_attentions_can_be_asked_for_while_activations_are_recomputed(name):
+    net = tiny(name).train()
+    net.gradient_checkpointing_enable()
+    if net.has_attentions:
+        out = net(example(net), output_attentions=True)
+        assert len(out.attentions) == len(list(net.blocks()))
+        out.feature_maps[-1].cos().sum().backward()
+
+
+@every_name
+def test_a_copy_is_independent(name):
+    net = tiny(name).eval()
+    other = copy.deepcopy(net)
+    x = example(net)
+    with torch.no_grad():
+        before = [m.clone() for m in net(x).feature_maps]
+        for parameter in other.parameters():
+            parameter.zero_()
+        other.out_indices = [0]
+        for a, b in zip(net(x).feature_maps, before, strict=True):
+            assert torch.equal(a, b)
+
+
+@every_name
+def test_every_parameter_has_a_stage_and_a_layer_that_rise_along_the_network(name):
+    for selection in ([-1], [0]):
+        net = tiny(name, out_indices=selection)
+        stages, layers = net.parameter_stages(), net.parameter_layers()
+        every = [key for key, _ in net.named_parameters()]
+        assert list(stages) == list(layers) == every
+        assert set(stages.values()) == set(range(net.num_built))
+        assert set(layers.values()) == set(range(len(list(net.blocks())) + 1))
+        for key in every:
+            if key.startswith("stem."):
+                assert stages[key] == layers[key] == 0
+        trunk = [key for key in every if key.startswith(("stem.", "stages."))]
+        for below in range(net.num_built - 1):
+            top = max(layers[key] for key in trunk if stages[key] == below)
+            assert all(layers[key] > top for key in trunk if stages[key] == below + 1)
+        first: dict[int, int] = {}
+        in_blocks: dict[int, int] = {}
+        for depth, (stage, block) in enumerate(net.blocks(), start=1):
+            first.setdefault(stage, depth)
+            in_blocks.update({id(p): depth for p in block.parameters()})
+        for key, parameter in net.named_parameters():
+            if key.startswith("stages."):  # a downsampling goes with the first block behind it
+                assert layers[key] == in_blocks.get(id(parameter), first[stages[key]])
+
+
+# no tensor before its time
+
+
+class _Made(TorchDispatchMode):
+    """Notes the device of every tensor that is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.devices = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.devices |= {leaf.device.type for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)}
+        return out
+
+
+@every_name
+def test_configs_make_no_tensor_and_the_meta_device_no_real_one(name):
+    with _Made() as made:
+        config = tiny_config(name)
+    assert made.devices == set()
+    with _Made() as made, torch.device("meta"):
+        net = bbframe.AutoBackbone.from_config(config)
+    assert made.devices == {"meta"}
+    assert all(tensor.is_meta for tensor in (*net.parameters(), *net.buffers()))
+
+
+@every_name
+def test_building_is_a_function_of_the_seed(name):
+    one, two = tiny(name).state_dict(), tiny(name).state_dict()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    for module in tiny(name).modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            assert module.weight.std() > 0
+
+
+# compilation
+
+
+@every_name
+@pytest.mark.parametrize("mode", ["eval", "train", "recomputed"])
+def test_compiles_without_a_graph_break(name, mode):
+    torch._dynamo.reset()
+    net = tiny(name, **_no_drop(name)).train(mode != "eval")
+    if mode == "recomputed":
+        net.gradient_checkpointing_enable()
+    x = example(net)
+    compiled = torch.compile(copy.deepcopy(net), backend="eager", fullgraph=True)
+    out, expected = compiled(x, output_hidden_states=True), net(x, output_hidden_states=True)
+    assert out.hidden_states is not None
+    for a, b in zip(out.feature_maps, expected.feature_maps, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@every_name
+def test_another_size_does_not_compile_again(name):
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    net = tiny(name, out_indices=[-1]).eval()
+    compiled = torch.compile(net, backend=counter, fullgraph=True, dynamic=True)
+    top = max(stage.stride for stage in net.config.stages)
+    with torch.no_grad():
+        for batch, height, width in ((2, 3, 5), (4, 7, 3), (5, 2, 6)):
+            x = images(net, height * top, width * top, batch)
+            for a, b in zip(compiled(x).feature_maps, net(x).feature_maps, strict=True):
+                torch.testing.assert_close(a, b)
+    assert counter.frame_count == 1
+
+
+def _no_drop(name):
+    """Fields that take the randomness out of training."""
+    config = tiny_config(name)
+    return {key: 0.0 for key in config.__dataclass_fields__ if key.endswith(("_dropout_prob", "drop_path_rate"))}

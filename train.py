@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HOME = Path(__file__).resolve().parent  # conf/ and recipes/ lie beside this file, in the checkout as in the wheel
+RUN_FOLDER = "BBFRAME_RUN_FOLDER"  # tells the other processes of a run on several devices where it writes
 Job = tuple[dict[str, Any], list[str], Path]  # a configuration, the overrides that made it, its run folder
 
 
@@ -68,9 +69,12 @@ def single(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
 
     config, overrides = configuration(compose, overrides)
     plan = check(config)
-    folder = reserve_folder(
-        Path(plan.run.output_dir), plan.task.name, plan.run.name or plan.backbone_name, datetime.now()
-    )
+    if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_FOLDER in os.environ:  # a process that the first one started
+        folder = Path(os.environ[RUN_FOLDER])
+    else:
+        name = plan.run.name or plan.backbone_name
+        folder = reserve_folder(Path(plan.run.output_dir), plan.task.name, name, datetime.now())
+    os.environ[RUN_FOLDER] = str(folder)
     execute((config, overrides, folder))
     return 0
 

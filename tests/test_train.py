@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import train
 
@@ -22,16 +24,16 @@ MISTAKES = [
     ("trainer.max_epoch=3", ["trainer: unknown option 'max_epoch'", "did you mean 'max_epochs'?"]),
     ("trainr.max_epochs=3", ["unknown group 'trainr'", "did you mean 'trainer'?"]),
     ("backbone=convnextv2 backbone.out_indices=[3,1]", ["convnextv2: out_indices=[3, 1]", "did you mean [1, 3]?"]),
-    ("backbone.out_indices=[9]", ["convnextv2: out_indices=[9]", "0..4 (0=stem, 1=stage1", "nearest is 4"]),
-    ("backbone.out_indices=[-7]", ["convnextv2: out_indices=[-7]", "nearest is -5"]),
-    ("backbone.out_indices=[[1]]", ["convnextv2: out_indices", "integer"]),
+    ("backbone.out_indices=[9]", ["resnet: out_indices=[9]", "0..4 (0=stem, 1=stage1", "nearest is 4"]),
+    ("backbone.out_indices=[-7]", ["resnet: out_indices=[-7]", "nearest is -5"]),
+    ("backbone.out_indices=[[1]]", ["resnet: out_indices", "integer", "did you mean [1]?"]),
     ("backbone.out_indices=[1] backbone.out_features=[stage2]", ["out_features=['stage2']", "out_indices=[1]"]),
     ("backbone.out_strides=[5]", ["out_strides=[5]", "[4, 8, 16, 32]", "nearest is 4"]),
     ("backbone=resnet backbone.drop_path_rate=0.1", ["resnet: unknown option 'drop_path_rate'"]),
-    ("+backbone.foo=1", ["convnextv2: unknown option 'foo'"]),
+    ("+backbone.foo=1", ["resnet: unknown option 'foo'"]),
     ("+foo=1", ["configuration: unknown option 'foo'"]),
     ("optim.lr=fast", ["optim: lr='fast' must be a number"]),
-    ("task.freeze=9", ["convnextv2: task.freeze=9", "4=stage4"]),
+    ("task.freeze=9", ["resnet: task.freeze=9", "4=stage4"]),
     ("trainer.precision=fp16", ["precision='fp16'"]),
     ("backbone=resnet,dinov2", ["backbone=resnet,dinov2", "add -m"]),
     ("backbone.out_indices=[1", ["'backbone.out_indices=[1'", "quote"]),
@@ -43,11 +45,14 @@ MISTAKES = [
     ("+callbacks.x._target_=os.system", ["'os.system'", "not on the list"]),
     ("logger=tensorbord", ["did you mean 'tensorboard'?"]),
     ("backbone.pretrained=true backbone.checkpoint=./nowhere", ["./nowhere: no such folder or file"]),
-    ("backbone.source=timm backbone.timm_name=null", ["convnextv2: source=timm needs timm_name"]),
+    ("backbone.source=timm backbone.timm_name=null", ["resnet: source=timm needs timm_name"]),
     ("foo", ["'foo'", "key=value"]),
     ("--foo", ["'--foo'", "--help"]),
     ("-m seed=1,2 optim.lr=fast", ["optim: lr='fast' must be a number"]),
 ]
+
+
+GOLDEN = ROOT / "tests" / "golden"
 
 
 @pytest.fixture
@@ -66,6 +71,51 @@ def test_a_mistake_is_one_line_with_the_nearest_fix(line, said, at, capsys):
     assert "Traceback" not in error
     for part in said:
         assert part in error
+
+
+@pytest.fixture
+def bad(at):
+    """Things on disk that cannot serve."""
+    shutil.copytree(GOLDEN / "resnet" / "basic", at / "resnet")
+    shutil.copytree(at / "resnet", at / "cut")
+    (at / "cut" / "model.safetensors").write_bytes((at / "resnet" / "model.safetensors").read_bytes()[:-1000])
+    shutil.copytree(at / "resnet", at / "empty")
+    (at / "empty" / "model.safetensors").write_bytes(b"")
+    (at / "nothing").mkdir()
+    for name, count in (("cat", 5), ("dog", 1)):
+        (at / "few" / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (8, 6)).save(at / "few" / name / f"{i}.png")
+    return at
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("backbone=convnextv2 backbone.checkpoint=resnet", ["resnet", "'resnet', not of 'convnextv2'"]),
+        ("backbone=resnet18 backbone.checkpoint=resnet", ["depths=(1, 1, 2, 1) (here (2, 2, 2, 2))", "null"]),
+        ("backbone.checkpoint=cut backbone.depths=null", ["cut"]),
+        ("backbone.checkpoint=empty/model.safetensors", ["empty/model.safetensors"]),
+    ],
+)
+def test_weights_that_do_not_serve_are_said_in_one_line(line, said, bad, capsys):
+    null = ["backbone.hidden_sizes=null", "backbone.embedding_size=null", "backbone.downsample_in_first_stage=null"]
+    extra = ["backbone.depths=null", *null] if "empty" in line else null if "cut" in line else []
+    assert train.main([*line.split(), *dict.fromkeys(extra), "backbone.pretrained=true"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    for part in said:
+        assert part in error
+
+
+@pytest.mark.parametrize(("root", "said"), [("nothing", "no class folders"), ("few", "'dog' (1)")])
+def test_images_that_do_not_serve_are_said_in_one_line(root, said, bad, capsys):
+    assert train.main(["data=image_folder", f"data.root={root}"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"error: data: {root}: ")
+    assert "\n" not in error
+    assert said in error
 
 
 def test_gpu_without_one_is_said_before_training(at, capsys, monkeypatch):

@@ -75,7 +75,7 @@ class DigitsOptions(DataOptions):
 
     name: Literal["digits"] = "digits"
     num_workers: int | None = 0  # 8x8 pixels in memory: a process of their own would only cost time
-    augment: AugmentOptions | None = field(default_factory=lambda: AugmentOptions(degrees=10.0, translate=0.1))
+    augment: AugmentOptions | None = field(default_factory=lambda: AugmentOptions(degrees=10.0, translate=0.06))
 
 
 @dataclass(frozen=True, kw_only=True)

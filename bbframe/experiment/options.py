@@ -49,7 +49,7 @@ class TrainerOptions:
     """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result) and
     `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated)."""
 
-    max_epochs: int = 8
+    max_epochs: int = 10
     max_steps: int = -1
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
     devices: int | str | tuple[int, ...] = "auto"

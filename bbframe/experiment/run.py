@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -40,6 +41,7 @@ NOISE = (
     "Experiment logs directory",  # the run folder, which holds the record already
     ".*does not have many workers",  # the data module chooses their number
     ".*LeafSpec",  # Lightning's own use of torch
+    "Found .* module.* in eval mode",  # frozen ones are
     "The number of training batches .* is smaller than the logging interval",
 )
 
@@ -65,14 +67,20 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set
             raise
 
 
+def rank() -> int:
+    """The number of this process among those that Lightning started for one run; it is known before they meet."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any], folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     if plan.run.ckpt_path is not None:
         check_checkpoint(Path(plan.run.ckpt_path))
     pl.seed_everything(plan.run.seed, workers=True, verbose=False)
-    write_record(folder, record["config"], record["overrides"], environment(plan.run.seed, None))
+    if rank() == 0:
+        write_record(folder, record["config"], record["overrides"], environment(plan.run.seed, None))
     backbone = make_backbone(backbone_options)
-    if (report := backbone.load_report) is not None:
+    if (report := backbone.load_report) is not None and rank() == 0:
         weights = {"source": report.source, "revision": report.revision, "sha256": report.sha256}
         write_record(folder, record["config"], record["overrides"], environment(plan.run.seed, weights))
     data = make_data(
@@ -275,7 +283,15 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Send our lines to the terminal and to a file, warnings to the file, and keep Lightning's chatter out."""
+    """Send our lines to the terminal and to a file, warnings to the file, and keep Lightning's chatter out.
+
+    Of several processes of one run, the first alone writes.
+    """
+    if rank() > 0:
+        log.setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")
+        yield
+        return
     file, terminal = logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler(sys.stdout)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal.setFormatter(logging.Formatter("%(message)s"))

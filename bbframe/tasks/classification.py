@@ -69,6 +69,9 @@ class Classification(pl.LightningModule):
             keep_in_eval(self.backbone, self.options)
         return self
 
+    def on_fit_start(self) -> None:
+        self.train()  # Lightning leaves modules in the mode that it finds them in; loaded ones are in eval mode
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         loss = F.cross_entropy(self(batch["image"]), batch["label"], label_smoothing=self.options.label_smoothing)
         if not torch.isfinite(loss):

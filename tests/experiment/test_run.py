@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import train
 from bbframe import AutoBackbone
@@ -173,6 +175,54 @@ def test_options_that_change_the_training_all_work_at_once():
     with (folder / "metrics.csv").open() as file:
         assert any(name.startswith("lr-") for name in csv.DictReader(file).fieldnames)
     assert AutoBackbone.from_pretrained(folder / "backbone").out_features == ["stage1", "stage3"]
+
+
+@pytest.fixture
+def photos(place):
+    """Scans as files, wider than high, in folders by class, one of them broken."""
+    from bbframe.data.digits import scans
+
+    pixels, labels = scans()
+    for index in range(120):
+        folder = place / "photos" / f"digit {labels[index] % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[index]).resize((40, 24)).save(folder / f"{index}.png")
+    (place / "photos" / "digit 0" / "broken.png").write_bytes(b"no picture")
+    return place / "photos"
+
+
+def test_a_folder_of_images_trains_and_counts_what_it_skips(photos):
+    folder = run(
+        "data=image_folder",
+        f"data.root={photos}",
+        "data.on_error=skip",
+        "data.image_size=[32,64]",
+        "data.num_workers=0",
+        "data.batch_size=16",
+        "trainer.max_epochs=1",
+    )
+    done = summary(folder)
+    assert done["image_size"] == [32, 64]
+    assert done["skipped"] == 1
+    assert set(done["class_f1"]) == {"digit 0", "digit 1", "digit 2"}
+    assert "broken.png" in (folder / "train.log").read_text()
+
+
+def test_pretrained_weights_bring_their_preprocessing_and_are_recorded(first, photos):
+    folder = run(
+        "backbone.pretrained=true",
+        f"backbone.checkpoint={first}/backbone",
+        "data=image_folder",
+        f"data.root={photos}",
+        "data.on_error=skip",
+        "data.num_workers=0",
+        "data.batch_size=16",
+        "trainer.max_epochs=1",
+    )
+    assert summary(folder)["image_size"] == [32, 32]  # the size that the backbone was saved with
+    weights = json.loads((folder / "environment.json").read_text())["weights"]
+    digest = hashlib.sha256((first / "backbone" / "model.safetensors").read_bytes()).hexdigest()
+    assert weights["sha256"] == {"model.safetensors": digest}
 
 
 def test_debug_runs_one_batch_of_everything_and_writes_no_checkpoint():

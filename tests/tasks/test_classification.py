@@ -1,0 +1,99 @@
+"""Classification under Lightning's own loop."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from bbframe.tasks.classification import Classification
+from bbframe.tasks.options import ClassificationOptions, HeadOptions, OptimOptions, ScheduleOptions
+from tests.tiny import names, tiny
+
+
+class Watched(Classification):
+    """Notes, in every training step, which of its modules are in training mode."""
+
+    def training_step(self, batch, batch_idx):
+        self.seen = [*getattr(self, "seen", []), {n: m.training for n, m in self.backbone.named_modules()}]
+        return super().training_step(batch, batch_idx)
+
+
+def watched(net, **options):
+    return Watched(
+        net,
+        ["a", "b", "c"],
+        task=ClassificationOptions(**options),
+        head=HeadOptions(),
+        optim=OptimOptions(),
+        schedule=ScheduleOptions(),
+    )
+
+
+def fit(task, net, soft=False, epochs=2):
+    side = 2 * net.config.stages[-1].stride
+    images = torch.randn(8, net.config.num_channels, side, side, generator=torch.Generator().manual_seed(0))
+    hard = [{"image": x, "label": torch.tensor(i % 3), "index": torch.tensor(i)} for i, x in enumerate(images)]
+    mixed = [{**item, "label": torch.eye(3)[item["label"]] * 0.7 + 0.1} for item in hard]
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    trainer.fit(task, DataLoader(mixed if soft else hard, batch_size=4), DataLoader(hard, batch_size=4))
+    trainer.test(task, DataLoader(hard, batch_size=4), verbose=False)
+    return trainer
+
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:Found .* in eval mode"),
+]
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_loaded_backbone_trains_in_training_mode_and_its_frozen_part_never_does(name):
+    net = tiny(name).eval()  # as from_pretrained gives it
+    task = watched(net, freeze=1)
+    fit(task, net)
+    assert len(task.seen) == 4
+    for modes in task.seen:
+        assert modes[f"stages.{len(net.stages) - 1}"]
+        assert not modes["stem"]
+        assert not modes["stages.0"]
+
+
+def test_what_a_test_leaves_behind_adds_up():
+    net = tiny("resnet")
+    task = watched(net)
+    trainer = fit(task, net, soft=True)
+    rows = task.predictions
+    assert [row[0] for row in rows] == list(range(8))
+    right = sum(label == predicted for _, label, predicted, _, _ in rows)
+    assert trainer.callback_metrics["test/accuracy"] == pytest.approx(right / 8)
+    assert int(task.confusion.sum()) == 8
+    assert int(task.confusion.diagonal().sum()) == right
+    assert all(0 < probability <= 1 for *_, probability, _ in rows)
+    mean = sum(row[4] for row in rows) / 8
+    assert trainer.callback_metrics["test/loss"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_top5_comes_with_six_classes():
+    few, many = (
+        Classification(
+            tiny("resnet"),
+            [str(i) for i in range(count)],
+            task=ClassificationOptions(),
+            head=HeadOptions(),
+            optim=OptimOptions(),
+            schedule=ScheduleOptions(),
+        )
+        for count in (5, 6)
+    )
+    assert "top5" not in few.val_metrics
+    assert "top5" in many.val_metrics

@@ -146,11 +146,10 @@ class AutoBackbone:
         selection = {"out_features": out_features, "out_indices": out_indices, "out_strides": out_strides}
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
         if use_timm_backbone or str(checkpoint).startswith(("timm/", "hf-hub:", "hf_hub:", "local-dir:")):
-            from bbframe.models.timm import TimmBackbone
-
             if config is not None:
                 raise ValueError(f"{checkpoint}: timm's name brings its config; give single fields instead of config")
-            return TimmBackbone.from_pretrained(checkpoint, revision=revision, **hub, **{**selection, **fields})
+            timm = backbone_class("timm_backbone")
+            return timm.from_pretrained(checkpoint, revision=revision, **hub, **{**selection, **fields})
         files = Checkpoint(checkpoint, revision, **hub)
         unknown: list[str] = []
         if config is None:
@@ -273,9 +272,8 @@ def make_backbone(options: Mapping[str, Any]) -> Backbone:
     """
     source, config = check_backbone(options)
     if source.source == "timm" or config.model_type == "timm_backbone":
-        from bbframe.models.timm import TimmBackbone
-
-        return TimmBackbone.from_source(source, config)
+        timm: Any = backbone_class("timm_backbone")
+        return timm.from_source(source, config)
     if not source.pretrained:
         return AutoBackbone.from_config(config)
     assert source.checkpoint is not None

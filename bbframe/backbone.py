@@ -195,9 +195,9 @@ def _plain(value: Any) -> Any:
 class BackboneMixin:
     """What every backbone does, mixed into an `nn.Module` that has `stem` and `stages` (one module a stage).
 
-    A subclass takes its config, builds the stem and the first `num_built - 1` stages, and defines `forward_stages`.
-    Stages behind the last selected one are not built: no time, and no parameter without a gradient. It may define
-    `to_map` when a state is no map yet.
+    A subclass takes its config and builds the stem and the first `num_built - 1` stages: those behind the last
+    selected one would cost time, and have parameters without a gradient. It defines `to_map` when a state is no map
+    yet, and `forward_stages` when its stages do more than follow each other.
     """
 
     config_class: ClassVar[type[BackboneConfigMixin]]
@@ -219,8 +219,11 @@ class BackboneMixin:
         self.num_built = max(config.stage_names.index(name) for name in config.out_features or ()) + 1
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        """The state after the stem and after each built stage, from pixels (B, C, H, W)."""
-        raise NotImplementedError
+        """The state after the stem and after each built stage, from pixels (B, C, H, W): one after the other."""
+        states = [self.stem(x)]
+        for stage in self.stages:
+            states.append(stage(states[-1]))
+        return states
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         """A selected stage's state as a map (B, C, H, W); `size` is the (height, width) of the input."""

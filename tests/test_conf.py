@@ -12,7 +12,14 @@ import yaml
 import train
 from bbframe.auto import AutoBackbone, Source, backbone_class, check_backbone, list_backbones
 from bbframe.experiment.options import RunOptions, TrainerOptions, check
-from bbframe.tasks.options import ClassificationOptions, HeadOptions, OptimOptions, ScheduleOptions
+from bbframe.tasks.options import (
+    AdamWOptions,
+    ClassificationOptions,
+    ConstantOptions,
+    CosineOptions,
+    HeadOptions,
+    SGDOptions,
+)
 
 CONF, RECIPES = train.HOME / "conf", train.HOME / "recipes"
 CHOICES = [
@@ -83,8 +90,10 @@ def test_every_architecture_has_a_file():
     [
         ("task/classification", ClassificationOptions),
         ("head/linear", HeadOptions),
-        ("optim/adamw", OptimOptions),
-        ("schedule/cosine", ScheduleOptions),
+        ("optim/adamw", AdamWOptions),
+        ("optim/sgd", SGDOptions),
+        ("schedule/cosine", CosineOptions),
+        ("schedule/constant", ConstantOptions),
         ("trainer/default", TrainerOptions),
     ],
 )

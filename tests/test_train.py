@@ -32,6 +32,7 @@ MISTAKES = [
     ("backbone=resnet backbone.drop_path_rate=0.1", ["resnet: unknown option 'drop_path_rate'"]),
     ("+backbone.foo=1", ["resnet: unknown option 'foo'"]),
     ("+foo=1", ["configuration: unknown option 'foo'"]),
+    ("optim=sgd optim.betas=[0.9,0.99]", ["optim: unknown option 'betas'"]),
     ("optim.lr=fast", ["optim: lr='fast' must be a number"]),
     ("task.freeze=9", ["resnet: task.freeze=9", "4=stage4"]),
     ("trainer.precision=fp16", ["precision='fp16'"]),

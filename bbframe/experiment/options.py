@@ -11,9 +11,21 @@ from bbframe.backbone import BackboneConfigMixin
 from bbframe.data.options import OPTIONS as DATA
 from bbframe.experiment.plugins import check_plugins
 from bbframe.options import nearest, parse
-from bbframe.tasks.options import ClassificationOptions, HeadOptions, OptimOptions, ScheduleOptions
+from bbframe.tasks.options import (
+    AdamWOptions,
+    ClassificationOptions,
+    ConstantOptions,
+    CosineOptions,
+    HeadOptions,
+    OptimOptions,
+    ScheduleOptions,
+    SGDOptions,
+)
 
+# what the `name` of a group may be
 TASKS: dict[str, Any] = {"classification": ClassificationOptions}
+OPTIMISERS: dict[str, Any] = {"adamw": AdamWOptions, "sgd": SGDOptions}
+SCHEDULES: dict[str, Any] = {"cosine": CosineOptions, "constant": ConstantOptions}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +135,8 @@ def check(config: Mapping[str, Any]) -> Plan:
         task=_named(TASKS, config["task"], "task"),
         head=parse(HeadOptions, config["head"], "head"),
         data=_named(DATA, config["data"], "data"),
-        optim=parse(OptimOptions, config["optim"], "optim"),
-        schedule=parse(ScheduleOptions, config["schedule"], "schedule"),
+        optim=_named(OPTIMISERS, config["optim"], "optim"),
+        schedule=_named(SCHEDULES, config["schedule"], "schedule"),
         trainer=parse(TrainerOptions, config["trainer"], "trainer"),
         logger=config["logger"] or {},
         callbacks=config["callbacks"] or {},

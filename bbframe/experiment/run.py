@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,21 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
-from bbframe.auto import Backbone, make_backbone
+from bbframe.auto import make_backbone
 from bbframe.data import make_data
-from bbframe.data.base import ImageDataModule
 from bbframe.experiment.callbacks import EpochLines, SeedEveryBatch
-from bbframe.experiment.charts import learning_curves
 from bbframe.experiment.checkpoint import AtomicCheckpointIO, check_checkpoint, checkpoint_callbacks
 from bbframe.experiment.files import write_text
 from bbframe.experiment.leaderboard import run_table
 from bbframe.experiment.masking import mask_overrides, mask_secrets
 from bbframe.experiment.options import Plan, check
-from bbframe.experiment.pictures import confusion_matrix, image_grid
 from bbframe.experiment.plugins import make_plugins
 from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_bytes
 from bbframe.experiment.record import environment, write_failure, write_record
+from bbframe.experiment.report import describe, draw
 from bbframe.tasks.classification import Classification
 
 log = logging.getLogger("bbframe")
-SHOWN = 24  # images in a picture of predictions
 # what Lightning says about things that are as they should be
 NOISE = (
     "Experiment logs directory",  # the run folder, which holds the record already
@@ -94,7 +91,7 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
         backbone, data.class_names, task=plan.task, head=plan.head, optim=plan.optim, schedule=plan.schedule
     )
     macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
-    _describe(plan, backbone, data, macs)
+    describe(plan, backbone, data, macs)
     trainer = _trainer(plan, task, folder, record)
 
     seconds: dict[str, float] = {}
@@ -144,7 +141,7 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
     }
     if trainer.is_global_zero:
         write_text(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
-        _draw(plan, task, data, tested, folder)
+        draw(plan, task, data, tested, folder)
         log.info("\n%s", run_table(summary))
     return summary
 
@@ -213,65 +210,6 @@ def _best(trainer: pl.Trainer, task: Classification) -> dict[str, Any]:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         best.update(value=float(score), epoch=saved["epoch"] + 1, path=str(path))
     return best
-
-
-def _describe(plan: Plan, backbone: Backbone, data: ImageDataModule, macs: float) -> None:
-    """Say what was built, before training starts."""
-    names = backbone.stage_names
-    maps = ", ".join(
-        f"{name} ({channels} channels, stride {stride})"
-        for name, channels, stride in zip(backbone.out_features, backbone.channels, backbone.strides, strict=True)
-    )
-    log.info(
-        "backbone  %s (%s): built %s to %s",
-        plan.backbone_name,
-        plan.source.source,
-        names[0],
-        names[backbone.num_built - 1],
-    )
-    log.info("maps      %s; the %s head reads %s", maps, plan.head.name, _read(plan, backbone))
-    log.info("size      %.2f M parameters, %.3f GMACs an image", count_parameters(backbone) / 1e6, macs)
-    if backbone.load_report is not None:
-        log.info("weights   %s", backbone.load_report)
-    elif plan.run.ckpt_path is not None:
-        log.info("weights   %s", plan.run.ckpt_path)
-    else:
-        log.info("weights   fresh")
-    height, width = data.image_size
-    counts = ", ".join(f"{count} {part}" for part, count in data.counts.items())
-    log.info("data      %s: %s images of %dx%d, %d classes", plan.data.name, counts, height, width, data.num_classes)
-
-
-def _read(plan: Plan, backbone: Backbone) -> str:
-    return "all" if plan.head.name == "multi_level" else backbone.out_features[-1]
-
-
-def _draw(plan: Plan, task: Classification, data: ImageDataModule, tested: dict[str, float], folder: Path) -> None:
-    pictures = folder / "pictures"
-    pictures.mkdir(exist_ok=True)
-    if plan.run.train and not plan.run.debug:
-        learning_curves(folder / "metrics.csv", pictures / "learning_curves.png", task.monitor, tested)
-    if not task.predictions:
-        return
-    confusion_matrix(task.confusion, data.class_names, pictures / "confusion_matrix.png")
-    generator = torch.Generator().manual_seed(0)
-    shown = [task.predictions[i] for i in torch.randperm(len(task.predictions), generator=generator)[:SHOWN].tolist()]
-    right = sum(label == predicted for _, label, predicted, _, _ in task.predictions)
-    title = f"Test images: {right} of {len(task.predictions)} right"
-    _grid(data, shown, pictures / "predictions.png", title)
-    worst = sorted((row for row in task.predictions if row[1] != row[2]), key=lambda row: -row[4])[:SHOWN]
-    if worst:
-        _grid(data, worst, pictures / "worst_mistakes.png", "Worst mistakes first: the highest loss")
-
-
-def _grid(data: ImageDataModule, rows: Sequence[tuple[int, int, int, float, float]], out: Path, title: str) -> None:
-    names = data.class_names
-    images = torch.stack([data.picture(data.test_part, index) for index, *_ in rows]).float() / 255
-    captions = [
-        f"{names[predicted]} ({share:.0%})" + ("" if label == predicted else f", is {names[label]}")
-        for _, label, predicted, share, _ in rows
-    ]
-    image_grid(images, captions, [row[1] == row[2] for row in rows], out, title)
 
 
 @contextmanager

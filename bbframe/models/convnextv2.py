@@ -143,11 +143,5 @@ class ConvNextV2Backbone(Backbone):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward_stages(self, x: Tensor) -> list[Tensor]:
-        states = [self.stem(x)]
-        for stage in self.stages:
-            states.append(stage(states[-1]))
-        return states
-
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return self.norms[name](state)

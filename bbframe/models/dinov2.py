@@ -168,12 +168,6 @@ class Dinov2Backbone(Backbone):
             nn.init.trunc_normal_(module.positions, std=std)
             nn.init.trunc_normal_(module.cls_token, std=std)
 
-    def forward_stages(self, x: Tensor) -> list[Tensor]:
-        states = [self.stem(x)]
-        for stage in self.stages:
-            states.append(stage(states[-1]))
-        return states
-
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         patch = self.config.patch_size
         x = self.norm(state) if self.config.apply_layernorm else state

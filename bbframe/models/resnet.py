@@ -140,12 +140,6 @@ class ResNetBackbone(Backbone):
         )
         self.apply(_initialise)
 
-    def forward_stages(self, x: Tensor) -> list[Tensor]:
-        states = [self.stem(x)]
-        for stage in self.stages:
-            states.append(stage(states[-1]))
-        return states
-
 
 def _initialise(module: nn.Module) -> None:
     """He et al., arXiv:1502.01852."""

@@ -11,7 +11,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bbframe.auto import Backbone
-from bbframe.tasks.options import OptimOptions, ScheduleOptions, TuningOptions
+from bbframe.tasks.options import (
+    AdamWOptions,
+    CosineOptions,
+    OptimOptions,
+    ScheduleOptions,
+    SGDOptions,
+    TuningOptions,
+)
 
 
 def prepare(backbone: Backbone, options: TuningOptions) -> None:
@@ -73,8 +80,9 @@ def parameter_groups(backbone: Backbone, head: nn.Module, options: OptimOptions)
 
 def make_optimizer(groups: list[dict[str, Any]], options: OptimOptions) -> torch.optim.Optimizer:
     """torch's optimiser over parameter groups that carry their own rates."""
-    if options.name == "sgd":
+    if isinstance(options, SGDOptions):
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0)
+    assert isinstance(options, AdamWOptions)
     return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas)
 
 
@@ -85,7 +93,7 @@ def rate_factor(options: ScheduleOptions, total_steps: int, steps_per_epoch: flo
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        if options.name == "constant":
+        if not isinstance(options, CosineOptions):
             return 1.0
         progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
         return options.final + (1 - options.final) * 0.5 * (1 + math.cos(math.pi * progress))

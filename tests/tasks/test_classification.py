@@ -8,7 +8,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from bbframe.tasks.classification import Classification
-from bbframe.tasks.options import ClassificationOptions, HeadOptions, OptimOptions, ScheduleOptions
+from bbframe.tasks.options import (
+    AdamWOptions,
+    ClassificationOptions,
+    CosineOptions,
+    HeadOptions,
+)
 from tests.tiny import names, tiny
 
 
@@ -26,8 +31,8 @@ def watched(net, **options):
         ["a", "b", "c"],
         task=ClassificationOptions(**options),
         head=HeadOptions(),
-        optim=OptimOptions(),
-        schedule=ScheduleOptions(),
+        optim=AdamWOptions(),
+        schedule=CosineOptions(),
     )
 
 
@@ -90,8 +95,8 @@ def test_top5_comes_with_six_classes():
             [str(i) for i in range(count)],
             task=ClassificationOptions(),
             head=HeadOptions(),
-            optim=OptimOptions(),
-            schedule=ScheduleOptions(),
+            optim=AdamWOptions(),
+            schedule=CosineOptions(),
         )
         for count in (5, 6)
     )

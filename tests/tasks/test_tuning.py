@@ -9,7 +9,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bbframe.heads.classifier import CLASSIFIERS
 from bbframe.tasks.classification import Classification
-from bbframe.tasks.options import ClassificationOptions, HeadOptions, OptimOptions, ScheduleOptions
+from bbframe.tasks.options import (
+    AdamWOptions,
+    ClassificationOptions,
+    ConstantOptions,
+    CosineOptions,
+    HeadOptions,
+)
 from bbframe.tasks.tuning import keep_in_eval, parameter_groups, prepare, rate_factor
 from tests.tiny import example, names, tiny
 
@@ -20,8 +26,8 @@ def task(backbone, head="linear", optim=None, **options):
         ["a", "b", "c"],
         task=ClassificationOptions(**options),
         head=HeadOptions(name=head),
-        optim=optim or OptimOptions(),
-        schedule=ScheduleOptions(),
+        optim=optim or AdamWOptions(),
+        schedule=CosineOptions(),
     )
 
 
@@ -96,7 +102,7 @@ def test_every_trainable_parameter_gets_a_gradient(name, head):
 @pytest.mark.parametrize("name", names())
 def test_rates_fall_towards_the_image_and_only_products_decay(name):
     net, head = tiny(name), nn.Linear(4, 2)
-    options = OptimOptions(lr=1.0, backbone_lr=0.5, layer_decay=0.5, weight_decay=0.1)
+    options = AdamWOptions(lr=1.0, backbone_lr=0.5, layer_decay=0.5, weight_decay=0.1)
     groups = parameter_groups(net, head, options)
     rate = {id(p): g["lr"] for g in groups for p in g["params"]}
     decay = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
@@ -116,14 +122,14 @@ def test_rates_fall_towards_the_image_and_only_products_decay(name):
 
 
 def test_the_schedule_rises_then_falls_to_its_end():
-    factor = rate_factor(ScheduleOptions(warmup_epochs=2, final=0.1), total_steps=100, steps_per_epoch=10)
+    factor = rate_factor(CosineOptions(warmup_epochs=2, final=0.1), total_steps=100, steps_per_epoch=10)
     rise, fall = [factor(i) for i in range(20)], [factor(i) for i in range(20, 100)]
     assert rise == sorted(rise)
     assert 0 < rise[0] < 0.1
     assert fall == sorted(fall, reverse=True)
     assert fall[0] == 1.0
     assert factor(100) == pytest.approx(0.1)
-    constant = rate_factor(ScheduleOptions(name="constant", warmup_epochs=0), 100, 10)
+    constant = rate_factor(ConstantOptions(warmup_epochs=0), 100, 10)
     assert {constant(i) for i in range(100)} == {1.0}
 
 
@@ -141,9 +147,9 @@ def test_the_linear_head_reads_the_last_map_and_the_other_all(name):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: OptimOptions(lr=0), "optim: lr=0"),
-        (lambda: OptimOptions(layer_decay=1.5), "optim: layer_decay=1.5"),
-        (lambda: ScheduleOptions(warmup_epochs=-1), "schedule: warmup_epochs=-1"),
+        (lambda: AdamWOptions(lr=0), "optim: lr=0"),
+        (lambda: AdamWOptions(layer_decay=1.5), "optim: layer_decay=1.5"),
+        (lambda: CosineOptions(warmup_epochs=-1), "schedule: warmup_epochs=-1"),
         (lambda: HeadOptions(dropout=1.0), "head: dropout=1.0"),
         (lambda: ClassificationOptions(label_smoothing=1.0), "task: label_smoothing=1.0"),
     ],

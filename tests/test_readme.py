@@ -1,0 +1,52 @@
+"""What the README says is tried: every command line composes, every example in Python runs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+import bbframe
+import train
+from bbframe.experiment.options import check
+
+README = (train.HOME / "README.md").read_text()
+COMMANDS = re.findall(r"^python train\.py ([^#\n]+?) *(?:#.*)?$", README, flags=re.MULTILINE)
+HELP = re.findall(r"^  python train\.py (.+)$", train.usage(), flags=re.MULTILINE)
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("line", [line for line in [*COMMANDS, *HELP] if "<run>" not in line])
+def test_every_command_line_composes_and_passes(line):
+    given = line.split()
+    with train.composition() as compose:
+        for overrides in train.expand([word for word in given if word != "-m"]):
+            assert check(train.plain(compose, overrides)).backbone.channels
+
+
+def test_there_are_commands_to_try():
+    assert len(COMMANDS) >= 8
+    assert len(HELP) == 3
+
+
+def test_the_example_of_ones_own_backbone_works():
+    code = next(block for block in BLOCKS if "TwoBackbone" in block)
+    names: dict = {"__name__": "readme"}
+    exec(code.replace("@register\n", ""), names)  # registered for good it would show up in other tests
+    net = names["TwoBackbone"](names["TwoConfig"](out_indices=[0, 1]))
+    maps = net(torch.zeros(1, 3, 16, 24)).feature_maps
+    assert [tuple(x.shape) for x in maps] == [(1, 16, 4, 6), (1, 32, 2, 3)]
+    pruned = names["TwoBackbone"](names["TwoConfig"](out_features=["stem"]))
+    assert len(pruned.stages) == 0
+
+
+def test_the_names_in_the_library_examples_exist():
+    for name in re.findall(r"from bbframe import (.+)", README):
+        for part in name.split(","):
+            assert hasattr(bbframe, part.strip())
+
+
+def test_every_recipe_is_in_the_table():
+    for recipe in sorted(path.stem for path in (train.HOME / "recipes").glob("*.yaml")):
+        assert f"| `{recipe}` |" in README

@@ -29,14 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = parse(arguments)
         with composition(command.config_dir) as compose:
             if command.cfg:
-                print(shown(*configuration(compose, command.overrides)))
+                print(shown(configuration(compose, command.overrides)[0]))
                 return 0
             axes = swept(compose, command.overrides, command.multirun)
             if axes is not None:
                 return sweep(compose, [*axes, *command.overrides])
             return single(compose, command.overrides)
     except KeyboardInterrupt:
-        print("interrupted; last.ckpt in the run folder continues it: ckpt_path=<run folder>/checkpoints/last.ckpt")
+        folder = os.environ.get(RUN_FOLDER, "<run folder>")
+        print(f"interrupted; this continues it: python train.py ckpt_path={folder}/checkpoints/last.ckpt")
         return 130
     except Exception as error:
         return explain(error, arguments)
@@ -134,7 +135,7 @@ def launch(jobs: Sequence[Job], hydra_overrides: list[str], folder: Path) -> Non
         try:
             execute(job)
         except Exception as error:
-            if config["debug"] or not isinstance(error, ValueError):
+            if config["debug"] or _unexpected(error):
                 traceback.print_exc()
             report_failure(job_folder, overrides, error)
             return False
@@ -173,10 +174,9 @@ def composition(extra: Path | None = None) -> Iterator[Callable[[list[str]], Any
 
     if extra is not None and not extra.is_dir():
         raise ValueError(f"--config-dir {extra}: no such folder")
-    OmegaConf.register_new_resolver("bbframe_home", lambda: str(HOME), replace=True)
     OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
     GlobalHydra.instance().clear()
-    paths = [f"file://{HOME}", *([f"file://{extra.resolve()}"] if extra else [])]
+    paths = [f"file://{HOME}", *([f"file://{extra.resolve()}"] if extra else [])]  # recipes/ lies beside conf/
     with initialize_config_dir(str(HOME / "conf"), version_base="1.3"):
         place = f"hydra.searchpath=[{','.join(map(_quoted, paths))}]"
         yield lambda overrides: compose("config", [*overrides, place], return_hydra_config=True)
@@ -345,7 +345,7 @@ def _environment_variable(key: str, *default: Any) -> Any:
 # talking
 
 
-def shown(config: dict[str, Any], overrides: list[str]) -> str:
+def shown(config: dict[str, Any]) -> str:
     """A configuration as YAML, its secrets masked."""
     from bbframe.experiment.files import dump_yaml
     from bbframe.experiment.masking import mask_secrets
@@ -355,11 +355,15 @@ def shown(config: dict[str, Any], overrides: list[str]) -> str:
 
 def explain(error: Exception, arguments: Sequence[str]) -> int:
     """Print an error: one line for what the user can mend, a traceback for anything else or on request."""
-    wanted = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, arguments)
-    if wanted or not isinstance(error, ValueError):
+    if _unexpected(error) or "debug=true" in map(str.lower, arguments):
         traceback.print_exception(error)
     print(f"error: {error}", file=sys.stderr)
     return 1
+
+
+def _unexpected(error: Exception) -> bool:
+    """Whether an error deserves a traceback: what the user can mend is a ValueError, and needs none."""
+    return not isinstance(error, ValueError) or os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def _choices() -> dict[str, list[str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
 
 import pytest
 import torch
@@ -30,9 +32,11 @@ def test_there_are_commands_to_try():
     assert len(HELP) == 3
 
 
-def test_the_example_of_ones_own_backbone_works():
+def test_the_example_of_ones_own_backbone_works(monkeypatch):
     code = next(block for block in BLOCKS if "TwoBackbone" in block)
-    names: dict = {"__name__": "readme"}
+    module = types.ModuleType("readme")
+    monkeypatch.setitem(sys.modules, "readme", module)
+    names = vars(module)
     exec(code.replace("@register\n", ""), names)  # registered for good it would show up in other tests
     net = names["TwoBackbone"](names["TwoConfig"](out_indices=[0, 1]))
     maps = net(torch.zeros(1, 3, 16, 24)).feature_maps

@@ -60,7 +60,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set
             }
             return _run(plan, config["backbone"], record, folder)
         except BaseException as error:
-            write_failure(folder, overrides, str(error) or type(error).__name__)
+            if rank() == 0:
+                write_failure(folder, overrides, str(error) or type(error).__name__)
             raise
 
 
@@ -97,9 +98,10 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
     seconds: dict[str, float] = {}
     if plan.run.train:
         with _timed(seconds, "fit"):
-            trainer.fit(task, datamodule=data, ckpt_path=plan.run.ckpt_path, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+            try:
+                trainer.fit(task, datamodule=data, ckpt_path=plan.run.ckpt_path, weights_only=True)
+            except SystemExit as error:  # what Lightning makes of Ctrl-C, once last.ckpt is saved
+                raise KeyboardInterrupt from error
     best = _best(trainer, task)
     chosen = best["path"] if plan.run.train else plan.run.ckpt_path
     if chosen is not None:

@@ -24,7 +24,8 @@ ROOMS = [
     ("weights",),
     ("hub",),
     ("backbone", "keymap"),
-    ("layers", "selection"),
+    ("layers", "config"),
+    ("selection",),
     ("preprocessing",),
     ("options",),
 ]

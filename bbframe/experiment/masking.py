@@ -49,6 +49,7 @@ def masked_keys(config: Any, prefix: str = "") -> list[str]:
 
 
 def is_secret(key: str) -> bool:
+    """Whether the name of a key, or of an environment variable, says that its value is nobody else's business."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)  # apiKey -> api_Key
     return SECRET_KEY.search(words.replace("-", "_").lower()) is not None
 

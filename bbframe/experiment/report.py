@@ -37,9 +37,18 @@ def describe(plan: Plan, backbone: Backbone, data: ImageDataModule, macs: float)
         log.info("weights   %s", plan.run.ckpt_path)
     else:
         log.info("weights   fresh")
+    if plan.task.freeze != "none":
+        frozen = [names[stage] for name, stage in backbone.parameter_stages().items() if _is_frozen(backbone, name)]
+        log.info("frozen    %s", ", ".join(dict.fromkeys(frozen)))
     height, width = data.image_size
     counts = ", ".join(f"{count} {part}" for part, count in data.counts.items())
     log.info("data      %s: %s images of %dx%d, %d classes", plan.data.name, counts, height, width, data.num_classes)
+    if plan.run.test and data.test_part != "test":
+        log.info("          there are no test images: the validation images are tested")
+
+
+def _is_frozen(backbone: Backbone, name: str) -> bool:
+    return not backbone.get_parameter(name).requires_grad
 
 
 def _read(plan: Plan, backbone: Backbone) -> str:

@@ -80,6 +80,7 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
     backbone = make_backbone(backbone_options)
     if (report := backbone.load_report) is not None and rank() == 0:
         weights = {"source": report.source, "revision": report.revision, "sha256": report.sha256}
+        record["config"]["backbone"]["revision"] = report.revision  # a rerun loads the commit that this run loaded
         write_record(folder, record["config"], record["overrides"], environment(plan.run.seed, weights))
     data = make_data(
         plan.data,

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 import train
-from bbframe import AutoBackbone
+from bbframe import AutoBackbone, make_backbone
 
 TINY = [
     "backbone=convnextv2_atto",
@@ -223,6 +223,19 @@ def test_pretrained_weights_bring_their_preprocessing_and_are_recorded(first, ph
     weights = json.loads((folder / "environment.json").read_text())["weights"]
     digest = hashlib.sha256((first / "backbone" / "model.safetensors").read_bytes()).hexdigest()
     assert weights["sha256"] == {"model.safetensors": digest}
+
+
+def test_a_record_pins_the_commit_that_the_weights_came_from(first, monkeypatch):
+    import bbframe.experiment.run as module
+
+    def from_the_hub(options):
+        net = make_backbone(options)
+        net.load_report.revision = "0123abc"
+        return net
+
+    monkeypatch.setattr(module, "make_backbone", from_the_hub)
+    folder = run("backbone.pretrained=true", f"backbone.checkpoint={first}/backbone", "debug=true")
+    assert yaml.safe_load((folder / "config.yaml").read_text())["backbone"]["revision"] == "0123abc"
 
 
 def test_debug_runs_one_batch_of_everything_and_writes_no_checkpoint():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import rich
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
@@ -156,7 +157,7 @@ def _trainer(plan: Plan, task: Classification, folder: Path, record: dict[str, A
         callbacks.append(EMAWeightAveraging(decay=options.ema_decay))
     if options.early_stopping is not None:
         callbacks.append(EarlyStopping(task.monitor, mode=task.mode, patience=options.early_stopping))
-    if sys.stderr.isatty():
+    if sys.stdout.isatty():
         callbacks.append(RichProgressBar(leave=False))
     if not plan.run.debug:
         callbacks += checkpoint_callbacks(folder, task.monitor, task.mode)
@@ -186,7 +187,7 @@ def _trainer(plan: Plan, task: Classification, folder: Path, record: dict[str, A
             sync_batchnorm=options.sync_batchnorm,
             num_sanity_val_steps=0,
             enable_model_summary=False,
-            enable_progress_bar=sys.stderr.isatty(),
+            enable_progress_bar=sys.stdout.isatty(),
             enable_checkpointing=not plan.run.debug,
             use_distributed_sampler=False,  # the data module deals the images out itself
         )
@@ -222,6 +223,13 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = round(time.perf_counter() - started, 2)
 
 
+class _AroundTheBar(logging.Handler):
+    """Lines through the console that draws the progress bar, so that they come above it and not into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     """Send our lines to the terminal and to a file, warnings to the file, and keep Lightning's chatter out.
@@ -233,7 +241,8 @@ def _logging_to(path: Path) -> Iterator[None]:
         warnings.simplefilter("ignore")
         yield
         return
-    file, terminal = logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler(sys.stdout)
+    file = logging.FileHandler(path, encoding="utf-8")
+    terminal = _AroundTheBar() if sys.stdout.isatty() else logging.StreamHandler(sys.stdout)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal.setFormatter(logging.Formatter("%(message)s"))
     show: Callable[..., None] = warnings.showwarning

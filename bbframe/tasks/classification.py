@@ -87,7 +87,7 @@ class Classification(pl.LightningModule):
         size = len(scores)
         self.log("val/loss", F.cross_entropy(scores, batch["label"]), prog_bar=True, batch_size=size)
         self.val_metrics.update(scores, batch["label"])
-        self.log_dict(self.val_metrics, prog_bar=True, batch_size=size)
+        self.log_dict(self.val_metrics, batch_size=size)
 
     def on_test_start(self) -> None:
         self.predictions = []

@@ -70,8 +70,8 @@ def single(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
 
     config, overrides = configuration(compose, overrides)
     plan = check(config)
-    if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_FOLDER in os.environ:  # a process that the first one started
-        folder = Path(os.environ[RUN_FOLDER])
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several processes: the first makes the folder and writes
+        folder = Path(os.environ.get(RUN_FOLDER, plan.run.output_dir))
     else:
         name = plan.run.name or plan.backbone_name
         folder = reserve_folder(Path(plan.run.output_dir), plan.task.name, name, datetime.now())

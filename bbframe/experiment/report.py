@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,16 @@ def _is_frozen(backbone: Backbone, name: str) -> bool:
 
 def _read(plan: Plan, backbone: Backbone) -> str:
     return "all" if plan.head.name == "multi_level" else backbone.out_features[-1]
+
+
+def write_predictions(task: Classification, data: ImageDataModule, path: Path) -> None:
+    """A table of the tested images: what each is called, its class, the predicted one, its probability, the loss."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "class", "predicted", "probability", "loss"])
+        for index, label, predicted, share, loss in task.predictions:
+            names = data.class_names[label], data.class_names[predicted]
+            writer.writerow([data.source(data.test_part, index), *names, f"{share:.6f}", f"{loss:.6f}"])
 
 
 def draw(plan: Plan, task: Classification, data: ImageDataModule, tested: dict[str, float], folder: Path) -> None:

@@ -30,7 +30,7 @@ from bbframe.experiment.options import Plan, check
 from bbframe.experiment.plugins import make_plugins
 from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_bytes
 from bbframe.experiment.record import environment, write_failure, write_record
-from bbframe.experiment.report import describe, draw
+from bbframe.experiment.report import describe, draw, write_predictions
 from bbframe.tasks.classification import Classification
 
 log = logging.getLogger("bbframe")
@@ -145,6 +145,8 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
     }
     if trainer.is_global_zero:
         write_text(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
+        if task.predictions:
+            write_predictions(task, data, folder / "predictions.csv")
         draw(plan, task, data, tested, folder)
         log.info("\n%s", run_table(summary))
     return summary

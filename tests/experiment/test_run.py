@@ -69,6 +69,7 @@ def test_the_folder_holds_everything(first):
         "metrics.csv",
         "metrics.json",
         "train.log",
+        "predictions.csv",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "pictures/learning_curves.png",
@@ -86,6 +87,27 @@ def test_the_folder_holds_everything(first):
     assert done["peak_memory_bytes"] > 2**20
     with (first / "metrics.csv").open() as file:
         assert {"epoch", "train/loss", "val/loss", "val/accuracy"} <= set(csv.DictReader(file).fieldnames)
+
+
+def test_the_predictions_agree_with_the_metrics(first):
+    rows = list(csv.DictReader((first / "predictions.csv").read_text().splitlines()))
+    right = sum(row["class"] == row["predicted"] for row in rows)
+    assert summary(first)["test"]["test/accuracy"] == pytest.approx(right / len(rows))
+    assert len({row["image"] for row in rows}) == len(rows) == 269
+
+
+def test_training_stops_early_when_nothing_gets_better():
+    folder = run("trainer.max_epochs=9", "trainer.early_stopping=1", "optim.lr=1e-12")
+    assert summary(folder)["epochs"] == 2
+
+
+def test_the_average_of_the_weights_is_what_is_kept_and_tested():
+    folder = run("trainer.ema_decay=0.5", "trainer.max_epochs=1")
+    saved = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    average, current = saved["state_dict"], saved["current_model_state"]
+    key = "backbone.stem.0.weight"
+    assert not torch.equal(average[key], current[key])
+    assert torch.equal(AutoBackbone.from_pretrained(folder / "backbone").stem[0].weight, average[key])
 
 
 def test_the_end_says_what_was_built_and_how_good_it_is(first):

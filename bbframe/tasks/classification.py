@@ -105,6 +105,10 @@ class Classification(pl.LightningModule):
         self.predictions.extend(zip(*(column.tolist() for column in columns), strict=True))
 
     def on_test_epoch_end(self) -> None:
+        if self.trainer.world_size > 1:  # each process has tested its share of the images
+            shares: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(shares, self.predictions)
+            self.predictions = sorted(row for share in shares for row in share)
         self.confusion, self.class_f1 = self.test_confusion.compute().cpu(), self.test_class_f1.compute().cpu()
         self.test_confusion.reset()
         self.test_class_f1.reset()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -258,6 +261,21 @@ def test_a_record_pins_the_commit_that_the_weights_came_from(first, monkeypatch)
     monkeypatch.setattr(module, "make_backbone", from_the_hub)
     folder = run("backbone.pretrained=true", f"backbone.checkpoint={first}/backbone", "debug=true")
     assert yaml.safe_load((folder / "config.yaml").read_text())["backbone"]["revision"] == "0123abc"
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_folder_and_test_every_image_once(place):
+    """The head reads the last of two maps: a parameter without a gradient would end the run."""
+    devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp", "backbone.out_indices=[1,3]"]
+    line = [sys.executable, str(train.HOME / "train.py"), *TINY, *devices, "trainer.max_epochs=1", "name=two"]
+    environment = {**os.environ, "PYTHONPATH": str(train.HOME), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (place / "outputs").rglob("*_two")
+    rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+    assert len({row["image"] for row in rows}) == len(rows) == 269
+    right = sum(row["class"] == row["predicted"] for row in rows)
+    assert summary(folder)["test"]["test/accuracy"] == pytest.approx(right / len(rows))
 
 
 def test_debug_runs_one_batch_of_everything_and_writes_no_checkpoint():

@@ -94,6 +94,9 @@ def sweep(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
     from bbframe.experiment.record import reserve_folder
 
     hydra_overrides = [o for o in overrides if _key(o).startswith(("hydra.", "hydra/"))]
+    if any(_key(o) == "hydra/sweeper" for o in hydra_overrides):
+        raise ValueError("hydra/sweeper: a sweep runs every combination of the values given; leave it out")
+    plain(compose, hydra_overrides)  # a launcher that is misspelt or not installed shows here
     combinations = expand([o for o in overrides if o not in hydra_overrides])
     jobs: list[Job] = []
     failed: list[tuple[list[str], Exception]] = []
@@ -245,9 +248,11 @@ def _explained(compose: Callable[[list[str]], Any], overrides: list[str], error:
     from bbframe.options import nearest
 
     text = str(error)
-    if (missing := re.search(r"Could not find '([^']+)/([^/']+)'", text)) and (HOME / "conf").is_dir():
+    if missing := re.search(r"Could not find '([^']+)/([^/']+)'", text):
         group, choice = missing.groups()
-        return f"{group}={choice}: the group {group!r} has no such file{nearest(choice, _choices().get(group, []))}"
+        return (
+            f"{group}={choice}: the group {group!r} has no such file{nearest(choice, getattr(error, 'options', ()))}"
+        )
     if key := re.search(r"Could not (?:override|delete) '([^'@=]+)", text):
         return _unknown_key(compose, [o for o in overrides if _key(o) != key.group(1)], key.group(1))
     if swept := re.search(r"Ambiguous value for argument '(.*)'", text):

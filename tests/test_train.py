@@ -49,6 +49,8 @@ MISTAKES = [
     ("backbone.source=timm backbone.timm_name=null", ["resnet: source=timm needs timm_name"]),
     ("foo", ["'foo'", "key=value"]),
     ("--foo", ["'--foo'", "--help"]),
+    ("-m seed=1,2 hydra/launcher=basik", ["hydra/launcher=basik", "did you mean 'basic'?"]),
+    ("-m seed=1,2 hydra/sweeper=basic", ["hydra/sweeper", "every combination"]),
     ("-m seed=1,2 optim.lr=fast", ["optim: lr='fast' must be a number"]),
 ]
 

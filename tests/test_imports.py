@@ -109,8 +109,8 @@ def test_options_are_checked_without_anything_heavy(module):
     assert not loaded_by(f"import bbframe.{module}") & HEAVY
 
 
-def test_tests_and_code_never_name_a_session_or_a_registry():
-    """The project speaks of itself alone."""
+def test_no_file_chooses_a_package_registry():
+    """Where packages come from is the user's own setting."""
     words = ["index" + "-url", "extra-" + "index"]
     for path in [
         *FILES,

@@ -104,6 +104,7 @@ def sweep(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
     for combination in combinations:
         try:
             config, complete = configuration(compose, combination)
+            config["trainer"]["devices"] = one_device(config["trainer"]["devices"])
             plans.append(check(config))
             jobs.append((config, complete, Path()))
         except ValueError as error:
@@ -121,6 +122,15 @@ def sweep(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
     finally:
         print(f"\n{leaderboard.write(folder)}\n{folder}")
     return 1 if failed or any((job_folder / "error.txt").exists() for _, _, job_folder in jobs) else 0
+
+
+def one_device(devices: Any) -> Any:
+    """What `trainer.devices` means in a sweep: Lightning would start more processes by the sweep's own command."""
+    if devices == "auto":
+        return 1
+    if devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1):
+        return devices
+    raise ValueError(f"trainer: devices={devices!r}, but a run of a sweep has one device; leave it auto, or drop -m")
 
 
 def launch(jobs: Sequence[Job], hydra_overrides: list[str], folder: Path) -> None:

@@ -50,6 +50,7 @@ MISTAKES = [
     ("foo", ["'foo'", "key=value"]),
     ("--foo", ["'--foo'", "--help"]),
     ("-m seed=1,2 hydra/launcher=basik", ["hydra/launcher=basik", "did you mean 'basic'?"]),
+    ("-m seed=1,2 trainer.devices=2", ["trainer: devices=2", "a run of a sweep has one device"]),
     ("-m seed=1,2 hydra/sweeper=basic", ["hydra/sweeper", "every combination"]),
     ("-m seed=1,2 optim.lr=fast", ["optim: lr='fast' must be a number"]),
 ]

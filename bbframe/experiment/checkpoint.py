@@ -47,6 +47,37 @@ def _damage(path: Path) -> str | None:
     return f"is damaged (the checksum of {damaged} differs)" if damaged else None
 
 
+def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The content of a whole checkpoint: tensors and plain containers. ValueError names the file and its fault."""
+    check_checkpoint(path)
+    try:
+        loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"checkpoint {path} holds more than tensors and plain containers: {reason}") from error
+    return loaded
+
+
+def fit_checkpoint(path: Path, saved: dict[str, Any], task: Any) -> None:
+    """Refuse, by ValueError, a checkpoint of other classes or of another network than `task`; nothing is loaded."""
+    classes = saved["bbframe"]["class_names"]
+    if classes != task.class_names:
+        raise ValueError(
+            f"checkpoint {path} tells {len(classes)} classes apart ({', '.join(classes[:3])}, ...), the data has "
+            f"{len(task.class_names)} ({', '.join(task.class_names[:3])}, ...); give the data that it was trained on"
+        )
+    theirs, ours = (
+        {k: tuple(v.shape) for k, v in state.items()} for state in (saved["state_dict"], task.state_dict())
+    )
+    wrong = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+    if wrong:
+        raise ValueError(
+            f"checkpoint {path} is of another network: {len(wrong)} tensors differ, the first is {wrong[0]} "
+            f"({theirs.get(wrong[0], 'missing')} there, {ours.get(wrong[0], 'missing')} here); leave out the "
+            "overrides that change the network"
+        )
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's door to checkpoint files: a save replaces the old file in one step, a load runs no code."""
 
@@ -61,13 +92,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Read tensors and plain containers, whatever `weights_only` says; raises ValueError that names the file."""
-        check_checkpoint(Path(path))
-        try:
-            loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"checkpoint {path} holds more than tensors and plain containers: {reason}") from error
-        return loaded
+        return load_checkpoint(Path(path), map_location)
 
 
 def checkpoint_callbacks(folder: Path, monitor: str | None, mode: str) -> list[Callback]:

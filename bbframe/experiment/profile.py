@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # up to torch 2.7 it counts as nothing
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -46,8 +50,19 @@ def _attention_flops(query: Any, key: Any, value: Any, *rest: Any, out_shape: An
     return sdpa_flop_count(query, key, value)
 
 
+def reset_peak_memory() -> None:
+    """Begin a new peak, so that a run does not report that of an earlier one in this process (on Linux and CUDA)."""
+    with contextlib.suppress(OSError):  # not Linux, or a container that forbids it: the process's own peak remains
+        CLEAR_REFS.write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far: the GPU's if it used one, else its resident memory."""
-    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, bytes on macOS
-    return gpu or resident * (1 if sys.platform == "darwin" else 1024)
+    """The most memory in use since `reset_peak_memory`: of the GPU where one is in use, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    if STATUS.exists() and (peak := re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())):
+        return int(peak.group(1)) * 1024
+    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_rss if sys.platform == "darwin" else peak_rss * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -19,18 +20,24 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
-from bbframe.auto import make_backbone
+from bbframe.auto import Backbone, make_backbone
 from bbframe.data import make_data
 from bbframe.experiment.callbacks import EpochLines, SeedEveryBatch
-from bbframe.experiment.checkpoint import AtomicCheckpointIO, check_checkpoint, checkpoint_callbacks
+from bbframe.experiment.checkpoint import (
+    AtomicCheckpointIO,
+    checkpoint_callbacks,
+    fit_checkpoint,
+    load_checkpoint,
+)
 from bbframe.experiment.files import write_text
 from bbframe.experiment.leaderboard import run_table
 from bbframe.experiment.masking import mask_overrides, mask_secrets
 from bbframe.experiment.options import Plan, check
 from bbframe.experiment.plugins import make_plugins
-from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_bytes
+from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
 from bbframe.experiment.record import environment, write_failure, write_record
 from bbframe.experiment.report import describe, draw, write_predictions
+from bbframe.preprocessing import Preprocessing
 from bbframe.tasks.classification import Classification
 
 log = logging.getLogger("bbframe")
@@ -73,12 +80,12 @@ def rank() -> int:
 
 def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any], folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
-    if plan.run.ckpt_path is not None:
-        check_checkpoint(Path(plan.run.ckpt_path))
+    reset_peak_memory()
+    saved = None if plan.run.ckpt_path is None else load_checkpoint(Path(plan.run.ckpt_path))
     pl.seed_everything(plan.run.seed, workers=True, verbose=False)
     if rank() == 0:
         write_record(folder, record["config"], record["overrides"], environment(plan.run.seed, None))
-    backbone = make_backbone(backbone_options)
+    backbone = make_backbone(backbone_options) if saved is None else _saved_backbone(backbone_options, saved)
     if (report := backbone.load_report) is not None and rank() == 0:
         weights = {"source": report.source, "revision": report.revision, "sha256": report.sha256}
         record["config"]["backbone"]["revision"] = report.revision  # a rerun loads the commit that this run loaded
@@ -93,6 +100,9 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
     task = Classification(
         backbone, data.class_names, task=plan.task, head=plan.head, optim=plan.optim, schedule=plan.schedule
     )
+    if saved is not None:
+        fit_checkpoint(Path(str(plan.run.ckpt_path)), saved, task)
+        saved = None  # the tensors are read again where they are needed, and would lie in memory until then
     macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
     describe(plan, backbone, data, macs)
     trainer = _trainer(plan, task, folder, record)
@@ -154,7 +164,7 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
 
 def _trainer(plan: Plan, task: Classification, folder: Path, record: dict[str, Any]) -> pl.Trainer:
     options = plan.trainer
-    callbacks: list[pl.Callback] = [SeedEveryBatch(plan.run.seed), EpochLines(), _Record(record, task.class_names)]
+    callbacks: list[pl.Callback] = [SeedEveryBatch(plan.run.seed), EpochLines(), _Record(record, task)]
     if options.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=options.ema_decay))
     if options.early_stopping is not None:
@@ -197,11 +207,31 @@ def _trainer(plan: Plan, task: Classification, folder: Path, record: dict[str, A
         raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
-class _Record(pl.Callback):
-    """Put the configuration into every checkpoint, and the names of the classes, so that a checkpoint suffices."""
+def _saved_backbone(options: Mapping[str, Any], saved: Mapping[str, Any]) -> Backbone:
+    """The backbone of one of our checkpoints, without weights: where they came from at first no longer matters.
 
-    def __init__(self, record: dict[str, Any], class_names: list[str]):
-        self.record = {**record, "class_names": class_names}
+    What the options leave open, a pretrained checkpoint had supplied; the selection is theirs alone.
+    """
+    config = saved["bbframe"]["backbone"]
+    filled = {**options, "pretrained": False}
+    if config["model_type"] == options["model_type"]:
+        filled = {key: config.get(key) if value is None else value for key, value in filled.items()}
+        filled.update({key: options.get(key) for key in ("out_features", "out_indices", "out_strides")})
+    backbone = make_backbone(filled)
+    backbone.preprocessing = Preprocessing(**saved["bbframe"]["preprocessing"])
+    return backbone
+
+
+class _Record(pl.Callback):
+    """Put into every checkpoint what it takes to use it: configuration, classes, backbone and preprocessing."""
+
+    def __init__(self, record: dict[str, Any], task: Classification):
+        self.record = {
+            **record,
+            "class_names": task.class_names,
+            "backbone": task.backbone.config.to_dict(),
+            "preprocessing": dataclasses.asdict(task.backbone.preprocessing),
+        }
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         checkpoint["bbframe"] = self.record

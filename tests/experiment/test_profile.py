@@ -1,5 +1,6 @@
 """What a network costs, against numbers that everybody knows."""
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torchvision
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_bytes
+from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,12 @@ def test_a_shared_parameter_counts_once():
 def test_peak_memory_is_what_the_system_says():
     kib = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]
     assert peak_memory_bytes() == pytest.approx(int(kib) * 1024, rel=0.05)
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system keeps no peak to reset")
+def test_an_earlier_peak_is_forgotten():
+    block = torch.ones(100, 2**20)  # 400 MiB
+    high = peak_memory_bytes()
+    del block
+    reset_peak_memory()
+    assert peak_memory_bytes() < high - 200 * 2**20

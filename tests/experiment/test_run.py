@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -261,6 +262,37 @@ def test_a_record_pins_the_commit_that_the_weights_came_from(first, monkeypatch)
     monkeypatch.setattr(module, "make_backbone", from_the_hub)
     folder = run("backbone.pretrained=true", f"backbone.checkpoint={first}/backbone", "debug=true")
     assert yaml.safe_load((folder / "config.yaml").read_text())["backbone"]["revision"] == "0123abc"
+
+
+def test_a_checkpoint_suffices_once_the_pretrained_weights_are_gone(first, place):
+    """Fields that the pretrained checkpoint supplied, and its preprocessing, come from ours."""
+    weights = place / "pretrained"
+    shutil.copytree(first / "backbone", weights)
+    settings = json.loads((weights / "preprocessor_config.json").read_text())
+    (weights / "preprocessor_config.json").write_text(json.dumps({**settings, "image_mean": [0.1, 0.2, 0.3]}))
+    open_fields = ["backbone.depths=null", "backbone.hidden_sizes=null", "backbone.out_indices=[1,3]"]
+    tuned = run(*open_fields, "backbone.pretrained=true", f"backbone.checkpoint={weights}", "trainer.max_epochs=1")
+    shutil.rmtree(weights)
+    again = command("train=false", f"ckpt_path={tuned}/checkpoints/best.ckpt")
+    assert summary(again)["test"] == pytest.approx(summary(tuned)["test"])
+    longer = command(f"ckpt_path={tuned}/checkpoints/last.ckpt", "trainer.max_epochs=2")
+    assert summary(longer)["epochs"] == 2
+    assert json.loads((longer / "backbone" / "preprocessor_config.json").read_text())["image_mean"] == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["backbone.depths=[1,1,2,1]"], "is of another network"),
+        (["data=image_folder", "data.root=photos", "data.on_error=skip"], "tells 10 classes apart (0, 1, 2, ...)"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused_in_one_line(change, said, first, photos, capsys):
+    assert train.main(["train=false", f"ckpt_path={first}/checkpoints/best.ckpt", *change]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: checkpoint ")
+    assert "\n" not in error
+    assert said in error
 
 
 @pytest.mark.slow

@@ -119,9 +119,12 @@ def sweep(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
     jobs = [(c, o, folder / f"{i}_{plans[i].backbone_name}") for i, (c, o, _) in enumerate(jobs)]
     try:
         launch(jobs, hydra_overrides, folder)
+        for _, complete, job_folder in jobs:  # a launcher of other processes may lose one without a word
+            if not any((job_folder / name).exists() for name in ("metrics.json", "error.txt")):
+                report_failure(job_folder, complete, RuntimeError("the run ended without a result"))
     finally:
         print(f"\n{leaderboard.write(folder)}\n{folder}")
-    return 1 if failed or any((job_folder / "error.txt").exists() for _, _, job_folder in jobs) else 0
+    return 0 if not failed and all((job_folder / "metrics.json").exists() for _, _, job_folder in jobs) else 1
 
 
 def one_device(devices: Any) -> Any:

@@ -330,6 +330,15 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_in_a_table(capsys):
     assert (folder / "leaderboard.png").stat().st_size > 5000
 
 
+def test_a_run_that_vanishes_counts_as_failed(monkeypatch, capsys):
+    """As when the process of another launcher is killed: no error reaches us, and no result."""
+    monkeypatch.setattr(train, "execute", lambda job: None)
+    assert train.main([*TINY, "-m", "seed=1,2", "name=vanished"]) == 1
+    assert capsys.readouterr().err.count("the run ended without a result") == 2
+    (folder,) = Path("outputs").rglob("*_vanished")
+    assert "ended without a result" in (folder / "leaderboard.md").read_text()
+
+
 def test_a_group_and_one_of_its_keys_are_swept_together():
     small = ["trainer.max_epochs=1", "data.batch_size=256", "trainer.limit_train_batches=1"]
     small += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "name=together"]

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 _FUSED = re.compile(r"\(([\w|]+)\)")
+_INTEGER = re.compile(r"\{(\+\d+)?\}")
 
 
 class KeyMap:
-    """Two columns of names. `{}` stands for an integer; leaves such as `weight` ride along.
+    """Two columns of names. `{}` stands for an integer, `{+1}` for one more than the other side's; leaves such as
+    `weight` ride along.
 
     A row whose left side holds `(query|key|value)` fuses those tensors, in that order and along the first dimension,
     into the one on its right. `prefixes` are what checkpoints may put before the names, such as a classifier's;
@@ -31,20 +33,18 @@ class KeyMap:
     ):
         self.prefixes, self.saved_prefix = (*prefixes, saved_prefix), saved_prefix
         self._ignored, self._fresh = tuple(ignored), (*fresh, "*.num_batches_tracked")
-        self._rows = []
+        self._ours: list[tuple[_Name, list[_Name]]] = []  # ours and the parts that it is made of
         for left, right in (line.split() for line in table.strip().splitlines()):
             fused = _FUSED.search(left)
             parts = fused.group(1).split("|") if fused else [""]
-            self._rows.append(([_FUSED.sub(part, left) for part in parts], right))
-        self._ours = [(_pattern(right), lefts) for lefts, right in self._rows]
-        self._theirs = [(_pattern(left), right) for lefts, right in self._rows for left in lefts]
+            self._ours.append((_Name(right), [_Name(_FUSED.sub(part, left)) for part in parts]))
 
     def theirs(self, ours: str) -> list[str]:
         """The names on disk, without prefix, of one of our tensors: several when it is fused from them."""
         found = [
-            [_fill(left, match.groups()) for left in lefts]
-            for pattern, lefts in self._ours
-            if (match := pattern.fullmatch(ours))
+            [left.fill(match) for left in lefts]
+            for right, lefts in self._ours
+            if (match := right.match(ours)) is not None
         ]
         if len(found) != 1:
             raise ValueError(f"{ours!r} matches {len(found)} rows of the key table; exactly one must")
@@ -52,7 +52,12 @@ class KeyMap:
 
     def ours(self, theirs: str) -> str | None:
         """The name of the tensor that one on disk becomes, or becomes a part of; None when no row knows it."""
-        found = {_fill(right, m.groups()) for pattern, right in self._theirs if (m := pattern.fullmatch(theirs))}
+        found = {
+            right.fill(match)
+            for right, lefts in self._ours
+            for left in lefts
+            if (match := left.match(theirs)) is not None
+        }
         if len(found) > 1:
             raise ValueError(f"{theirs!r} matches several rows of the key table: {sorted(found)}")
         return found.pop() if found else None
@@ -72,11 +77,26 @@ class KeyMap:
         return {name.removeprefix(prefix): name for name in names}
 
 
-def _pattern(name: str) -> re.Pattern[str]:
-    """Match a name, each `{}` an integer, with an optional leaf: the last group, dot included."""
-    return re.compile(re.escape(name).replace(r"\{\}", r"(\d+)") + r"((?:\.[A-Za-z_]\w*)?)")
+class _Name:
+    """A name with holes for integers, each with what is added to it, and an optional leaf behind."""
 
+    def __init__(self, text: str):
+        pieces = _INTEGER.split(text)  # text, step, text, step, ..., text
+        self.texts, self.steps = pieces[::2], [int(step or 0) for step in pieces[1::2]]
+        body = r"(\d+)".join(map(re.escape, self.texts))
+        self.pattern = re.compile(body + r"((?:\.[A-Za-z_]\w*)?)")
 
-def _fill(name: str, groups: tuple[str, ...]) -> str:
-    *integers, leaf = groups
-    return name.format(*integers) + leaf
+    def match(self, name: str) -> tuple[list[int], str] | None:
+        """The integers of a name, without what is added to them, and its leaf, dot included."""
+        found = self.pattern.fullmatch(name)
+        if found is None:
+            return None
+        *numbers, leaf = found.groups()
+        integers = [int(number) - step for number, step in zip(numbers, self.steps, strict=True)]
+        return (integers, leaf) if min(integers, default=0) >= 0 else None
+
+    def fill(self, match: tuple[list[int], str]) -> str:
+        """The name with these integers and this leaf."""
+        integers, leaf = match
+        holes = [str(integer + step) for integer, step in zip(integers, self.steps, strict=True)]
+        return "".join(text + hole for text, hole in zip(self.texts, [*holes, ""], strict=True)) + leaf

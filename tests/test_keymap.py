@@ -12,6 +12,7 @@ KEYS = KeyMap(
     layer.{}.attn.(q|k|v)           stages.{}.qkv
     layer.{}.blocks.{}.dense        stages.{}.blocks.{}.fc
     norms.stage{}                   norms.stage{}
+    layer.{}.down                   stages.{+1}.down
     """,
     prefixes=["net."],
     saved_prefix="",
@@ -27,11 +28,18 @@ KEYS = KeyMap(
         ("stages.10.qkv.weight", ["layer.10.attn.q.weight", "layer.10.attn.k.weight", "layer.10.attn.v.weight"]),
         ("stages.1.blocks.23.fc.bias", ["layer.1.blocks.23.dense.bias"]),
         ("norms.stage4.weight", ["norms.stage4.weight"]),
+        ("stages.10.down.weight", ["layer.9.down.weight"]),
     ],
 )
 def test_names_go_both_ways_with_integers_and_leaves(ours, theirs):
     assert KEYS.theirs(ours) == theirs
     assert [KEYS.ours(name) for name in theirs] == [ours] * len(theirs)
+
+
+def test_nothing_lies_before_the_first():
+    assert KEYS.ours("layer.0.down") == "stages.1.down"
+    with pytest.raises(ValueError, match="matches 0 rows"):
+        KEYS.theirs("stages.0.down")
 
 
 @pytest.mark.parametrize("name", ["embed.clsx", "layer.x.attn.q.weight", "layer.1.attn.o.weight", "embed.cls.a.b", ""])

@@ -104,9 +104,8 @@ class Block(nn.Module):
         width, hidden = config.hidden_size, config.hidden_size * config.mlp_ratio
         self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.attn = Attention(
-            width,
+            nn.Linear(width, 3 * width, bias=config.qkv_bias),
             config.num_attention_heads,
-            config.qkv_bias,
             config.attention_probs_dropout_prob,
             config.hidden_dropout_prob,
         )

@@ -4,9 +4,10 @@ import threading
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from bbframe.layers.attention import Attention, attend, recorded_attentions, recording
+from bbframe.layers.attention import Attention, KeylessLinear, attend, recorded_attentions, recording, split_heads
 
 
 def qkv():
@@ -66,7 +67,7 @@ def test_each_thread_records_its_own():
 
 
 def test_attention_is_a_linear_mix_of_values_for_every_head():
-    attn = Attention(12, num_heads=3, qkv_bias=True, attention_dropout=0.0, dropout=0.0)
+    attn = Attention(nn.Linear(12, 36), num_heads=3, attention_dropout=0.0, dropout=0.0)
     x = torch.randn(2, 5, 12)
     q, k, v = attn.qkv(x).chunk(3, dim=-1)
     heads = [
@@ -77,7 +78,33 @@ def test_attention_is_a_linear_mix_of_values_for_every_head():
 
 
 def test_dropout_acts_in_training_alone():
-    attn = Attention(8, num_heads=2, qkv_bias=False, attention_dropout=0.5, dropout=0.0)
+    attn = Attention(nn.Linear(8, 24, bias=False), num_heads=2, attention_dropout=0.5, dropout=0.0)
     x = torch.randn(2, 5, 8)
     assert not torch.equal(attn.train()(x), attn(x))
     assert torch.equal(attn.eval()(x), attn(x))
+
+
+@pytest.mark.parametrize("shape", [None, (4, 5, 5), (1, 4, 5, 5), (3, 4, 5, 5), (3, 1, 5, 5)])
+@pytest.mark.parametrize("scale", [None, 1.0])
+def test_each_window_attends_with_its_own_bias(shape, scale):
+    """(B, windows, heads, N, D), whichever dimensions the fused kernel sees."""
+    q, k, v = torch.randn(3, 2, 3, 4, 5, 8).unbind(0)
+    bias = None if shape is None else torch.randn(shape)
+    x = attend(q, k, v, bias, scale=scale)
+    full = torch.zeros(3, 4, 5, 5) if bias is None else bias.expand(3, 4, 5, 5)
+    for i in range(3):
+        alone = F.scaled_dot_product_attention(q[:, i], k[:, i], v[:, i], attn_mask=full[i], scale=scale)
+        torch.testing.assert_close(x[:, i], alone)
+    with recorded_attentions() as recorded:
+        torch.testing.assert_close(attend(q, k, v, bias, scale=scale), x)
+    assert recorded[0].shape == (2, 3, 4, 5, 5)
+
+
+def test_a_product_without_a_key_bias_is_three_products():
+    qkv = KeylessLinear(6)
+    nn.init.normal_(qkv.q_bias)
+    nn.init.normal_(qkv.v_bias)
+    x = torch.randn(2, 5, 6)
+    q, k, v = split_heads(qkv(x), 1)
+    for part, weight, bias in zip((q, k, v), qkv.weight.chunk(3), (qkv.q_bias, None, qkv.v_bias), strict=True):
+        torch.testing.assert_close(part[:, 0], F.linear(x, weight, bias))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import bbframe.models
 from bbframe.backbone import BackboneConfigMixin, BackboneMixin, BackboneType
 from bbframe.hub import Checkpoint
-from bbframe.keymap import KeyMap
+from bbframe.keymap import Host, KeyMap
 from bbframe.options import nearest, parse
 from bbframe.weights import (
     LoadReport,
@@ -37,6 +37,7 @@ class Backbone(BackboneMixin, nn.Module):
     """Base of the native backbones: the contract, with weights from and to the Hub's layout through `keys`."""
 
     keys: ClassVar[KeyMap]
+    hosts: ClassVar[Mapping[str, Host]] = {}  # by model_type: bigger models whose checkpoints hold this backbone
     load_report: LoadReport | None = None
 
     @classmethod
@@ -133,6 +134,7 @@ class AutoBackbone:
         cache_dir: str | None = None,
         local_files_only: bool = False,
         token: str | None = None,
+        sha256: str | Mapping[str, str] | None = None,
         expect: type[Backbone] | None = None,
         **fields: Any,
     ) -> Backbone:
@@ -140,28 +142,31 @@ class AutoBackbone:
 
         `checkpoint` is an id on the Hub, a folder, or a weights file (with its `config.json` beside it, or `config`
         given); with `use_timm_backbone=True`, or as "timm/...", the name of a timm model. `fields` replace those of
-        the checkpoint's config, such as `drop_path_rate=0.1` or `num_channels=1`. Raises ValueError for whatever does
-        not fit.
+        the checkpoint's config, such as `drop_path_rate=0.1` or `num_channels=1`. `sha256` is what the weights file
+        must have, or what each must have by its name. Raises ValueError for whatever does not fit.
         """
         selection = {"out_features": out_features, "out_indices": out_indices, "out_strides": out_strides}
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+        hub["sha256"] = sha256
         if use_timm_backbone or str(checkpoint).startswith(("timm/", "hf-hub:", "hf_hub:", "local-dir:")):
             if config is not None:
                 raise ValueError(f"{checkpoint}: timm's name brings its config; give single fields instead of config")
             timm = backbone_class("timm_backbone")
             return timm.from_pretrained(checkpoint, revision=revision, **hub, **{**selection, **fields})
         files = Checkpoint(checkpoint, revision, **hub)
+        data = files.json("config.json") if config is None else None
         unknown: list[str] = []
-        if config is None:
-            data = files.json("config.json")
-            if data is None:
-                raise ValueError(f"{files.source}: no config.json there; put it beside the weights, or pass config=")
-            config, unknown = _hub_config(files.source, data, selection, fields, expect)
+        if config is not None:
+            given = config.to_dict() if isinstance(config, BackboneConfigMixin) else config
+            config = config_from_dict(_replaced(given, selection, fields))
+            backbone = backbone_class(config.model_type)
+        elif data is not None:
+            backbone, stated, unknown = _stated(files.source, data, expect)
+            config = backbone.config_class.from_dict(_replaced(stated, selection, fields))
         else:
-            data = config.to_dict() if isinstance(config, BackboneConfigMixin) else dict(config)
-            config = config_from_dict(_replaced(data, selection, fields))
-        net = backbone_class(config.model_type)(config)
-        net.load_report = load_weights(net, net.keys, files)
+            raise ValueError(f"{files.source}: no config.json there; put it beside the weights, or pass config=")
+        net = backbone(config)
+        net.load_report = load_weights(net, _tables(backbone, data), files)
         net.load_report.unknown_config = unknown
         preprocessing = read_preprocessing(files)
         if preprocessing is not None:
@@ -185,31 +190,57 @@ def _replaced(data: Mapping[str, Any], selection: Mapping[str, Any], fields: Map
     return {**data, **fields}
 
 
-def _hub_config(
-    source: str,
-    data: Mapping[str, Any],
-    selection: Mapping[str, Any],
-    fields: Mapping[str, Any],
-    expect: type[Backbone] | None,
-) -> tuple[BackboneConfigMixin, list[str]]:
-    """The config that a `config.json` describes, and those of its keys that no field knows."""
+def _stated(
+    source: str, data: Mapping[str, Any], expect: type[Backbone] | None
+) -> tuple[type[Backbone], dict[str, Any], list[str]]:
+    """The class that a `config.json` is for, the fields that it states, and those of its keys that no field knows."""
     if "model_type" not in data:
         raise ValueError(f"{source}: its config.json has no model_type{nearest('', list_backbones())}")
+    name = str(data["model_type"])
     try:
-        config_class = backbone_class(str(data["model_type"])).config_class
-        unknown = config_class.foreign_keys(data)
-        known = {key: value for key, value in data.items() if key not in unknown}
-        config = config_class.from_dict(known)
+        backbone = _holder(name, data, expect)
+        stated = backbone.hosts[name].config(data) if name in backbone.hosts else dict(data)
+        assert stated is not None
+        unknown = backbone.config_class.foreign_keys(stated)
+        stated = {key: value for key, value in stated.items() if key not in unknown}
+        backbone.config_class.from_dict(stated)
     except ValueError as error:
         raise ValueError(f"{source}: config.json: {error}") from error
-    if expect is not None and config_class is not expect.config_class:
+    if expect is not None and backbone.config_class is not expect.config_class:
         raise ValueError(
-            f"{source}: a checkpoint of {data['model_type']!r}, not of {expect.config_class.model_type!r}; "
+            f"{source}: a checkpoint of {name!r}, not of {expect.config_class.model_type!r}; "
             "choose the backbone that the checkpoint was made with"
         )
-    if fields or any(value is not None for value in selection.values()):
-        config = config_class.from_dict(_replaced(known, selection, fields))
-    return config, unknown
+    return backbone, stated, unknown
+
+
+def _holder(name: str, data: Mapping[str, Any], expect: type[Backbone] | None) -> type[Backbone]:
+    """The class of an architecture, or that of the backbone inside of a bigger model; ValueError when unclear."""
+    if expect is None or name not in expect.hosts:
+        try:
+            return backbone_class(name)
+        except ValueError:
+            hosted = [backbone for backbone in map(backbone_class, list_backbones()) if name in backbone.hosts]
+            if not hosted:
+                raise
+    else:
+        hosted = [expect]
+    inside = [backbone for backbone in hosted if backbone.hosts[name].config(data) is not None]
+    if len(inside) == 1:
+        return inside[0]
+    classes = " or ".join(backbone.__name__ for backbone in inside or hosted)
+    if inside:
+        raise ValueError(f"{name} may become several backbones; load it by the from_pretrained of {classes}")
+    raise ValueError(f"{name} with another backbone inside than {classes}; choose a checkpoint with one of these")
+
+
+def _tables(backbone: type[Backbone], data: Mapping[str, Any] | None) -> list[KeyMap]:
+    """The key tables that a checkpoint may be written by: one when its `config.json` is known."""
+    hosts = backbone.hosts
+    if data is None:
+        return [backbone.keys, *(host.keys for host in hosts.values())]
+    name = str(data.get("model_type"))
+    return [hosts[name].keys if name in hosts else backbone.keys]
 
 
 # a backbone as a configuration file describes it
@@ -220,19 +251,22 @@ class Source:
     """Where a backbone of a configuration file comes from.
 
     `source` chooses between the native module and timm's of the same architecture; `checkpoint` (an id on the Hub, a
-    folder or a file) and `timm_name` say which weights `pretrained` loads, at `revision`.
+    folder or a file) and `timm_name` say which weights `pretrained` loads, at `revision`; `sha256` is what they must
+    have, the one file or each by its name.
     """
 
     source: Literal["transformers", "timm"] = "transformers"
     checkpoint: str | None = None
     timm_name: str | None = None
     revision: str | None = None
+    sha256: str | Mapping[str, str] | None = None
     pretrained: bool = False
 
 
-# fields that a run may set whatever the checkpoint says: they shape no weight, or are adapted with a report
+# fields that a run may set whatever the checkpoint says: weights whose shape they change are adapted or refused
 _FREE = frozenset(
-    "num_channels drop_path_rate hidden_dropout_prob attention_probs_dropout_prob initializer_range "
+    "num_channels image_size pretrain_image_size patch_size drop_path_rate dropout_prob hidden_dropout_prob "
+    "attention_probs_dropout_prob initializer_range layer_scale_init_value layerscale_value "
     "out_features out_indices out_strides".split()
 )
 
@@ -245,7 +279,7 @@ def check_backbone(options: Mapping[str, Any]) -> tuple[Source, BackboneConfigMi
     backbone = backbone_class(str(options.get("model_type", "")))
     where = backbone.config_class.model_type
     from_timm = backbone.backbone_type is BackboneType.TIMM  # by its own name, with no native module
-    names = {"revision", "pretrained"} if from_timm else {field.name for field in dataclasses.fields(Source)}
+    names = {"revision", "sha256", "pretrained"} if from_timm else {field.name for field in dataclasses.fields(Source)}
     known = names | backbone.config_class.option_names()
     for key in options:
         if key not in known | {"model_type"}:
@@ -277,21 +311,28 @@ def make_backbone(options: Mapping[str, Any]) -> Backbone:
     if not source.pretrained:
         return AutoBackbone.from_config(config)
     assert source.checkpoint is not None
-    files = Checkpoint(source.checkpoint, source.revision)
+    files = Checkpoint(source.checkpoint, source.revision, sha256=source.sha256)
     data = files.json("config.json")
     if data is None:
-        return AutoBackbone.from_pretrained(source.checkpoint, revision=source.revision, config=config)
-    given = {type(config).attribute_map.get(key, key): value for key, value in _given(options).items()}
-    theirs, _ = _hub_config(files.source, data, {}, {}, backbone_class(config.model_type))
+        return AutoBackbone.from_pretrained(
+            source.checkpoint, revision=source.revision, sha256=source.sha256, config=config
+        )
+    field = type(config).attribute_map
+    given = {field.get(key, key): value for key, value in _given(options).items() if key != "model_type"}
+    backbone, stated, _ = _stated(files.source, data, backbone_class(config.model_type))
+    theirs = backbone.config_class.from_dict(stated)
+    settled = {field.get(key, key) for key in stated} if data["model_type"] in backbone.hosts else set(given)
     clashes = [
         f"{key}={getattr(theirs, key)!r} (here {getattr(config, key)!r})"
         for key in given
-        if key not in _FREE | {"model_type"} and getattr(theirs, key) != getattr(config, key)
+        if key in settled - _FREE and getattr(theirs, key) != getattr(config, key)
     ]
     if clashes:
         raise ValueError(
             f"{config.model_type}: the checkpoint {files.source} has {', '.join(clashes)}; choose the variant of that "
             "checkpoint, or set these keys to null to take its values"
         )
-    free = {key: value for key, value in given.items() if key in _FREE}
-    return AutoBackbone.from_pretrained(source.checkpoint, revision=files.revision, **free)
+    free = {key: value for key, value in given.items() if key not in settled - _FREE}
+    return AutoBackbone.from_pretrained(
+        source.checkpoint, revision=files.revision, sha256=source.sha256, expect=backbone, **free
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
 
 _FUSED = re.compile(r"\(([\w|]+)\)")
 _INTEGER = re.compile(r"\{(\+\d+)?\}")
@@ -16,8 +18,10 @@ class KeyMap:
 
     A row whose left side holds `(query|key|value)` fuses those tensors, in that order and along the first dimension,
     into the one on its right. `prefixes` are what checkpoints may put before the names, such as a classifier's;
-    `saved_prefix` is what the Hub's backbone checkpoints put there. `ignored` are shell patterns of names on disk that
-    no backbone needs, such as a head's; `fresh`, of those that a checkpoint may lack: they keep their initial values.
+    `saved_prefix` is what the Hub's backbone checkpoints put there, but for the names that match `unprefixed`.
+    `ignored` are shell patterns of names on disk that no backbone needs, such as a head's; `spare`, of names in the
+    table that are ignored where a configuration has no use for them; `fresh`, of those that a checkpoint may lack:
+    they keep their initial values.
 
     Raises ValueError when a name matches more than one row.
     """
@@ -28,11 +32,15 @@ class KeyMap:
         *,
         prefixes: Iterable[str] = (),
         saved_prefix: str = "",
+        unprefixed: Iterable[str] = (),
         ignored: Iterable[str] = (),
+        spare: Iterable[str] = (),
         fresh: Iterable[str] = (),
     ):
-        self.prefixes, self.saved_prefix = (*prefixes, saved_prefix), saved_prefix
-        self._ignored, self._fresh = tuple(ignored), (*fresh, "*.num_batches_tracked")
+        self.prefixes = tuple(prefix for prefix in (*prefixes, saved_prefix) if prefix)
+        self._saved_prefix, self._unprefixed = saved_prefix, tuple(unprefixed)
+        self._ignored, self._spare = tuple(ignored), tuple(spare)
+        self._fresh = (*fresh, "*.num_batches_tracked")
         self._ours: list[tuple[_Name, list[_Name]]] = []  # ours and the parts that it is made of
         for left, right in (line.split() for line in table.strip().splitlines()):
             fused = _FUSED.search(left)
@@ -62,19 +70,58 @@ class KeyMap:
             raise ValueError(f"{theirs!r} matches several rows of the key table: {sorted(found)}")
         return found.pop() if found else None
 
+    def inside(self, *prefixes: str, ignored: Iterable[str]) -> KeyMap:
+        """The same table for names that stand deeper, behind `prefixes`, beside those of a bigger model: `ignored`."""
+        deeper = copy.copy(self)
+        deeper.prefixes, deeper._ignored = (*self.prefixes, *prefixes), (*self._ignored, *ignored)
+        return deeper
+
     def ignores(self, theirs: str) -> bool:
         """Whether a name on disk, without prefix, is known to be no part of a backbone."""
-        return any(fnmatchcase(theirs, pattern) for pattern in self._ignored)
+        return _matches(theirs, self._ignored)
+
+    def spares(self, theirs: str) -> bool:
+        """Whether a name on disk, without prefix, is ignored where the module has not what it becomes."""
+        return _matches(theirs, self._spare)
 
     def may_lack(self, theirs: str) -> bool:
         """Whether a checkpoint need not hold a name."""
-        return any(fnmatchcase(theirs, pattern) for pattern in self._fresh)
+        return _matches(theirs, self._fresh)
+
+    def saved(self, theirs: str) -> str:
+        """A name on disk with the prefix that it has in the Hub's backbone checkpoints."""
+        return theirs if _matches(theirs, self._unprefixed) else self._saved_prefix + theirs
 
     def strip(self, names: Iterable[str]) -> dict[str, str]:
-        """The names on disk without the checkpoint's prefix, each with the full name it came from."""
-        names = list(names)
-        prefix = next((p for p in self.prefixes if p and any(name.startswith(p) for name in names)), "")
-        return {name.removeprefix(prefix): name for name in names}
+        """The names on disk without the prefixes that stand before them, each with the full name it came from.
+
+        Raises ValueError when two become the same.
+        """
+        stripped: dict[str, str] = {}
+        for full in names:
+            name = full
+            while prefix := next((p for p in self.prefixes if name.startswith(p)), ""):
+                name = name.removeprefix(prefix)
+            if name in stripped:
+                raise ValueError(f"{stripped[name]!r} and {full!r} stand for the same tensor")
+            stripped[name] = full
+        return stripped
+
+
+class Host(NamedTuple):
+    """A bigger model whose checkpoints hold the weights of a backbone, as the backbone's class declares it.
+
+    `keys` is the table of names in there. `config` turns the data of the model's `config.json` into the fields that
+    its weights settle, defaults included; whatever it leaves out is free. It gives None when another backbone is in
+    there.
+    """
+
+    keys: KeyMap
+    config: Callable[[Mapping[str, Any]], dict[str, Any] | None]
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class _Name:

@@ -66,7 +66,7 @@ def load(
     """Fill a backbone with the weights of timm's `pretrained_cfg`, strictly; ValueError when they do not fit."""
     cfg = net.cfg
     if cfg.get("file"):
-        checkpoint = Checkpoint(cfg["file"], revision)
+        checkpoint = Checkpoint(cfg["file"], revision, **hub_options)
     elif cfg.get("hf_hub_id"):
         checkpoint = hub_checkpoint(cfg["hf_hub_id"], revision, **hub_options)
     else:

@@ -6,9 +6,9 @@ import copy
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bbframe.hub import Checkpoint, open_tensors, sha256
+from bbframe.hub import Checkpoint, open_tensors
 from bbframe.keymap import KeyMap
 from bbframe.preprocessing import Preprocessing
 
@@ -58,17 +58,21 @@ def read_preprocessing(checkpoint: Checkpoint) -> Preprocessing | None:
         raise ValueError(f"{checkpoint.source}: preprocessor_config.json cannot be read ({error!r})") from error
 
 
-def load_weights(module: Any, keys: KeyMap, checkpoint: Checkpoint) -> LoadReport:
-    """Fill a backbone from a checkpoint, strictly, as `fill` does."""
+def load_weights(module: Any, tables: Sequence[KeyMap], checkpoint: Checkpoint) -> LoadReport:
+    """Fill a backbone from a checkpoint, strictly, as `fill` does, by the table that knows most of its names."""
     tensors, report = read_tensors(checkpoint)
-    fill(module, keys, tensors, report)
+
+    def known(keys: KeyMap) -> int:
+        return len({part for name in module.state_dict() for part in keys.theirs(name)} & set(keys.strip(tensors)))
+
+    fill(module, max(tables, key=known) if len(tables) > 1 else tables[0], tensors, report)
     return report
 
 
 def read_tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], LoadReport]:
     """All tensors of a checkpoint, and the beginning of its report."""
     files = checkpoint.weight_files()
-    report = LoadReport(checkpoint.source, checkpoint.revision, {path.name: sha256(path) for path in files})
+    report = LoadReport(checkpoint.source, checkpoint.revision, {path.name: checkpoint.digest(path) for path in files})
     tensors: dict[str, Tensor] = {}
     for path in files:
         with open_tensors(path) as slices:
@@ -82,7 +86,11 @@ def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadR
     Tensors of another shape may be adapted by `module.adapt_weight(name, tensor, shape)`. Raises one ValueError that
     lists all that is missing, unexpected and misshapen; the module is unchanged then.
     """
-    on_disk = keys.strip(tensors)
+    whole = cache(partial(_whole_names, module))
+    try:
+        on_disk = _modern(keys.strip(tensors), keys, whole)
+    except ValueError as error:
+        raise ValueError(f"{report.source}: {error}") from error
     own = module.state_dict()
     missing, misshapen, filled = [], [], {}
     used: set[str] = set()
@@ -97,6 +105,10 @@ def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadR
                 missing.extend(absent)
             continue
         loaded = [tensors[on_disk[part]] for part in parts]
+        if any(part.shape != loaded[0].shape for part in loaded):
+            shapes = ", ".join(str(list(part.shape)) for part in loaded)
+            misshapen.append(f"{', '.join(parts)}: {shapes} instead of equal ones")
+            continue
         value = loaded[0] if len(loaded) == 1 else torch.cat(loaded)
         if value.shape != target.shape:
             adapted = module.adapt_weight(name, value, target.shape)
@@ -107,16 +119,13 @@ def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadR
         filled[name] = value
         report.loaded.append(name)
     unexpected = []
-    whole = None
     for name in on_disk:
         if name in used:
             continue
         ours = keys.ours(name)
-        if ours is not None and whole is None:
-            whole = _whole_names(module)
-        if ours is not None and ours in whole:  # type: ignore[operator]
+        if ours is not None and ours in whole():
             report.not_built.append(name)
-        elif keys.ignores(name):
+        elif keys.ignores(name) or keys.spares(name):
             report.ignored.append(name)
         else:
             unexpected.append(name)
@@ -129,9 +138,26 @@ def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadR
 def _whole_names(module: Any) -> set[str]:
     """The names of all weights that the architecture has when every stage is built."""
     config = copy.deepcopy(module.config)
-    config.select(out_features=config.selectable_names)
+    config.select(out_features=[*config.out_features[:-1], config.selectable_names[-1]])
     with torch.device("meta"):
         return set(type(module)(config).state_dict())
+
+
+_HISTORIC = {"gamma": "weight", "beta": "bias"}  # leaves in the Hub's oldest checkpoints
+
+
+def _modern(on_disk: dict[str, str], keys: KeyMap, whole: Callable[[], set[str]]) -> dict[str, str]:
+    """The names on disk with historic leaves replaced, but for those that the architecture itself has."""
+    names = {}
+    for name, full in on_disk.items():
+        stem, _, leaf = name.rpartition(".")
+        modern = f"{stem}.{_HISTORIC.get(leaf, leaf)}"
+        if leaf in _HISTORIC and keys.ours(name) not in whole() and keys.ours(modern) in whole():
+            if modern in on_disk:
+                raise ValueError(f"{on_disk[modern]!r} and {full!r} stand for the same tensor")
+            name = modern
+        names[name] = full
+    return names
 
 
 def _refuse(
@@ -176,7 +202,7 @@ def hub_tensors(module: nn.Module, keys: KeyMap) -> dict[str, Tensor]:
     for name, value in module.state_dict().items():
         parts = keys.theirs(name)
         for part, chunk in zip(parts, value.chunk(len(parts)) if len(parts) > 1 else [value], strict=True):
-            tensors[keys.saved_prefix + part] = chunk.detach().cpu().contiguous().clone()
+            tensors[keys.saved(part)] = chunk.detach().cpu().contiguous().clone()
     return tensors
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import re
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,59 +12,25 @@ from typing import ClassVar
 import pytest
 import torch
 from huggingface_hub import constants
-from torch import nn
+from safetensors.torch import save_file
 
 import bbframe
 from bbframe import AutoBackbone, auto, list_backbones, make_backbone, register
-from bbframe.auto import Backbone, backbone_class, check_backbone, config_from_dict
-from bbframe.backbone import BackboneConfigMixin
-from bbframe.keymap import KeyMap
-from bbframe.selection import Stage
+from bbframe.auto import backbone_class, check_backbone, config_from_dict
 
+from .own import HostedBackbone, OwnBackbone, OwnConfig
 from .tiny import example, names, tiny, tiny_config
 
 every_name = pytest.mark.parametrize("name", names())
 
 
-# one's own backbone, as a user would write it
-
-
-@dataclass(kw_only=True)
-class OwnConfig(BackboneConfigMixin):
-    """Two pointwise stages."""
-
-    model_type: ClassVar[str] = "own-net"
-
-    num_channels: int = 3
-    width: int = 4
-
-    @property
-    def stages(self):
-        return (Stage("stem", self.width, 1), Stage("stage1", self.width, 2))
-
-
-class OwnBackbone(Backbone):
-    """A stem and an average pooling convolution."""
-
-    config_class = OwnConfig
-    keys = KeyMap("embed  stem\nlayer.{}  stages.{}")
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.stem = nn.Conv2d(config.num_channels, config.width, 1)
-        self.stages = nn.ModuleList(nn.Conv2d(config.width, config.width, 2, 2) for _ in range(self.num_built - 1))
-
-    def forward_stages(self, x):
-        states = [self.stem(x)]
-        for stage in self.stages:
-            states.append(stage(states[-1]))
-        return states
+# one's own backbone
 
 
 @pytest.fixture
 def registry(monkeypatch):
     """What a test registers is forgotten after it; ours are all there before."""
-    for name in names():
+    for name in list_backbones():
         backbone_class(name)
     monkeypatch.setattr(auto, "_registered", dict(auto._registered))
 
@@ -85,6 +52,81 @@ def test_ones_own_backbone_does_all_that_ours_do(tmp_path):
     assert type(make_backbone({"model_type": "own-net", "width": 2})) is OwnBackbone
 
 
+# a backbone inside of a bigger model's checkpoint
+
+
+@pytest.fixture
+def detector(registry, tmp_path):
+    """The checkpoint of a detector around `HostedBackbone`, and the backbone itself."""
+    register(HostedBackbone)
+    net = HostedBackbone(OwnConfig(width=6, out_indices=[0, 1]))
+    inside = {f"model.trunk.{part}": value for key, value in net.state_dict().items() for part in net.keys.theirs(key)}
+    save_file({**inside, "head.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    data = {"model_type": "own-detector", "backbone_config": {"model_type": "own", "width": 6}, "queries": 9}
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    return tmp_path, net
+
+
+def _same_weights(one, two):
+    return all(torch.equal(value, two.state_dict()[key]) for key, value in one.state_dict().items())
+
+
+def test_a_backbone_is_found_inside_of_a_bigger_model(detector):
+    folder, net = detector
+    with pytest.raises(ValueError, match="a checkpoint of 'own-detector', not of 'resnet'; choose the backbone"):
+        bbframe.ResNetBackbone.from_pretrained(folder)
+    nothing = {"model_type": "own-net", "checkpoint": str(folder), "pretrained": True}
+    for loaded in (
+        AutoBackbone.from_pretrained(folder),
+        HostedBackbone.from_pretrained(folder),
+        make_backbone(nothing),
+        make_backbone({**nothing, "width": 6, "out_indices": [1]}),
+        AutoBackbone.from_pretrained(folder, config=net.config),
+        AutoBackbone.from_pretrained(folder / "model.safetensors", config=net.config),
+    ):
+        assert type(loaded) is HostedBackbone
+        assert loaded.config.width == 6
+        assert _same_weights(loaded, net)
+        assert loaded.load_report.ignored == ["head.weight"]
+    report = AutoBackbone.from_pretrained(folder, out_indices=[0]).load_report
+    assert report.unknown_config == ["novelty"]
+    assert report.not_built == ["layer.0.bias", "layer.0.weight"]
+
+
+def test_what_a_bigger_model_settles_cannot_be_set_otherwise(detector):
+    folder, _ = detector
+    options = {"model_type": "own-net", "checkpoint": str(folder), "pretrained": True, "num_channels": 1}
+    assert make_backbone(options).config.num_channels == 1
+    with pytest.raises(ValueError, match=r"own-net: the checkpoint .* has width=6 \(here 5\); choose the variant of"):
+        make_backbone({**options, "width": 5})
+
+
+def test_a_bigger_model_with_several_or_no_backbones_of_ours_says_so(detector):
+    folder, _ = detector
+
+    class Twin(HostedBackbone):
+        @dataclass(kw_only=True)
+        class TwinConfig(OwnConfig):
+            model_type: ClassVar[str] = "twin-net"
+
+        config_class = TwinConfig
+
+    register(Twin)
+    with pytest.raises(ValueError, match="own-detector may become several backbones") as error:
+        AutoBackbone.from_pretrained(folder)
+    assert str(error.value).endswith("load it by the from_pretrained of HostedBackbone or Twin")
+    assert type(Twin.from_pretrained(folder)) is Twin
+    assert type(make_backbone({"model_type": "twin-net", "checkpoint": str(folder), "pretrained": True})) is Twin
+    data = {"model_type": "own-detector", "backbone_config": {"model_type": "other"}}
+    (folder / "config.json").write_text(json.dumps(data))
+    for load in (AutoBackbone.from_pretrained, HostedBackbone.from_pretrained):
+        with pytest.raises(ValueError, match=r"json: own-detector with another backbone inside than HostedBackbone"):
+            load(folder)
+
+
+# the registry
+
+
 @pytest.mark.usefixtures("registry")
 def test_a_taken_name_is_refused():
     resnet = backbone_class("resnet")
@@ -100,7 +142,7 @@ def test_a_taken_name_is_refused():
 
 @pytest.mark.usefixtures("registry")
 def test_installed_packages_bring_backbones_by_entry_points(monkeypatch):
-    point = importlib.metadata.EntryPoint("own-net", f"{__name__}:OwnBackbone", "bbframe.backbones")
+    point = importlib.metadata.EntryPoint("own-net", f"{OwnBackbone.__module__}:OwnBackbone", "bbframe.backbones")
 
     def entry_points(group):
         return [point] if group == "bbframe.backbones" else []

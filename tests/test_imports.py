@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # rooms from left to right: a file imports from its own room and from rooms to its right
 ROOMS = [
     ("cli",),
+    ("catalog",),
     ("experiment",),
     ("tasks", "data"),
     ("heads",),
@@ -23,6 +24,7 @@ ROOMS = [
     ("auto",),
     ("weights",),
     ("hub",),
+    ("client",),
     ("backbone", "keymap"),
     ("layers", "config"),
     ("selection",),

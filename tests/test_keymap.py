@@ -63,6 +63,27 @@ def test_prefixes_are_stripped_only_when_they_are_there():
     assert KeyMap("a  x", saved_prefix="deep.er.").strip(["deep.er.a"]) == {"a": "deep.er.a"}
 
 
+def test_prefixes_may_stand_one_behind_the_other():
+    deeper = KEYS.inside("model.", "level.encoder.", ignored=["level.decoder.*"])
+    names = ["model.level.encoder.net.embed.cls", "level.encoder.norms.stage1", "model.level.decoder.x", "head.x"]
+    assert list(deeper.strip(names)) == ["embed.cls", "norms.stage1", "level.decoder.x", "head.x"]
+    assert [name for name in deeper.strip(names) if deeper.ignores(name)] == ["level.decoder.x", "head.x"]
+    assert deeper.theirs("stem.cls") == ["embed.cls"]
+    assert not KEYS.ignores("level.decoder.x")
+    assert list(KEYS.strip(names)) == names
+
+
+def test_two_names_of_one_tensor_are_refused():
+    with pytest.raises(ValueError, match=r"'net\.embed\.cls' and 'embed\.cls' stand for the same tensor"):
+        KEYS.strip(["net.embed.cls", "embed.cls"])
+
+
+def test_some_names_are_saved_without_the_prefix():
+    keys = KeyMap("a  x\nnorms.{}  norms.{}", saved_prefix="model.", unprefixed=["norms.*"])
+    assert [keys.saved(name) for name in ("a.weight", "norms.0.weight")] == ["model.a.weight", "norms.0.weight"]
+    assert list(keys.strip(["model.a.weight", "norms.0.weight"])) == ["a.weight", "norms.0.weight"]
+
+
 def test_ignored_and_fresh_names_are_patterns():
     assert KEYS.ignores("head.weight")
     assert not KEYS.ignores("embed.head")

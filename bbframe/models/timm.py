@@ -167,6 +167,7 @@ class TimmBackbone(Backbone):
         cache_dir: str | None = None,
         local_files_only: bool = False,
         token: str | None = None,
+        sha256: str | Mapping[str, str] | None = None,
         **fields: Any,
     ) -> TimmBackbone:
         """timm's weights by timm's name, or a folder that `save_pretrained` wrote; `load_report` says what was loaded.
@@ -176,6 +177,7 @@ class TimmBackbone(Backbone):
         """
         name = os.fspath(checkpoint)
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+        hub["sha256"] = sha256
         if os.path.isdir(name) and "model_type" in (Checkpoint(name).json("config.json") or {}):
             return super().from_pretrained(name, revision=revision, **hub, **fields)
         given = {key: value for key, value in fields.items() if value is not None}
@@ -194,7 +196,7 @@ class TimmBackbone(Backbone):
                 out_features=config.out_features,
             )
         net = cls(config)
-        return net._load(source.revision) if source.pretrained else net
+        return net._load(source.revision, sha256=source.sha256) if source.pretrained else net
 
     def _load(self, revision: str | None, **hub_options: Any) -> TimmBackbone:
         self.load_report = load(self, self.config.network, self._names, revision, **hub_options)

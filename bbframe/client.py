@@ -1,0 +1,228 @@
+"""A repository on the Hub by huggingface_hub's client and cache: one clear error, and no damaged file kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class Repository:
+    """The files of one repository; `revision` becomes the commit with the first of them, so that all are of one.
+
+    Without `token`, that of `hf auth login` goes to huggingface.co alone; another HF_ENDPOINT is sent that of
+    HF_TOKEN, where it is set.
+    """
+
+    def __init__(
+        self, name: str, revision: str | None, *, cache_dir: str | None, local_files_only: bool, token: str | None
+    ):
+        self.name, self.revision = name, revision
+        self.offline = local_files_only  # only the cache counts
+        self._why = ""  # it is offline, where that is not the caller's wish
+        self._cache_dir = cache_dir
+        self._token: str | bool | None = token
+        self._knocked = False
+        self._digests: dict[Path, str] = {}
+
+    def fetch(self, file: str) -> Path | None:
+        """The path of a file in the cache, downloaded when it is not there; None when the repository lacks it.
+
+        Offline None also means that the cache lacks it. Raises ValueError for everything else that goes wrong.
+        """
+        path = self._download(file)
+        return None if path is None else self.sound(path, self._damage)
+
+    def sound(self, path: Path, fault: Callable[[Path], str | None]) -> Path:
+        """A fetched file in which `fault` finds nothing, once it was fetched anew; ValueError when it still does.
+
+        A faulty file leaves the cache, where there is a Hub to replace it.
+        """
+        problem = fault(path)
+        if problem is None:
+            return path
+        if self.offline:
+            raise ValueError(
+                f"{path}: {problem}; {self._unreachable()} to fetch it again: where there is a network, delete the "
+                "file and run this again"
+            )
+        self._forget(path)
+        again = self._download(path.name, force=True)
+        problem = None if again is None else fault(again)
+        if again is not None and problem is None:
+            return again
+        self._forget(path)
+        raise ValueError(
+            f"{self.name}: {path.name}: {problem or 'it is gone from the Hub'}; fetched twice and not kept: try again "
+            "later, or give another revision"
+        )
+
+    def digest(self, path: Path) -> str:
+        """The SHA-256 of a fetched file, in hexadecimal."""
+        if path not in self._digests:
+            self._digests[path] = hash_file(path, hashlib.sha256())
+        return self._digests[path]
+
+    def absent(self, file: str) -> ValueError:
+        """The error for a file that is needed, and that the cache lacks offline."""
+        pinned = f" --revision {self.revision}" if self.revision else ""
+        return ValueError(
+            f"{self.name}: {file}: {self._unreachable()} and the file is not in the cache; where there is a network "
+            f"run `hf download {self.name}{pinned} --local-dir FOLDER`, then give FOLDER in its place"
+        )
+
+    def _download(self, file: str, force: bool = False) -> Path | None:
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        what = f"{self.name}: {file}"
+        self._knock(file)
+        try:
+            path = huggingface_hub.hf_hub_download(
+                self.name,
+                file,
+                revision=self.revision,
+                cache_dir=self._cache_dir,
+                local_files_only=self.offline,
+                token=self._token,
+                force_download=force,
+            )
+        except errors.GatedRepoError as error:
+            raise ValueError(
+                f"{what}: the repository is gated; ask for access on its page, then {_login()}"
+            ) from error
+        except errors.RevisionNotFoundError as error:
+            raise ValueError(f"{what}: no revision {self.revision!r}; leave revision null for the newest") from error
+        except errors.RepositoryNotFoundError as error:
+            raise ValueError(
+                f"{what}: no such repository on the Hub, or a private one; check the spelling, or {_login()}"
+            ) from error
+        except errors.LocalEntryNotFoundError as error:
+            if self.offline:
+                return None
+            raise _failure(what, error) from error  # whether there is such a file cannot be told
+        except errors.EntryNotFoundError:
+            return None
+        except Exception as error:  # every version of the client has its own classes for a connection that breaks
+            # not of the announced size, no answer for once, or none for the rest of what an older client kept
+            odd = _status(error) in (416, 500, 502, 503, 504) or (type(error) is OSError and error.errno is None)
+            if odd and not force:
+                return self._download(file, force=True)
+            raise _failure(what, error) from error
+        folder = Path(path).parent
+        if folder.parent.name == "snapshots":
+            self.revision = folder.name
+        return Path(path)
+
+    def _knock(self, file: str) -> None:
+        """Ask the Hub once, before the first download: where it does not answer, only the cache is looked at.
+
+        The client itself would ask for half a minute, and say so line by line.
+        """
+        import huggingface_hub
+        from huggingface_hub import constants, errors
+
+        if self._knocked or self.offline:
+            return
+        self._knocked = True
+        if self._token is None:
+            self._token = _token()
+        try:
+            url = huggingface_hub.hf_hub_url(self.name, file, revision=self.revision)
+            if huggingface_hub.get_hf_file_metadata(url, token=self._token).commit_hash is None:
+                place = _mirror() or constants.ENDPOINT
+                self._why = f"what answers at {place} is not the Hub: a login page of the network?"
+        except errors.HFValidationError as error:
+            raise ValueError(f"{self.name}: no valid id on the Hub ({_first_line(error)})") from error
+        except errors.OfflineModeIsEnabled:
+            self._why = "HF_HUB_OFFLINE is set"
+        except errors.HfHubHTTPError as error:
+            # it answered, and the download says what is wrong; but a busy one the client would ask for half a minute
+            busy = (_status(error) or 0) >= 429
+            if busy and huggingface_hub.try_to_load_from_cache(self.name, file, self._cache_dir, self.revision):
+                self._why = _first_line(error)
+        except Exception as error:  # no route, no name, no certificate, a proxy that refuses
+            self._why = _first_line(error)
+        self.offline = bool(self._why)
+
+    def _unreachable(self) -> str:
+        return "the Hub cannot be reached" + (f" ({self._why})" if self._why else "")
+
+    def _damage(self, path: Path) -> str | None:
+        """What shows that a file in the cache is not the one on the Hub; None when nothing does.
+
+        The cache keeps a content under the hash that the Hub announced: SHA-256 for large files, git's SHA-1 for small
+        ones. Mirrors may announce a plain SHA-1, or a tag that is no hash.
+        """
+        announced = Path(os.readlink(path)).name if path.is_symlink() else ""
+        if re.fullmatch(r"[0-9a-f]{64}", announced):
+            found = [self.digest(path)]
+        elif re.fullmatch(r"[0-9a-f]{40}", announced):
+            git = b"blob %d\0" % path.stat().st_size
+            found = [hash_file(path, hashlib.sha1(start, usedforsecurity=False)) for start in (git, b"")]
+        else:
+            return None
+        if announced in found:
+            return None
+        return f"{path.stat().st_size} bytes with the hash {found[0]}, where the Hub announced {announced}"
+
+    def _forget(self, path: Path) -> None:
+        """Take a file out of the cache."""
+        content = path.parent / os.readlink(path) if path.is_symlink() else path
+        self._digests.pop(path, None)
+        try:
+            content.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ValueError(f"{path}: damaged, and cannot be deleted ({error}); delete it and try again") from error
+
+
+def hash_file(path: Path, digest: Any) -> str:
+    """The hexadecimal digest of a file, by an object of `hashlib`."""
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _mirror() -> str | None:
+    """The endpoint that stands in for huggingface.co, without a password in it; None when there is none."""
+    from huggingface_hub import constants
+
+    place = urlsplit(constants.ENDPOINT)
+    own = place.scheme == "https" and f".{place.hostname}".endswith(".huggingface.co")
+    return None if own else place._replace(netloc=place.netloc.rpartition("@")[2]).geturl()
+
+
+def _token() -> str | bool | None:
+    """The token to send when none is given; None leaves it to the client, which would send a login's anywhere."""
+    from huggingface_hub import constants
+
+    if _mirror() is None:
+        return None
+    return (not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and os.environ.get("HF_TOKEN", "").strip()) or False
+
+
+def _login() -> str:
+    mirror = _mirror()
+    return "run `hf auth login`" + (f"; {mirror} is sent a given token or HF_TOKEN's, no login's" if mirror else "")
+
+
+def _failure(what: str, error: BaseException) -> ValueError:
+    cause = error.__cause__ or error
+    if _status(cause) in (401, 403):
+        return ValueError(f"{what}: access is refused ({_first_line(cause)}); ask for it, then {_login()}")
+    place = f", or check HF_ENDPOINT={mirror}" if (mirror := _mirror()) else ""
+    return ValueError(f"{what}: could not be downloaded ({_first_line(cause)}); try again{place}")
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -54,9 +54,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     try:
         command, foreign = parser.parse_known_intermixed_args(arguments)
     except argparse.ArgumentError as error:
-        raise ValueError(f"{error}; python train.py --help shows what there is") from error
+        raise ValueError(f"{error}; --help shows what there is") from error
     if foreign:
-        raise ValueError(f"unknown flag {foreign[0]!r}; python train.py --help shows what there is")
+        raise ValueError(f"unknown flag {foreign[0]!r}; --help shows what there is")
     for override in command.overrides:
         if "=" not in override and not override.startswith("~"):
             raise ValueError(f"{override!r} is no override; write key=value, such as backbone=resnet")
@@ -226,6 +226,24 @@ def configuration(compose: Callable[[list[str]], Any], overrides: list[str]) -> 
     return config, [*old, *new]
 
 
+def every_choice(compose: Callable[[list[str]], Any], group: str, names: Sequence[str]) -> dict[str, Any]:
+    """What each of a group's files composes to, or the ValueError that says what is wrong with it.
+
+    All are composed at once, many times quicker than one by one; those that do not compose are found by halving.
+    """
+    if len(names) < 2:
+        try:
+            return {name: plain(compose, [f"{group}={_quoted(name)}"])[group] for name in names}
+        except ValueError as error:
+            return {names[0]: error}
+    packages = [f"+{group}@every_choice.n{i}={_quoted(name)}" for i, name in enumerate(names)]
+    try:
+        return dict(zip(names, plain(compose, packages)["every_choice"].values(), strict=True))
+    except ValueError:
+        half = len(names) // 2
+        return {**every_choice(compose, group, names[:half]), **every_choice(compose, group, names[half:])}
+
+
 def changed(record: Any, before: Any, after: Any) -> Any:
     """`record` with every difference between `before` and `after` applied; another choice of a group replaces it."""
     if before == after:
@@ -243,6 +261,7 @@ def plain(compose: Callable[[list[str]], Any], overrides: list[str]) -> dict[str
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         config = compose(overrides)
@@ -250,6 +269,10 @@ def plain(compose: Callable[[list[str]], Any], overrides: list[str]) -> dict[str
         data: dict[str, Any] = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)  # type: ignore
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_explained(compose, overrides, error)) from error
+    except YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError("the defaults of a file lead back to itself") from error
     if data.get("backbone_name") is None:
         data["backbone_name"] = config.hydra.runtime.choices.get("backbone")
     return data
@@ -261,11 +284,11 @@ def _explained(compose: Callable[[list[str]], Any], overrides: list[str], error:
     from bbframe.options import nearest
 
     text = str(error)
-    if missing := re.search(r"Could not find '([^']+)/([^/']+)'", text):
-        group, choice = missing.groups()
-        return (
-            f"{group}={choice}: the group {group!r} has no such file{nearest(choice, getattr(error, 'options', ()))}"
-        )
+    if missing := re.search(r"(?:In '([^']+)': )?Could not (?:find|load) '([^']+)/([^/']+)'", text):
+        file, group, choice = missing.groups()
+        where = f"{file}.yaml: " if file not in (None, "config") else ""
+        known = getattr(error, "options", None) or choices().get(group, ())
+        return f"{where}{group}={choice}: the group {group!r} has no such file{nearest(choice, known)}"
     if key := re.search(r"Could not (?:override|delete) '([^'@=]+)", text):
         return _unknown_key(compose, [o for o in overrides if _key(o) != key.group(1)], key.group(1))
     if swept := re.search(r"Ambiguous value for argument '(.*)'", text):
@@ -285,7 +308,7 @@ def _unknown_key(compose: Callable[[list[str]], Any], overrides: list[str], key:
     node: Any = plain(compose, overrides)
     *parents, last = key.split(".")
     if not parents:
-        return f"unknown key or group {key!r}{nearest(key, [*node, *_choices()])}"
+        return f"unknown key or group {key!r}{nearest(key, [*node, *choices()])}"
     for depth, parent in enumerate(parents):
         if not isinstance(node, Mapping) or parent not in node:
             where = ".".join(parents[:depth]) or "configuration"
@@ -305,11 +328,12 @@ def swept(compose: Callable[[list[str]], Any], overrides: list[str], multirun: b
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
         hydra = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()]).hydra
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, YAMLError, RecursionError):
         return [] if multirun else None  # composing the runs says what is wrong
     if not multirun and str(hydra.mode).rpartition(".")[2] != "MULTIRUN":
         return None
@@ -384,10 +408,14 @@ def _unexpected(error: Exception) -> bool:
     return not isinstance(error, ValueError) or os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
-def _choices() -> dict[str, list[str]]:
-    """The config groups and what each offers, read off the file names."""
-    folders = [*sorted(p for p in (HOME / "conf").iterdir() if p.is_dir()), HOME / "recipes"]
-    return {p.name: sorted(f.stem for f in p.glob("*.yaml")) for p in folders}
+def choices(extra: Path | None = None) -> dict[str, list[str]]:
+    """The config groups and what each offers, read off the file names; `extra` is a folder with more of them."""
+    places = [HOME / "conf", *([extra] if extra else [])]
+    folders = [*(p for place in places for p in sorted(place.iterdir()) if p.is_dir()), HOME / "recipes"]
+    names: dict[str, set[str]] = {}
+    for folder in folders:
+        names.setdefault(folder.name, set()).update(file.stem for file in folder.glob("*.yaml"))
+    return {group: sorted(found) for group, found in names.items()}
 
 
 def usage() -> str:
@@ -398,9 +426,9 @@ def usage() -> str:
         "usage: python train.py [-m] [group=choice] [key=value] ...",
     ]
     lines += ["", "groups (choose one of each):"]
-    for group, choices in _choices().items():
+    for group, offered in choices().items():
         text = f"  {group:<9}"
-        for choice in choices:
+        for choice in offered:
             if len(text) - text.rfind("\n") + len(choice) > 110:
                 text += "\n           "
             text += f" {choice}"

@@ -38,9 +38,10 @@ class ImageDataModule(lightning.LightningDataModule):
         seed: int,
         preprocessing: Preprocessing,
         num_channels: int,
+        stride: int = 1,
         skipped: Skipped | None = None,
     ):
-        """`preprocessing` is what the options leave open; its size is the size to use unless they set `image_size`.
+        """`preprocessing` is what the options leave open, `stride` that of the smallest map.
 
         `skipped` says how many unreadable images are put up with; without it, none. Raises ValueError for a number of
         channels that images do not have.
@@ -51,13 +52,12 @@ class ImageDataModule(lightning.LightningDataModule):
                 f"data: images have 1 or 3 channels, but the backbone takes num_channels={num_channels}; "
                 "set backbone.num_channels to 1 or 3"
             )
-        size = options.image_size
         self.preprocessing = replace(
             preprocessing,
             mean=normalisation(options.mean or preprocessing.mean, num_channels),
             std=normalisation(options.std or preprocessing.std, num_channels),
             interpolation=options.interpolation or preprocessing.interpolation,
-            size=(size, size) if isinstance(size, int) else size or preprocessing.size,
+            size=options.sides(preprocessing.size, stride),
         )
         self.options, self.seed = options, seed
         self.parts, self.class_names, self.num_classes = dict(parts), list(class_names), len(class_names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -50,13 +49,13 @@ class Digits(ImageDataModule):
     ):
         pixels, labels = scans()
         split = stratified([str(i) for i in range(len(labels))], labels, {"val": 0.15, "test": 0.15}, seed=0)
-        side = math.ceil(32 / stride) * stride  # 32 is plenty for 8x8 pixels, and every stride gets a whole map
         super().__init__(
             options,
             {part: Scans(pixels, labels, indices) for part, indices in split.items()},
             [str(digit) for digit in range(10)],
             seed=seed,
             # a crop would cut off strokes: the scans have no margin
-            preprocessing=replace(preprocessing, size=(side, side), crop_mode="squash"),
+            preprocessing=replace(preprocessing, crop_mode="squash"),
             num_channels=num_channels,
+            stride=stride,
         )

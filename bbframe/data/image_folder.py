@@ -61,6 +61,7 @@ class ImageFolder(ImageDataModule):
             seed=seed,
             preprocessing=preprocessing,
             num_channels=num_channels,
+            stride=stride,
             skipped=scan.skipped,
         )
         self.ignored = scan.ignored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,6 +69,11 @@ class DataOptions:
             check(value is None or len(value) in (1, 3), name, value, "must be 1 or 3 numbers")
         check(self.std is None or min(self.std) > 0, "std", self.std, "must be above 0")
 
+    def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
+        """The (height, width) that the network sees: unless set, the checkpoint's; `stride` is the map's largest."""
+        size = self.image_size or preferred
+        return (size, size) if isinstance(size, int) else size
+
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsOptions(DataOptions):
@@ -76,6 +82,10 @@ class DigitsOptions(DataOptions):
     name: Literal["digits"] = "digits"
     num_workers: int | None = 0  # 8x8 pixels in memory: a process of their own would only cost time
     augment: AugmentOptions | None = field(default_factory=lambda: AugmentOptions(degrees=10.0, translate=0.06))
+
+    def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
+        side = math.ceil(32 / stride) * stride  # 32 is plenty for 8x8 pixels, and every stride gets a whole map
+        return super().sides((side, side), stride)
 
 
 @dataclass(frozen=True, kw_only=True)

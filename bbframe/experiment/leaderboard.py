@@ -13,6 +13,7 @@ from typing import Any
 
 from bbframe.experiment.charts import accuracy_against_gmacs, lower_is_better
 from bbframe.experiment.files import read_yaml, write_text
+from bbframe.experiment.tables import aligned, labelled, markdown, number
 
 FILES = ("metrics.json", "error.txt", "overrides.yaml", "config.yaml")  # a folder with one of these is a job
 
@@ -64,7 +65,7 @@ def write(sweep_folder: Path) -> str:
     ]
     table, notes = _table(rows, validation, metric), [f"failed: {row['run']}: {row['error']}" for row in failed]
     write_text(sweep_folder / "leaderboard.csv", _csv(rows + failed))
-    write_text(sweep_folder / "leaderboard.md", "\n".join(_markdown(table) + [f"\n{note}" for note in notes]) + "\n")
+    write_text(sweep_folder / "leaderboard.md", "\n".join(markdown(table) + [f"\n{note}" for note in notes]) + "\n")
     points = [
         {"label": row["run"], "mean": row[metric], "std": row[f"{metric} std"], **row}
         for row in rows
@@ -72,7 +73,7 @@ def write(sweep_folder: Path) -> str:
     ]
     if points:
         accuracy_against_gmacs(points, metric, sweep_folder / "leaderboard.png")
-    return "\n".join(_aligned(table) + notes)
+    return "\n".join(aligned(table) + notes)
 
 
 def _label(overrides: Sequence[str], shared: set[str]) -> str:
@@ -122,33 +123,12 @@ def _table(rows: Sequence[dict[str, Any]], validation: str, metric: str) -> list
         spreads = []
         for name in scores:
             spread = row.get(f"{name} std")
-            spreads.append(_number(row.get(name), ".4f") + ("" if spread is None else f" ± {spread:.4f}"))
+            spreads.append(number(row.get(name), ".4f") + ("" if spread is None else f" ± {spread:.4f}"))
         size = None if row["params"] is None else row["params"] / 1e6
         plain = [str(row[key]) for key in ("run", "backbone", "source")]
-        costs = [_number(size, ".2f"), _number(row["gmacs"], ".3g"), str(row["epochs"]), str(row["seeds"])]
-        table.append([*plain, *costs, *spreads, _number(row["seconds"], ".1f")])
+        costs = [number(size, ".2f"), number(row["gmacs"], ".3g"), str(row["epochs"]), str(row["seeds"])]
+        table.append([*plain, *costs, *spreads, number(row["seconds"], ".1f")])
     return table
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _padded(table: Sequence[Sequence[str]], left: int = 3) -> list[list[str]]:
-    """Cells as wide as their column; the `left` first columns are text, the others numbers."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [[f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(line)] for line in table]
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["  ".join(line).rstrip() for line in _padded(table)]
-    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
-
-
-def _markdown(table: Sequence[Sequence[str]], left: int = 3) -> list[str]:
-    safe = _padded([[cell.replace("|", "\\|") for cell in line] for line in table])
-    rule = ["-" * len(cell) if i < left else "-" * (len(cell) - 1) + ":" for i, cell in enumerate(safe[0])]
-    return [f"| {' | '.join(line)} |" for line in (safe[0], rule, *safe[1:])]
 
 
 def run_table(summary: dict[str, Any]) -> str:
@@ -158,7 +138,7 @@ def run_table(summary: dict[str, Any]) -> str:
         "backbone": summary["backbone"],
         "source": summary["source"],
         "parameters": f"{summary['params'] / 1e6:.2f} M",
-        "GMACs": _number(summary["gmacs"], ".3g"),
+        "GMACs": number(summary["gmacs"], ".3g"),
         "epochs": summary["epochs"],
     }
     if best:
@@ -170,5 +150,4 @@ def run_table(summary: dict[str, Any]) -> str:
     parts = ", ".join(f"{part} {value:.1f}" for part, value in seconds.items() if part != "total" and value)
     lines["seconds"] = f"{seconds['total']:.1f}" + (f" ({parts})" if parts else "")
     lines["folder"] = summary["folder"]
-    width = max(map(len, lines))
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items())
+    return "\n".join(labelled(lines))

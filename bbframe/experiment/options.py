@@ -127,6 +127,9 @@ def check(config: Mapping[str, Any]) -> Plan:
     run = parse(RunOptions, {key: value for key, value in config.items() if key not in GROUPS}, "configuration")
     for group in sorted(GROUPS - set(config)):
         raise ValueError(f"configuration: the group {group!r} is missing")
+    for group in sorted(GROUPS):
+        if not isinstance(config[group] or {}, Mapping):
+            raise ValueError(f"{group}: {config[group]!r} must be a mapping of options")
     source, backbone = check_backbone(config["backbone"] or {})
     plan = Plan(
         run=run,

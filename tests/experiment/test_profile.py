@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,17 @@ import torchvision
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
+from bbframe.auto import AutoBackbone
+from bbframe.experiment.profile import (
+    count_parameters,
+    forward_memory_bytes,
+    forward_seconds,
+    gmacs,
+    peak_memory_bytes,
+    reset_peak_memory,
+    stage_gmacs,
+)
+from tests.tiny import example, names, tiny
 
 
 @pytest.mark.parametrize(
@@ -37,6 +48,24 @@ def test_attention_counts_both_of_its_products():
 
 def test_a_rectangular_image_and_strange_channels():
     assert gmacs(nn.Conv2d(5, 7, 3, padding=1), (5, 12, 20)) == pytest.approx(12 * 20 * 5 * 7 * 9 / 1e9)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_stage_costs_what_a_network_that_ends_with_it_costs_more(name):
+    last = len(tiny(name).stage_names) - 1
+    image = example(tiny(name), batch=1)
+    totals = [0.0, *(gmacs(tiny(name, out_indices=[i]), tuple(image.shape[1:])) for i in range(last + 1))]
+    steps = [total - before for before, total in pairwise(totals)]
+    net = tiny(name, out_indices=[last])
+    assert stage_gmacs(net, image) == pytest.approx(steps, rel=1e-6, abs=1e-12)
+    assert not [module for module in net.modules() if module._forward_hooks or module._forward_pre_hooks]
+
+
+def test_a_stage_of_timm_costs_what_the_same_stage_of_ours_does():
+    image = torch.zeros(1, 3, 64, 96)
+    timm = AutoBackbone.from_config({"model_type": "timm_backbone", "backbone": "resnet50"})
+    ours = AutoBackbone.from_config({"model_type": "resnet", "depths": [3, 4, 6, 3]})
+    assert stage_gmacs(timm, image) == pytest.approx(stage_gmacs(ours, image))
 
 
 def test_the_network_is_as_it_was():
@@ -78,3 +107,31 @@ def test_an_earlier_peak_is_forgotten():
     del block
     reset_peak_memory()
     assert peak_memory_bytes() < high - 200 * 2**20
+
+
+def test_memory_is_what_tensors_occupy_at_once():
+    """Of a chain of operations an input and an output live at a time, beside the image and the weights."""
+    image = torch.zeros(1, 8, 64, 64)
+    chain = nn.Sequential(*[nn.Sigmoid() for _ in range(4)])
+    assert forward_memory_bytes(chain, image) == 3 * image.nbytes
+    views = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (8, 64, 64)), nn.ReLU(inplace=True))
+    assert forward_memory_bytes(views, image) == image.nbytes
+    layer = nn.Conv2d(8, 8, 1)
+    layer.register_buffer("spare", torch.zeros(100))
+    weights = sum(tensor.nbytes for tensor in (layer.weight, layer.bias, layer.spare))
+    assert forward_memory_bytes(layer, image) == 2 * image.nbytes + weights
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_memory_on_a_gpu_holds_the_tensors():
+    net, image = tiny("resnet").cuda().eval(), example(tiny("resnet"), batch=1).cuda()
+    assert forward_memory_bytes(net, image) >= sum(t.nbytes for t in [*net.parameters(), image])
+
+
+def test_time_is_measured_several_times_but_not_for_ever():
+    calls = []
+    net = nn.Identity()
+    net.register_forward_hook(lambda *_: calls.append(1))
+    assert len(forward_seconds(net, torch.zeros(1))) == 50 == len(calls) - 1
+    assert len(forward_seconds(net, torch.zeros(1), patience=0)) == 3

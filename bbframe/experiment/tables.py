@@ -1,0 +1,35 @@
+"""Tables as text: columns as wide as their cells, in the terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def number(value: float | None, form: str) -> str:
+    """A number in a format, or the dash that stands for none."""
+    return "-" if value is None else format(value, form)
+
+
+def padded(table: Sequence[Sequence[str]], left: int = 3) -> list[list[str]]:
+    """Cells as wide as their column; the `left` first columns are text, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [[f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(line)] for line in table]
+
+
+def aligned(table: Sequence[Sequence[str]], left: int = 3) -> list[str]:
+    """The lines of a table for a terminal, with a rule below its header."""
+    lines = ["  ".join(line).rstrip() for line in padded(table, left)]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def markdown(table: Sequence[Sequence[str]], left: int = 3) -> list[str]:
+    """The lines of a table in Markdown."""
+    safe = padded([[cell.replace("|", "\\|") for cell in line] for line in table], left)
+    rule = ["-" * len(cell) if i < left else "-" * (len(cell) - 1) + ":" for i, cell in enumerate(safe[0])]
+    return [f"| {' | '.join(line)} |" for line in (safe[0], rule, *safe[1:])]
+
+
+def labelled(values: Mapping[str, object]) -> list[str]:
+    """A line for each value, behind its name."""
+    width = max(map(len, values))
+    return [f"{name.ljust(width)}  {value}" for name, value in values.items()]

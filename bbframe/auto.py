@@ -202,7 +202,8 @@ def _stated(
         stated = backbone.hosts[name].config(data) if name in backbone.hosts else dict(data)
         assert stated is not None
         unknown = backbone.config_class.foreign_keys(stated)
-        stated = {key: value for key, value in stated.items() if key not in unknown}
+        field = backbone.config_class.attribute_map
+        stated = {field.get(key, key): value for key, value in stated.items() if key not in unknown}
         backbone.config_class.from_dict(stated)
     except ValueError as error:
         raise ValueError(f"{source}: config.json: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -61,6 +62,57 @@ def tiny_config(name: str, **fields: Any) -> Any:
     """The config of the first golden case of an architecture that lets stages be chosen."""
     ours = [case for case in cases() if case.startswith(f"{name}/")]
     return golden_config(next(case for case in ours if free(golden_config(case))), **fields)
+
+
+def variants(name: str, count: int) -> list[Any]:
+    """Configs of an architecture that no golden case has, the same every time: fields changed at random, three each.
+
+    Changes that the config refuses are left out; all stages are selected.
+    """
+    golden = [golden_config(case) for case in cases() if case.startswith(f"{name}/")]
+    starts = [config for config in golden if free(config)]
+    fields = [f.name for f in dataclasses.fields(starts[0]) if f.name not in (*_SELECTION, "initializer_range")]
+    found: list[Any] = []
+    for seed in range(count):
+        random = Random(f"{name} {seed}")
+        config = dataclasses.replace(starts[seed % len(starts)], **dict.fromkeys(_SELECTION))
+        for field in random.sample(fields, len(fields)):
+            choices = {getattr(other, field) for other in golden} | _near(field, getattr(config, field))
+            value = random.choice(sorted(choices, key=repr))
+            try:
+                config = dataclasses.replace(config, **dict.fromkeys(_SELECTION), **{field: value})
+            except ValueError:
+                continue
+            differing = [f for f in fields if getattr(config, f) != getattr(starts[seed % len(starts)], f)]
+            if len(differing) == 3:
+                break
+        config.out_features = config.stage_names
+        found.append(config)
+    return found
+
+
+def _near(field: str, value: Any) -> set[Any]:
+    """Other values of a field."""
+    if isinstance(value, bool):
+        return {not value}
+    if isinstance(value, int):
+        return {value + 1, 2 * value, max(1, value // 2)}
+    if isinstance(value, float):
+        return {0.0, 0.1} if field.endswith(("_prob", "_rate")) else {2 * value, value / 2}
+    if isinstance(value, tuple) and value and all(type(item) is int for item in value):
+        return {value[::-1], (*value[:-1], value[-1] + 1), (2 * value[0], *value[1:])}
+    return {"relu", "silu"} if field == "hidden_act" else set()
+
+
+def shaken(net: Any) -> Any:
+    """The same backbone with random weights, statistics and tables, so that no two of them are alike; in eval mode."""
+    generator = torch.Generator().manual_seed(2)
+    for key, value in net.state_dict().items():
+        if value.is_floating_point():
+            noise = torch.randn(value.shape, generator=generator).mul_(0.2)
+            scale = value.ndim == 1 and key.endswith((".weight", ".running_var"))
+            value.copy_(noise.abs_() + 0.5 if scale else noise)
+    return net.eval()
 
 
 def images(net: Any, height: int, width: int, batch: int = 2) -> Tensor:

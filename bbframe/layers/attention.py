@@ -44,14 +44,22 @@ def attend(
         recorded.append(probabilities)
         return F.dropout(probabilities, dropout) @ v
     if q.ndim != 5:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+        return _fused(q, k, v, bias, dropout, scale)
     # the fused kernels take four dimensions: windows join the heads where each has its own bias, the batch elsewhere
     at = 1 if bias is not None and bias.ndim == 4 else 0
     if at and bias is not None:
         bias = bias.expand(q.shape[1], q.shape[2], -1, -1).flatten(0, 1)
     shape = q.shape[at : at + 2]
     q, k, v = (x.flatten(at, at + 1) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale).unflatten(at, shape)
+    return _fused(q, k, v, bias, dropout, scale).unflatten(at, shape)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float, scale: float | None) -> Tensor:
+    if bias is not None and bias.ndim == 3:  # a mask of three dimensions takes the slow way: three times the time
+        bias = bias.unsqueeze(0)
+    x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+    # what is exported may be lowered to another kernel than was traced, with another layout under the views behind it
+    return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else x
 
 
 def split_heads(x: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

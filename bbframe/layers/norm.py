@@ -30,7 +30,8 @@ class MapNorms(nn.ModuleDict):
 
     def select_maps(self, selected: Sequence[str]) -> None:
         """Follow a new selection: the norms of its maps train as those of the old one did, the others do not."""
-        trainable = any(p.requires_grad for name in self.selected for p in self[name].parameters())
+        old = [p.requires_grad for name in self.selected for p in self[name].parameters()]
+        trainable = any(old) or not old  # a map may have no norm
         self.selected = list(selected)
         for name, norm in self.items():
             norm.requires_grad_(trainable and name in selected)

@@ -1,4 +1,8 @@
-"""Windows of a map (Liu et al., "Swin Transformer", arXiv:2103.14030), and positions inside them."""
+"""Windows of a map (Liu et al., "Swin Transformer", arXiv:2103.14030), and positions inside them.
+
+A compiler that works for any size may not ask whether a side needs filling up, or whether one window covers it: each
+answer would be another program. There everything is gathered by computed places, in two windows a side at least.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,51 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def windows(x: Tensor, size: int) -> Tensor:
+def fill_up(x: Tensor, size: int) -> Tensor:
+    """Fill a map (B, H, W, C) up with zeros, on the right and at the bottom, to sides that are multiples of `size`."""
+    _, H, W, _ = x.shape
+    height, width = -(-H // size) * size, -(-W // size) * size
+    if known(H, W):
+        return F.pad(x, (0, 0, 0, width - W, 0, height - H)) if (height, width) != (H, W) else x
+    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    x = x.index_select(1, row.clamp(max=H - 1)).index_select(2, column.clamp(max=W - 1))
+    return x * ((row < H)[:, None] & (column < W))[:, :, None]
+
+
+def windows(x: Tensor, size: int, shift: int = 0) -> Tensor:
     """Cut a map into square windows: (B, H, W, C) -> (B, windows, size**2, C), row by row.
 
-    Zeros fill the map up on the right and at the bottom where a side is no multiple of `size`.
+    The map is filled up with zeros to multiples of `size` first, then rolled by -`shift`.
     """
     B, H, W, C = x.shape
-    bottom, right = -H % size, -W % size
-    if torch.compiler.is_compiling() or bottom or right:  # no branch on a size that a compiler would have to guard
-        x = F.pad(x, (0, 0, 0, right, 0, bottom))
-    rows, columns = (H + bottom) // size, (W + right) // size
-    x = x.view(B, rows, size, columns, size, C).transpose(2, 3)
-    return x.reshape(B, rows * columns, size * size, C)
+    rows, columns = _windows_along(H, size), _windows_along(W, size)
+    if known(H, W):
+        x = fill_up(x, size)
+        if shift:
+            x = x.roll((-shift, -shift), (1, 2))
+        x = x.view(B, rows, size, columns, size, C).transpose(2, 3)
+        return x.reshape(B, rows * columns, size * size, C)
+    row, column = _places(rows, columns, size, x.device)
+    row, column = _rolled(row, shift, H, size), _rolled(column, shift, W, size)
+    origin = row.clamp(max=H - 1) * W + column.clamp(max=W - 1)
+    x = x.flatten(1, 2).index_select(1, origin) * ((row < H) & (column < W))[:, None]
+    return x.unflatten(1, (rows * columns, size * size))
 
 
-def unwindow(x: Tensor, size: int, height: int, width: int) -> Tensor:
+def unwindow(x: Tensor, size: int, height: int, width: int, shift: int = 0) -> Tensor:
     """Undo `windows`: (B, windows, size**2, C) -> (B, height, width, C), without what was filled up."""
     B, _, _, C = x.shape
-    rows, columns = -(-height // size), -(-width // size)
-    x = x.view(B, rows, columns, size, size, C).transpose(2, 3).reshape(B, rows * size, columns * size, C)
-    return x[:, :height, :width]
+    rows, columns = _windows_along(height, size), _windows_along(width, size)
+    if known(height, width):
+        x = x.view(B, rows, columns, size, size, C).transpose(2, 3).reshape(B, rows * size, columns * size, C)
+        if shift:
+            x = x.roll((shift, shift), (1, 2))
+        return x[:, :height, :width]
+    place = torch.arange(height * width, device=x.device)
+    row, column = _rolled(place // width, -shift, height, size), _rolled(place % width, -shift, width, size)
+    window = row // size * columns + column // size
+    place = window * size * size + row % size * size + column % size
+    return x.flatten(1, 2).index_select(1, place).unflatten(1, (height, width))
 
 
 def shift_mask(height: int, width: int, size: int, shift: int, like: Tensor) -> Tensor:
@@ -35,17 +64,12 @@ def shift_mask(height: int, width: int, size: int, shift: int, like: Tensor) -> 
     0 between places that were neighbours before the map was rolled, -100 between the others; `like` gives device and
     dtype.
     """
-    H, W = height + -height % size, width + -width % size
-    rows, columns = (torch.arange(side, device=like.device) for side in (H, W))
-    regions = 3 * _region(rows, H, size, shift)[:, None] + _region(columns, W, size, shift)
-    of_window = windows(regions[None, :, :, None], size)[0, :, :, 0]
-    apart = of_window[:, None, :] != of_window[:, :, None]
+    rows, columns = _windows_along(height, size), _windows_along(width, size)
+    row, column = _places(rows, columns, size, like.device)
+    regions = 3 * _region(row, height, size, shift) + _region(column, width, size, shift)
+    regions = regions.unflatten(0, (rows * columns, size * size))
+    apart = regions[:, None, :] != regions[:, :, None]
     return torch.where(apart, -100.0, 0.0).to(like.dtype).unsqueeze(1)
-
-
-def _region(place: Tensor, side: int, size: int, shift: int) -> Tensor:
-    """0 for what stays inside its window, 1 and 2 for the two parts of the last one."""
-    return (place >= side - size).long() + (place >= side - shift).long()
 
 
 def relative_index(height: int, width: int, device: torch.device) -> Tensor:
@@ -59,3 +83,37 @@ def relative_index(height: int, width: int, device: torch.device) -> Tensor:
     columns = column[:, None] - column + width - 1
     index = rows[:, None, :, None] + columns[None, :, None, :]
     return index.reshape(height * width, height * width)
+
+
+def known(*sides: int) -> bool:
+    """Whether sides are plain numbers: always, but where a compiler works for any size."""
+    if not torch.compiler.is_compiling():
+        return True
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return all(has_static_value(side) for side in sides)
+
+
+def _windows_along(side: int, size: int) -> int:
+    """How many windows cover a side; for an unknown one two at least, the second of which may be empty."""
+    count = -(-side // size)
+    return count if known(side) else torch.sym_max(count, 2)
+
+
+def _places(rows: int, columns: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The row and the column of each place in `rows` by `columns` windows, one after the other."""
+    place = torch.arange(rows * columns * size * size, device=device)
+    window, place = place // (size * size), place % (size * size)
+    return window // columns * size + place // size, window % columns * size + place % size
+
+
+def _rolled(place: Tensor, shift: int, side: int, size: int) -> Tensor:
+    """Where places lie along a side, filled up to windows, that is rolled by `shift`; beyond the side they stay."""
+    filled = -(-side // size) * size
+    return torch.where(place < filled, (place + shift) % filled, place)
+
+
+def _region(place: Tensor, side: int, size: int, shift: int) -> Tensor:
+    """0 for what stays inside its window, 1 and 2 for the two parts of the last one."""
+    filled = -(-side // size) * size
+    return (place >= filled - size).long() + (place >= filled - shift).long()

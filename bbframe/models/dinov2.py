@@ -14,8 +14,10 @@ from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.drop_path import DropPath
+from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
-from bbframe.layers.positions import resize_positions
+from bbframe.layers.positions import adapt_positions, patch_grid
+from bbframe.layers.tokens import PatchTokens, initialise
 
 
 @dataclass(kw_only=True)
@@ -29,12 +31,12 @@ class Dinov2Config(BackboneConfigMixin):
     model_type: ClassVar[str] = "dinov2"
 
     num_channels: int = 3
-    image_size: int = 224
+    image_size: int | tuple[int, int] = 224
     patch_size: int = 14
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
-    mlp_ratio: int = 4
+    mlp_ratio: int | float = 4
     use_swiglu_ffn: bool = False
     hidden_act: str = "gelu"
     qkv_bias: bool = True
@@ -56,30 +58,14 @@ class Dinov2Config(BackboneConfigMixin):
             )
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """The rows and columns of patches that the position table belongs to."""
+        return patch_grid(self.image_size, self.patch_size)
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
         return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
-
-
-class Stem(nn.Module):
-    """Patches, a class token and positions: (B, num_channels, H, W) -> (B, 1 + H / P * W / P, C)."""
-
-    def __init__(self, config: Dinov2Config):
-        super().__init__()
-        side = config.image_size // config.patch_size
-        self.patch = nn.Conv2d(config.num_channels, config.hidden_size, config.patch_size, config.patch_size)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        self.positions = nn.Parameter(torch.zeros(1, 1 + side * side, config.hidden_size))
-        if config.use_mask_token:  # kept for the Hub's sake: no map depends on it
-            self.register_buffer("mask_token", torch.zeros(1, config.hidden_size))
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.patch(x)
-        grid = (x.shape[2], x.shape[3])
-        cls_token = self.cls_token + self.positions[:, :1]
-        patches = x.flatten(2).transpose(1, 2) + resize_positions(self.positions[:, 1:], grid)
-        return self.dropout(torch.cat([cls_token.expand(x.shape[0], -1, -1), patches], dim=1))
 
 
 class SwiGLU(nn.Module):
@@ -101,7 +87,7 @@ class Block(nn.Module):
 
     def __init__(self, config: Dinov2Config):
         super().__init__()
-        width, hidden = config.hidden_size, config.hidden_size * config.mlp_ratio
+        width, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
         self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.attn = Attention(
             nn.Linear(width, 3 * width, bias=config.qkv_bias),
@@ -109,15 +95,15 @@ class Block(nn.Module):
             config.attention_probs_dropout_prob,
             config.hidden_dropout_prob,
         )
-        self.scale1 = nn.Parameter(torch.full((width,), config.layerscale_value))
+        self.scale1 = LayerScale(width, config.layerscale_value)
         self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.mlp = SwiGLU(width, hidden) if config.use_swiglu_ffn else Mlp(width, hidden, config.hidden_act)
-        self.scale2 = nn.Parameter(torch.full((width,), config.layerscale_value))
+        self.scale2 = LayerScale(width, config.layerscale_value)
         self.drop_path = DropPath(config.drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.scale1 * self.attn(self.norm1(x)))
-        return x + self.drop_path(self.scale2 * self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.scale1(self.attn(self.norm1(x))))
+        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
 @register
@@ -136,38 +122,38 @@ class Dinov2Backbone(Backbone):
         encoder.layer.{}.norm1                                       stages.{}.norm1
         encoder.layer.{}.attention.attention.(query|key|value)       stages.{}.attn.qkv
         encoder.layer.{}.attention.output.dense                      stages.{}.attn.proj
-        encoder.layer.{}.layer_scale1.lambda1                        stages.{}.scale1
+        encoder.layer.{}.layer_scale1.lambda1                        stages.{}.scale1.weight
         encoder.layer.{}.norm2                                       stages.{}.norm2
         encoder.layer.{}.mlp.fc1                                     stages.{}.mlp.fc1
         encoder.layer.{}.mlp.fc2                                     stages.{}.mlp.fc2
         encoder.layer.{}.mlp.weights_in                              stages.{}.mlp.fc_in
         encoder.layer.{}.mlp.weights_out                             stages.{}.mlp.fc_out
-        encoder.layer.{}.layer_scale2.lambda1                        stages.{}.scale2
+        encoder.layer.{}.layer_scale2.lambda1                        stages.{}.scale2.weight
         layernorm                                                    norm
         """,
         prefixes=["dinov2."],
         ignored=["classifier.*"],
+        spare=["embeddings.mask_token"],
     )
 
     def __init__(self, config: Dinov2Config):
         super().__init__(config)
-        self.stem = Stem(config)
+        self.stem = PatchTokens(
+            config.num_channels, config.hidden_size, config.patch_size, config.grid, config.hidden_dropout_prob
+        )
+        if config.use_mask_token:  # kept for the Hub's sake: no map depends on it
+            self.stem.register_buffer("mask_token", torch.zeros(1, config.hidden_size))
         self.stages = nn.ModuleList(Block(config) for _ in range(self.num_built - 1))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.norm.requires_grad_(config.apply_layernorm)  # the Hub's checkpoints hold it in any case
-        self.apply(self._initialise)
-
-    def _initialise(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.trunc_normal_(module.weight, std=std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, Stem):
-            nn.init.trunc_normal_(module.positions, std=std)
-            nn.init.trunc_normal_(module.cls_token, std=std)
+        initialise(self, config.initializer_range)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         patch = self.config.patch_size
         x = self.norm(state) if self.config.apply_layernorm else state
         return x[:, 1:].transpose(1, 2).unflatten(2, (size[0] // patch, size[1] // patch))
+
+    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
+        if name == "stem.positions":
+            return adapt_positions(weight, shape, self.config.grid)
+        return super().adapt_weight(name, weight, shape)

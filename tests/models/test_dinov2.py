@@ -2,7 +2,8 @@
 
 import torch
 
-from tests.tiny import images, tiny
+from bbframe import AutoBackbone
+from tests.tiny import GOLDEN, images, tiny
 
 
 def test_attentions_and_hidden_states_have_the_documented_layout():
@@ -22,3 +23,14 @@ def test_the_final_norm_is_on_every_map_and_trains_only_then():
     torch.testing.assert_close(net(x).feature_maps[0], expected)
     assert all(p.requires_grad for p in net.norm.parameters())
     assert not any(p.requires_grad for p in bare.norm.parameters())
+
+
+def test_a_position_table_adapted_to_a_size_gives_the_maps_of_that_size():
+    folder = GOLDEN / "dinov2" / "plain"
+    net, adapted = (AutoBackbone.from_pretrained(folder, **size) for size in ({}, {"image_size": [42, 84]}))
+    (how,) = adapted.load_report.adapted.values()
+    side = net.config.image_size // net.config.patch_size
+    assert how == f"positions of {side} x {side} patches resized to 3 x 6"
+    x = images(net, 42, 84)
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(x).feature_maps[-1], net(x).feature_maps[-1])

@@ -1,0 +1,150 @@
+"""ConvNeXt (Liu et al., "A ConvNet for the 2020s", arXiv:2201.03545)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from bbframe.auto import Backbone, register
+from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.keymap import KeyMap
+from bbframe.layers.activation import activation
+from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.layer_scale import LayerScale
+from bbframe.layers.norm import LayerNorm2d, MapNorms
+
+
+@dataclass(kw_only=True)
+class ConvNextFields(BackboneConfigMixin):
+    """What both generations of ConvNeXt configure: `depths` blocks a stage of `hidden_sizes` channels."""
+
+    # the eps is that of the classifier's norm; those of the maps and blocks have 1e-6
+    ignored_fields: ClassVar[frozenset[str]] = frozenset({"image_size", "layer_norm_eps"})
+    derived_fields: ClassVar[tuple[str, ...]] = ("num_stages", "stage_names")
+
+    num_channels: int = 3
+    patch_size: int = 4
+    hidden_sizes: tuple[int, ...] = (96, 192, 384, 768)
+    depths: tuple[int, ...] = (3, 3, 9, 3)
+    hidden_act: str = "gelu"
+    initializer_range: float = 0.02
+    drop_path_rate: float = 0.0
+
+    def validate(self) -> None:
+        if len(self.depths) != len(self.hidden_sizes):
+            raise ValueError(
+                f"{self.model_type}: depths={list(self.depths)} and hidden_sizes={list(self.hidden_sizes)} "
+                "must be equally long"
+            )
+
+    @property
+    def num_stages(self) -> int:
+        """The number of stages behind the stem."""
+        return len(self.depths)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        levels = [Stage(f"stage{i + 1}", c, self.patch_size * 2**i) for i, c in enumerate(self.hidden_sizes)]
+        return (Stage("stem", self.hidden_sizes[0], self.patch_size), *levels)
+
+
+@dataclass(kw_only=True)
+class ConvNextConfig(ConvNextFields):
+    """The defaults are ConvNeXt-T's. Layer scale starts with `layer_scale_init_value`; at 0 there is none."""
+
+    model_type: ClassVar[str] = "convnext"
+
+    layer_scale_init_value: float = 1e-6
+
+
+class Block(nn.Module):
+    """Depth-wise 7x7 convolution, then a perceptron with layer scale; maps (B, C, H, W)."""
+
+    def __init__(self, config: ConvNextConfig, channels: int, drop_path: float):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.fc1 = nn.Linear(channels, 4 * channels)
+        self.act = activation(config.hidden_act)
+        self.fc2 = nn.Linear(4 * channels, channels)
+        scale = config.layer_scale_init_value
+        self.scale = LayerScale(channels, scale) if scale > 0 else nn.Identity()
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x
+        x = self.norm(self.conv(x).permute(0, 2, 3, 1))
+        x = self.scale(self.fc2(self.act(self.fc1(x))))
+        return residual + self.drop_path(x.permute(0, 3, 1, 2))
+
+
+class ConvNextStage(nn.Module):
+    """Blocks of one resolution, behind a norm and a 2x2 convolution of stride 2 in all but the first stage."""
+
+    def __init__(self, channels: int, out_channels: int, stride: int, blocks: list[nn.Module]):
+        super().__init__()
+        self.downsample = nn.Sequential()
+        if stride > 1:
+            self.downsample.append(LayerNorm2d(channels, eps=1e-6))
+            self.downsample.append(nn.Conv2d(channels, out_channels, 2, stride))
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.downsample(x))
+
+
+# what the checkpoints of both generations hold
+NAMES = """
+        embeddings.patch_embeddings                                stem.0
+        embeddings.layernorm                                       stem.1
+        encoder.stages.{}.downsampling_layer.{}                    stages.{}.downsample.{}
+        encoder.stages.{}.layers.{}.dwconv                         stages.{}.blocks.{}.conv
+        encoder.stages.{}.layers.{}.layernorm                      stages.{}.blocks.{}.norm
+        encoder.stages.{}.layers.{}.pwconv1                        stages.{}.blocks.{}.fc1
+        encoder.stages.{}.layers.{}.pwconv2                        stages.{}.blocks.{}.fc2
+        hidden_states_norms.stem                                   norms.stem
+        hidden_states_norms.stage{}                                norms.stage{}"""
+
+
+@register
+class ConvNextBackbone(Backbone):
+    """ConvNeXt; maps at strides 4 (stem), 4, 8, 16 and 32, each layer-normalised. Hidden states are maps (B, C, H, W)
+    without that norm."""
+
+    config_class: ClassVar[type[ConvNextFields]] = ConvNextConfig
+    block_class: ClassVar[type[nn.Module]] = Block  # made of a config, the channels and the drop rate
+    keys = KeyMap(
+        NAMES
+        + """
+        encoder.stages.{}.layers.{}.layer_scale_parameter          stages.{}.blocks.{}.scale.weight
+        """,
+        prefixes=["convnext."],
+        ignored=["classifier.*", "layernorm.*"],
+        fresh=["hidden_states_norms.*"],
+    )
+
+    def __init__(self, config: ConvNextFields):
+        super().__init__(config)
+        levels = config.stages[: self.num_built]
+        rates = rising_rates(config.drop_path_rate, config.depths)
+        self.stem = nn.Sequential(
+            nn.Conv2d(config.num_channels, config.hidden_sizes[0], config.patch_size, config.patch_size),
+            LayerNorm2d(config.hidden_sizes[0], eps=1e-6),
+        )
+        self.stages = nn.ModuleList()
+        for before, level, stage_rates in zip(levels, levels[1:], rates, strict=False):
+            blocks = [self.block_class(config, level.channels, rate) for rate in stage_rates]
+            self.stages.append(ConvNextStage(before.channels, level.channels, level.stride // before.stride, blocks))
+        self.norms = MapNorms({s.name: s.channels for s in levels}, self.out_features, eps=1e-6)
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.trunc_normal_(module.weight, std=self.config.initializer_range)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
+        return self.norms[name](state)

@@ -1,0 +1,227 @@
+"""Swin Transformer (Liu et al., "Hierarchical Vision Transformer using Shifted Windows", arXiv:2103.14030)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bbframe.auto import Backbone, register
+from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.keymap import KeyMap
+from bbframe.layers.attention import Attention
+from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.mlp import Mlp
+from bbframe.layers.norm import MapNorms
+from bbframe.layers.positions import patch_grid, resize_positions
+from bbframe.layers.windows import fill_up, relative_index, shift_mask, unwindow, windows
+
+
+@dataclass(kw_only=True)
+class SwinConfig(BackboneConfigMixin):
+    """`depths` blocks a stage, `embed_dim` channels in the first and twice as many in each next; the defaults are
+    Swin-T's. `image_size` (a side, or height and width) is the training size that absolute positions belong to."""
+
+    model_type: ClassVar[str] = "swin"
+    ignored_fields: ClassVar[frozenset[str]] = frozenset({"encoder_stride", "num_hidden_layers", "path_norm"})
+    attribute_map = {"num_attention_heads": "num_heads"}
+    derived_fields: ClassVar[tuple[str, ...]] = ("hidden_size", "num_layers", "stage_names")
+
+    num_channels: int = 3
+    image_size: int | tuple[int, int] = 224
+    patch_size: int = 4
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    window_size: int = 7
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    use_absolute_embeddings: bool = False
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    drop_path_rate: float = 0.1
+    initializer_range: float = 0.02
+
+    def validate(self) -> None:
+        if len(self.depths) != len(self.num_heads):
+            raise ValueError(
+                f"{self.model_type}: depths={list(self.depths)} and num_heads={list(self.num_heads)} "
+                "must be equally long"
+            )
+        for stage, heads in zip(self.stages[1:], self.num_heads, strict=True):
+            if heads < 1 or stage.channels % heads:
+                raise ValueError(
+                    f"{self.model_type}: num_heads={list(self.num_heads)} must divide the channels of their stages, "
+                    f"{[s.channels for s in self.stages[1:]]}; embed_dim={self.embed_dim} doubles from stage to stage"
+                )
+        if self.window_size < 1:
+            raise ValueError(f"{self.model_type}: window_size={self.window_size} must be at least 1")
+
+    @property
+    def num_layers(self) -> int:
+        """The number of stages behind the stem."""
+        return len(self.depths)
+
+    @property
+    def hidden_size(self) -> int:
+        """The channels of the last stage."""
+        return self.stages[-1].channels
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        levels = [Stage(f"stage{i + 1}", self.embed_dim * 2**i, self.patch_size * 2**i) for i in range(self.num_layers)]
+        return (Stage("stem", self.embed_dim, self.patch_size), *levels)
+
+
+class Stem(nn.Module):
+    """Patches, normalised, and absolute positions if there are any: (B, C, H, W) -> (B, H / P, W / P, embed_dim)."""
+
+    def __init__(self, config: SwinConfig):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.patch = nn.Conv2d(config.num_channels, config.embed_dim, config.patch_size, config.patch_size)
+        self.norm = nn.LayerNorm(config.embed_dim)
+        self.positions = None
+        if config.use_absolute_embeddings:
+            self.grid = patch_grid(config.image_size, config.patch_size)
+            self.positions = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], config.embed_dim))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = fill_up(x.permute(0, 2, 3, 1), self.patch_size).permute(0, 3, 1, 2)
+        x = self.norm(self.patch(x).permute(0, 2, 3, 1))
+        if self.positions is not None:
+            grid = (x.shape[1], x.shape[2])
+            x = x + resize_positions(self.positions, grid, self.grid).unflatten(1, grid)
+        return self.dropout(x)
+
+
+def join_patches(x: Tensor) -> Tensor:
+    """Put each 2x2 places into one, the rows of a column first: (B, H, W, C) -> (B, H / 2, W / 2, 4 * C)."""
+    B, H, W, C = (x := fill_up(x, 2)).shape
+    return x.view(B, H // 2, 2, W // 2, 2, C).permute(0, 1, 3, 4, 2, 5).reshape(B, H // 2, W // 2, 4 * C)
+
+
+class PatchMerging(nn.Module):
+    """Halve a map and double its channels: (B, H, W, C) -> (B, H / 2, W / 2, 2 * C)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.reduction(self.norm(join_patches(x)))
+
+
+class Block(nn.Module):
+    """Attention inside windows that lie `shift` further down and right, then a perceptron; maps (B, H, W, C).
+
+    `index` and `mask` are those of `relative_index` and `shift_mask`.
+    """
+
+    def __init__(self, config: SwinConfig, channels: int, num_heads: int, shift: int, drop_path: float):
+        super().__init__()
+        self.size, self.shift = config.window_size, shift
+        self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        self.position_bias = nn.Parameter(torch.zeros((2 * self.size - 1) ** 2, num_heads))
+        self.attn = Attention(
+            nn.Linear(channels, 3 * channels, bias=config.qkv_bias),
+            num_heads,
+            config.attention_probs_dropout_prob,
+            config.hidden_dropout_prob,
+        )
+        self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        self.mlp = Mlp(channels, int(channels * config.mlp_ratio), config.hidden_act, config.hidden_dropout_prob)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+        _, H, W, _ = x.shape
+        bias = self.position_bias[index].permute(2, 0, 1)
+        if self.shift:
+            bias = bias + mask
+        attended = self.attn(windows(self.norm1(x), self.size, self.shift), bias)
+        x = x + self.drop_path(unwindow(attended, self.size, H, W, self.shift))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class SwinStage(nn.Module):
+    """The blocks of one resolution, behind a merging of patches in all but the first stage; maps (B, H, W, C)."""
+
+    def __init__(self, config: SwinConfig, level: int, rates: list[float]):
+        super().__init__()
+        channels, heads = config.embed_dim * 2**level, config.num_heads[level]
+        self.size = config.window_size
+        self.downsample = PatchMerging(channels // 2) if level else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(config, channels, heads, self.size // 2 if i % 2 else 0, rate) for i, rate in enumerate(rates)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
+        index = relative_index(self.size, self.size, x.device)
+        mask = shift_mask(x.shape[1], x.shape[2], self.size, self.size // 2, like=x)
+        for block in self.blocks:
+            x = block(x, index, mask)
+        return x
+
+
+@register
+class SwinBackbone(Backbone):
+    """Swin; maps at strides 4 (stem), 4, 8, 16 and 32, each layer-normalised. Hidden states are maps (B, H, W, C);
+    attentions, (B, windows, heads, N, N) a block, with N the places of a window."""
+
+    config_class = SwinConfig
+    has_attentions = True
+    keys = KeyMap(
+        """
+        embeddings.patch_embeddings.projection                                    stem.patch
+        embeddings.norm                                                           stem.norm
+        embeddings.position_embeddings                                            stem.positions
+        encoder.layers.{}.blocks.{}.layernorm_before                              stages.{}.blocks.{}.norm1
+        encoder.layers.{}.blocks.{}.attention.self.relative_position_bias_table   stages.{}.blocks.{}.position_bias
+        encoder.layers.{}.blocks.{}.attention.self.(query|key|value)              stages.{}.blocks.{}.attn.qkv
+        encoder.layers.{}.blocks.{}.attention.output.dense                        stages.{}.blocks.{}.attn.proj
+        encoder.layers.{}.blocks.{}.layernorm_after                               stages.{}.blocks.{}.norm2
+        encoder.layers.{}.blocks.{}.intermediate.dense                            stages.{}.blocks.{}.mlp.fc1
+        encoder.layers.{}.blocks.{}.output.dense                                  stages.{}.blocks.{}.mlp.fc2
+        encoder.layers.{}.downsample.norm                                         stages.{+1}.downsample.norm
+        encoder.layers.{}.downsample.reduction                                    stages.{+1}.downsample.reduction
+        hidden_states_norms.stem                                                  norms.stem
+        hidden_states_norms.stage{}                                               norms.stage{}
+        """,
+        prefixes=["swin."],
+        ignored=["classifier.*", "decoder.*", "layernorm.*", "embeddings.mask_token", "*.relative_position_index"],
+        fresh=["hidden_states_norms.*"],
+    )
+
+    def __init__(self, config: SwinConfig):
+        super().__init__(config)
+        rates = rising_rates(config.drop_path_rate, config.depths)
+        self.stem = Stem(config)
+        self.stages = nn.ModuleList(SwinStage(config, i, rates[i]) for i in range(self.num_built - 1))
+        self.norms = MapNorms({s.name: s.channels for s in config.stages[: self.num_built]}, self.out_features, 1e-5)
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, Block):
+            nn.init.trunc_normal_(module.position_bias, std=std)
+        elif isinstance(module, Stem) and module.positions is not None:
+            nn.init.trunc_normal_(module.positions, std=std)
+
+    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
+        if name == "stem.positions" and weight.shape[1] == shape[1] + 1:  # as some versions of transformers save them
+            return weight[:, 1:], "without the position of a class token"
+        return super().adapt_weight(name, weight, shape)
+
+    def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
+        return self.norms[name](state.permute(0, 3, 1, 2))

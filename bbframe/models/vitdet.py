@@ -1,0 +1,234 @@
+"""ViTDet (Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection", arXiv:2203.16527)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bbframe.auto import Backbone, register
+from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.keymap import Host, KeyMap
+from bbframe.layers.activation import activation
+from bbframe.layers.attention import Attention, attend, join_heads, split_heads
+from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.mlp import Mlp
+from bbframe.layers.norm import LayerNorm2d
+from bbframe.layers.positions import (
+    DecomposedPositions,
+    adapt_kernel,
+    adapt_line,
+    adapt_positions,
+    patch_grid,
+    resize_positions,
+)
+from bbframe.layers.tokens import initialise
+from bbframe.layers.windows import unwindow, windows
+
+
+@dataclass(kw_only=True)
+class VitDetConfig(BackboneConfigMixin):
+    """A plain vision transformer whose blocks attend globally or inside windows; the defaults are ViT-B's, all global.
+
+    `window_block_indices` and `residual_block_indices` count blocks from 0; a stage is one block. The tables of
+    relative positions belong to `image_size`, those of absolute positions to `pretrain_image_size`.
+    """
+
+    model_type: ClassVar[str] = "vitdet"
+
+    num_channels: int = 3
+    image_size: int | tuple[int, int] = 224
+    pretrain_image_size: int | tuple[int, int] = 224
+    patch_size: int = 16
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    mlp_ratio: int | float = 4
+    hidden_act: str = "gelu"
+    qkv_bias: bool = True
+    layer_norm_eps: float = 1e-6
+    use_absolute_position_embeddings: bool = True
+    use_relative_position_embeddings: bool = False
+    window_size: int = 0
+    window_block_indices: tuple[int, ...] = ()
+    residual_block_indices: tuple[int, ...] = ()
+    dropout_prob: float = 0.0
+    drop_path_rate: float = 0.0
+    initializer_range: float = 0.02
+
+    def validate(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"vitdet: hidden_size={self.hidden_size} must be a multiple of "
+                f"num_attention_heads={self.num_attention_heads}"
+            )
+        last = self.num_hidden_layers - 1
+        for field in ("window_block_indices", "residual_block_indices"):
+            if not all(0 <= index <= last for index in getattr(self, field)):
+                raise ValueError(f"vitdet: {field}={list(getattr(self, field))} must count blocks within 0..{last}")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
+        return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
+
+
+class Stem(nn.Module):
+    """Patches and, if any, positions: (B, num_channels, H, W) -> (B, H / P, W / P, C)."""
+
+    def __init__(self, config: VitDetConfig):
+        super().__init__()
+        width, self.grid = config.hidden_size, patch_grid(config.pretrain_image_size, config.patch_size)
+        self.patch = nn.Conv2d(config.num_channels, width, config.patch_size, config.patch_size)
+        count = 1 + self.grid[0] * self.grid[1]  # the first is a class token's, which this network has not
+        absolute = config.use_absolute_position_embeddings
+        self.positions = nn.Parameter(torch.zeros(1, count, width)) if absolute else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).permute(0, 2, 3, 1)
+        if self.positions is None:
+            return x
+        grid = (x.shape[1], x.shape[2])
+        return x + resize_positions(self.positions[:, 1:], grid, self.grid).unflatten(1, grid)
+
+
+class MapAttention(Attention):
+    """Self-attention between all places of maps (..., H, W, C), with relative positions if any: (..., H * W, C)."""
+
+    def __init__(self, config: VitDetConfig, grid: tuple[int, int]):
+        width, heads = config.hidden_size, config.num_attention_heads
+        super().__init__(nn.Linear(width, 3 * width, bias=config.qkv_bias), heads, 0.0, 0.0)
+        relative = config.use_relative_position_embeddings
+        self.positions = DecomposedPositions(grid, width // heads) if relative else None
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        q, k, v = split_heads(self.qkv(x.flatten(-3, -2)), self.num_heads)
+        size = q.shape[-1]
+        if self.positions is not None:
+            q, k, v = self.positions(q, k, v, x.shape[-3:-1])
+        return self.proj(join_heads(attend(q, k, v, bias, scale=size**-0.5)[..., :size]))
+
+
+class Bottleneck(nn.Module):
+    """A residual block of 1x1, 3x3 and 1x1 convolutions at half the channels; maps (B, H, W, C)."""
+
+    def __init__(self, config: VitDetConfig):
+        super().__init__()
+        width, half = config.hidden_size, config.hidden_size // 2
+        self.conv1, self.norm1 = nn.Conv2d(width, half, 1, bias=False), LayerNorm2d(half, eps=1e-6)
+        self.conv2, self.norm2 = nn.Conv2d(half, half, 3, padding=1, bias=False), LayerNorm2d(half, eps=1e-6)
+        self.conv3, self.norm3 = nn.Conv2d(half, width, 1, bias=False), LayerNorm2d(width, eps=1e-6)
+        self.act = activation(config.hidden_act)
+        nn.init.zeros_(self.norm3.weight)  # the identity at first
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual, x = x, x.permute(0, 3, 1, 2)
+        x = self.act(self.norm1(self.conv1(x)))
+        x = self.act(self.norm2(self.conv2(x)))
+        return residual + self.norm3(self.conv3(x)).permute(0, 2, 3, 1)
+
+
+class Block(nn.Module):
+    """Transformer block number `index`, in some behind it a bottleneck; maps (B, H, W, C)."""
+
+    def __init__(self, config: VitDetConfig, index: int, drop_path: float):
+        super().__init__()
+        width = config.hidden_size
+        self.window = config.window_size if index in config.window_block_indices else 0  # 0: the whole map
+        grid = (self.window, self.window) if self.window else patch_grid(config.image_size, config.patch_size)
+        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attn = MapAttention(config, grid)
+        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio), config.hidden_act, config.dropout_prob)
+        self.drop_path = DropPath(drop_path)
+        self.residual = Bottleneck(config) if index in config.residual_block_indices else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        H, W, size = x.shape[1], x.shape[2], self.window
+        attended = self.norm1(x)
+        if size:
+            attended = self.attn(windows(attended, size).unflatten(2, (size, size)))
+            attended = unwindow(attended, size, H, W)
+        else:
+            attended = self.attn(attended).unflatten(1, (H, W))
+        x = x + self.drop_path(attended)
+        return self.residual(x + self.drop_path(self.mlp(self.norm2(x))))
+
+
+def _from_vit(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights of a ViT, or of a masked autoencoder of one, settle."""
+    fields = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "hidden_act": "gelu"}
+    fields |= {"num_channels": 3, "patch_size": 16, "qkv_bias": True}
+    stated = {name: data.get(name, default) for name, default in fields.items()}
+    ratio = data.get("intermediate_size", 3072) / stated["hidden_size"]
+    stated["mlp_ratio"] = int(ratio) if ratio.is_integer() else ratio
+    return {**stated, "pretrain_image_size": data.get("image_size", 224)}
+
+
+@register
+class VitDetBackbone(Backbone):
+    """ViTDet; every map has the stride of the patches. Hidden states are maps (B, H, W, C); attentions,
+    (B, heads, H * W, H * W) a global block, (B, windows, heads, size**2, size**2) one with windows."""
+
+    config_class = VitDetConfig
+    has_attentions = True
+    keys = KeyMap(
+        """
+        embeddings.position_embeddings               stem.positions
+        embeddings.projection                        stem.patch
+        encoder.layer.{}.norm1                       stages.{}.norm1
+        encoder.layer.{}.attention.qkv               stages.{}.attn.qkv
+        encoder.layer.{}.attention.rel_pos_h         stages.{}.attn.positions.rows
+        encoder.layer.{}.attention.rel_pos_w         stages.{}.attn.positions.columns
+        encoder.layer.{}.attention.proj              stages.{}.attn.proj
+        encoder.layer.{}.norm2                       stages.{}.norm2
+        encoder.layer.{}.mlp.fc1                     stages.{}.mlp.fc1
+        encoder.layer.{}.mlp.fc2                     stages.{}.mlp.fc2
+        encoder.layer.{}.residual.conv{}             stages.{}.residual.conv{}
+        encoder.layer.{}.residual.norm{}             stages.{}.residual.norm{}
+        """,
+        prefixes=["vitdet."],
+    )
+    _vit_keys = KeyMap(
+        """
+        embeddings.position_embeddings                            stem.positions
+        embeddings.patch_embeddings.projection                    stem.patch
+        encoder.layer.{}.layernorm_before                         stages.{}.norm1
+        encoder.layer.{}.attention.attention.(query|key|value)    stages.{}.attn.qkv
+        encoder.layer.{}.attention.rel_pos_h                      stages.{}.attn.positions.rows
+        encoder.layer.{}.attention.rel_pos_w                      stages.{}.attn.positions.columns
+        encoder.layer.{}.attention.output.dense                   stages.{}.attn.proj
+        encoder.layer.{}.layernorm_after                          stages.{}.norm2
+        encoder.layer.{}.intermediate.dense                       stages.{}.mlp.fc1
+        encoder.layer.{}.output.dense                             stages.{}.mlp.fc2
+        encoder.layer.{}.residual.conv{}                          stages.{}.residual.conv{}
+        encoder.layer.{}.residual.norm{}                          stages.{}.residual.norm{}
+        """,
+        prefixes=["vit."],
+        ignored="embeddings.cls_token embeddings.mask_token layernorm.* pooler.* classifier.* decoder.*".split(),
+        spare=["embeddings.position_embeddings"],
+        fresh=["*.rel_pos_?", "*.residual.*"],
+    )
+    hosts = {"vit_mae": Host(_vit_keys, _from_vit), "vit": Host(_vit_keys, _from_vit)}
+
+    def __init__(self, config: VitDetConfig):
+        super().__init__(config)
+        (rates,) = rising_rates(config.drop_path_rate, (config.num_hidden_layers,))
+        self.stem = Stem(config)
+        self.stages = nn.ModuleList(Block(config, i, rates[i]) for i in range(self.num_built - 1))
+        initialise(self, config.initializer_range)
+
+    def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
+        return state.permute(0, 3, 1, 2)
+
+    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
+        if name == "stem.positions":
+            return adapt_positions(weight, shape, patch_grid(self.config.pretrain_image_size, self.config.patch_size))
+        if name.endswith((".rows", ".columns")):
+            return adapt_line(weight, shape)
+        if name == "stem.patch.weight" and weight.shape[:2] == shape[:2]:
+            return adapt_kernel(weight, shape)
+        return super().adapt_weight(name, weight, shape)

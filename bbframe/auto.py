@@ -38,6 +38,7 @@ class Backbone(BackboneMixin, nn.Module):
 
     keys: ClassVar[KeyMap]
     hosts: ClassVar[Mapping[str, Host]] = {}  # by model_type: bigger models whose checkpoints hold this backbone
+    adaptable: ClassVar[frozenset[str]] = frozenset()  # fields whose change `adapt_weight` makes up for
     load_report: LoadReport | None = None
 
     @classmethod
@@ -264,11 +265,10 @@ class Source:
     pretrained: bool = False
 
 
-# fields that a run may set whatever the checkpoint says: weights whose shape they change are adapted or refused
+# fields that a run may set whatever the checkpoint says: they shape no weight, or are adapted with a report
 _FREE = frozenset(
-    "num_channels image_size pretrain_image_size patch_size drop_path_rate dropout_prob hidden_dropout_prob "
-    "attention_probs_dropout_prob initializer_range layer_scale_init_value layerscale_value "
-    "out_features out_indices out_strides".split()
+    "num_channels drop_path_rate dropout_prob hidden_dropout_prob attention_probs_dropout_prob initializer_range "
+    "layer_scale_init_value layerscale_value out_features out_indices out_strides".split()
 )
 
 
@@ -323,17 +323,21 @@ def make_backbone(options: Mapping[str, Any]) -> Backbone:
     backbone, stated, _ = _stated(files.source, data, backbone_class(config.model_type))
     theirs = backbone.config_class.from_dict(stated)
     settled = {field.get(key, key) for key in stated} if data["model_type"] in backbone.hosts else set(given)
+    free = _FREE | backbone.adaptable
     clashes = [
         f"{key}={getattr(theirs, key)!r} (here {getattr(config, key)!r})"
         for key in given
-        if key in settled - _FREE and getattr(theirs, key) != getattr(config, key)
+        if key in settled - free and getattr(theirs, key) != getattr(config, key)
     ]
     if clashes:
         raise ValueError(
             f"{config.model_type}: the checkpoint {files.source} has {', '.join(clashes)}; choose the variant of that "
             "checkpoint, or set these keys to null to take its values"
         )
-    free = {key: value for key, value in given.items() if key not in settled - _FREE}
+    fields = {key: value for key, value in given.items() if key not in settled - free}
+    if not {"out_features", "out_indices", "out_strides"} & set(given):
+        theirs.select()  # the last stage, as the file says by its silence; a `config.json` may list others
+        fields["out_features"] = theirs.out_features
     return AutoBackbone.from_pretrained(
-        source.checkpoint, revision=files.revision, sha256=source.sha256, expect=backbone, **free
+        source.checkpoint, revision=files.revision, sha256=source.sha256, expect=backbone, **fields
     )

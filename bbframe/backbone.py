@@ -60,7 +60,7 @@ class BackboneMixin:
 
     def __init__(self, config: BackboneConfigMixin) -> None:
         super().__init__()
-        if not isinstance(config, self.config_class):
+        if not isinstance(config, self.config_class) or config.model_type != self.config_class.model_type:
             raise ValueError(
                 f"{type(self).__name__} takes a {self.config_class.__name__}, not a {type(config).__name__}"
             )

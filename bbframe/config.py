@@ -73,6 +73,18 @@ class BackboneConfigMixin:
     def validate(self) -> None:
         """Refuse fields that contradict each other, by a ValueError; runs before the stages are read."""
 
+    def refuse_unequal_lengths(self, *names: str) -> None:
+        """For `validate`: raise ValueError unless these fields, one value a stage each, are equally long."""
+        if len({len(getattr(self, name)) for name in names}) > 1:
+            given = " and ".join(f"{name}={list(getattr(self, name))}" for name in names)
+            raise ValueError(f"{self.model_type}: {given} must be equally long")
+
+    def refuse_no_multiple(self, name: str, divisor: str) -> None:
+        """For `validate`: raise ValueError unless a field is a multiple of another, both above 0."""
+        value, by = getattr(self, name), getattr(self, divisor)
+        if value < 1 or by < 1 or value % by:
+            raise ValueError(f"{self.model_type}: {name}={value} must be a multiple of {divisor}={by}")
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Every stage that the architecture has, the stem first."""
@@ -155,6 +167,55 @@ class BackboneConfigMixin:
         """The keys that are neither fields nor known to be no part of a backbone."""
         known = cls.option_names() | cls.ignored_fields | _NOT_A_BACKBONES | set(cls.derived_fields)
         return [key for key in data if key not in known and not key.startswith("_")]
+
+
+@dataclass(kw_only=True)
+class HierarchicalConfig(BackboneConfigMixin):
+    """What hierarchical transformers configure alike: `depths` blocks a stage, `embed_dim` channels in the first and
+    twice as many in each next, at half the resolution."""
+
+    ignored_fields: ClassVar[frozenset[str]] = frozenset({"num_hidden_layers", "patch_norm", "path_norm"})
+    attribute_map: ClassVar[Mapping[str, str]] = {"num_attention_heads": "num_heads"}
+    derived_fields: ClassVar[tuple[str, ...]] = ("hidden_size", "num_layers", "stage_names")
+
+    num_channels: int = 3
+    patch_size: int = 4
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    drop_path_rate: float = 0.1
+    initializer_range: float = 0.02
+
+    def validate(self) -> None:
+        self.refuse_unequal_lengths("depths", "num_heads")
+        for stage, heads in zip(self.stages[1:], self.num_heads, strict=True):
+            if heads < 1 or stage.channels % heads:
+                raise ValueError(
+                    f"{self.model_type}: num_heads={list(self.num_heads)} must divide the channels of their stages, "
+                    f"{[s.channels for s in self.stages[1:]]}; embed_dim={self.embed_dim} doubles from stage to stage"
+                )
+
+    @property
+    def num_layers(self) -> int:
+        """The number of stages behind the stem."""
+        return len(self.depths)
+
+    @property
+    def hidden_size(self) -> int:
+        """The channels of the last stage."""
+        return self.stages[-1].channels
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        scales = [2**i for i in range(self.num_layers)]
+        levels = [Stage(f"stage{i}", self.embed_dim * s, self.patch_size * s) for i, s in enumerate(scales, start=1)]
+        return (Stage("stem", self.embed_dim, self.patch_size), *levels)
 
 
 def _plain(value: Any) -> Any:

@@ -217,6 +217,14 @@ def test_a_backbone_takes_its_own_config():
 
 
 @every_name
+def test_a_backbone_takes_no_other_ones_config(name):
+    """Nor that of a sibling whose config is made from its own."""
+    for other in set(names()) - {name}:
+        with pytest.raises(ValueError, match="takes a"):
+            backbone_class(name)(tiny_config(other))
+
+
+@every_name
 def test_configs_are_keyword_only_and_hold_tuples(name):
     config_class = backbone_class(name).config_class
     with pytest.raises(TypeError):
@@ -275,6 +283,8 @@ def test_nulls_take_the_checkpoints_values(name, tmp_path):
     nothing = dict.fromkeys(_fields(net.config))
     options = {**nothing, "model_type": name, "checkpoint": str(tmp_path), "pretrained": True}
     loaded = make_backbone(options)
+    assert loaded.out_features == net.stage_names[-1:], "the selection is the file's own"
+    loaded.out_features = net.stage_names
     assert loaded.config == net.config
     assert len(loaded.load_report.loaded) == len(net.state_dict())
     chosen = make_backbone({**options, "out_indices": [1], "num_channels": 1})

@@ -68,16 +68,15 @@ def test_a_pruned_backbone_reports_what_it_did_not_build(name, saved):
 def test_another_number_of_input_channels_adapts_the_stem_and_says_so(name, saved):
     folder = saved(name)
     net, grey = AutoBackbone.from_pretrained(folder), AutoBackbone.from_pretrained(folder, num_channels=1)
-    ((stem, how),) = grey.load_report.adapted.items()
-    assert how.startswith("3 input channels to 1")
-    exact = how == "3 input channels to 1"  # not where the architecture itself sets the scale of a filter
+    assert list(grey.load_report.adapted.values()) == ["3 input channels to 1"]
+    (stem,) = grey.load_report.adapted
     assert f"adapted {stem}: 3 input channels to 1" in str(grey.load_report)
     x = example(grey)
     with torch.no_grad():
         for a, b in zip(grey(x).feature_maps, net(x.expand(-1, 3, -1, -1)).feature_maps, strict=True):
-            assert not exact or distance(a, b) < 1e-4
+            assert distance(a, b) < 1e-4 or name == "bit"  # it standardises its filters, so that their scale changes
         five = AutoBackbone.from_pretrained(folder, num_channels=5)
-        assert list(five.load_report.adapted.values()) == [how.replace("to 1", "to 5")]
+        assert list(five.load_report.adapted.values()) == ["3 input channels to 5"]
         assert len(five(example(five)).feature_maps) == len(five.channels)
     given, adapted = net.state_dict()[stem], five.state_dict()[stem]
     torch.testing.assert_close(adapted, given[:, [0, 1, 2, 0, 1]] * 3 / 5)

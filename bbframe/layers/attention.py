@@ -28,6 +28,11 @@ def recording() -> bool:
     return getattr(_local, "recorded", None) is not None
 
 
+def record(probabilities: Tensor) -> None:
+    """Add the probabilities of a block that attends in another layout than it is recorded in."""
+    _local.recorded.append(probabilities)
+
+
 def attend(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout: float = 0.0, scale: float | None = None
 ) -> Tensor:

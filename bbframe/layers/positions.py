@@ -86,13 +86,13 @@ class DecomposedPositions(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         H, W = grid
-        at = q.unflatten(-2, grid) * q.shape[-1] ** 0.5  # attention will scale it
+        at = (q * q.shape[-1] ** 0.5).unflatten(-2, grid)  # attention will scale it
         rows = torch.einsum("...hwd,hkd->...hwk", at, self._between(self.rows, H))
         columns = torch.einsum("...hwd,wkd->...hwk", at, self._between(self.columns, W))
         row = torch.eye(H, dtype=k.dtype, device=k.device)[:, None].expand(-1, W, -1)
         column = torch.eye(W, dtype=k.dtype, device=k.device).expand(H, -1, -1)
         place = torch.cat([row, column], dim=-1).flatten(0, 1).expand(*k.shape[:-1], -1)
-        q = torch.cat([q, rows.flatten(-3, -2), columns.flatten(-3, -2)], dim=-1)
+        q = torch.cat([q, torch.cat([rows, columns], dim=-1).flatten(-3, -2)], dim=-1)
         return q, torch.cat([k, place], dim=-1), F.pad(v, (0, H + W))
 
     def _between(self, table: Tensor, side: int) -> Tensor:

@@ -31,16 +31,3 @@ class PatchTokens(nn.Module):
             cls_token = cls_token + self.positions[:, :1]
             x = x + resize_positions(self.positions[:, 1:], grid, self.grid)
         return self.dropout(torch.cat([cls_token.expand(x.shape[0], -1, -1), x], dim=1))
-
-
-def initialise(net: nn.Module, std: float) -> None:
-    """Draw a plain transformer's weights, class token and positions from a truncated normal distribution."""
-    for module in net.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.trunc_normal_(module.weight, std=std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        for name in ("cls_token", "positions"):
-            table = getattr(module, name, None)
-            if isinstance(table, nn.Parameter):
-                nn.init.trunc_normal_(table, std=std)

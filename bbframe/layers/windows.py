@@ -14,7 +14,7 @@ from torch.nn import functional as F
 def fill_up(x: Tensor, size: int) -> Tensor:
     """Fill a map (B, H, W, C) up with zeros, on the right and at the bottom, to sides that are multiples of `size`."""
     _, H, W, _ = x.shape
-    height, width = -(-H // size) * size, -(-W // size) * size
+    height, width = _filled(H, size), _filled(W, size)
     if known(H, W):
         return F.pad(x, (0, 0, 0, width - W, 0, height - H)) if (height, width) != (H, W) else x
     row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
@@ -37,8 +37,8 @@ def windows(x: Tensor, size: int, shift: int = 0) -> Tensor:
         return x.reshape(B, rows * columns, size * size, C)
     row, column = _places(rows, columns, size, x.device)
     row, column = _rolled(row, shift, H, size), _rolled(column, shift, W, size)
-    origin = row.clamp(max=H - 1) * W + column.clamp(max=W - 1)
-    x = x.flatten(1, 2).index_select(1, origin) * ((row < H) & (column < W))[:, None]
+    origin = (row.clamp(max=H - 1) * W + column.clamp(max=W - 1)).flatten()
+    x = x.flatten(1, 2).index_select(1, origin) * ((row < H) & (column < W)).flatten()[:, None]
     return x.unflatten(1, (rows * columns, size * size))
 
 
@@ -51,10 +51,10 @@ def unwindow(x: Tensor, size: int, height: int, width: int, shift: int = 0) -> T
         if shift:
             x = x.roll((shift, shift), (1, 2))
         return x[:, :height, :width]
-    place = torch.arange(height * width, device=x.device)
-    row, column = _rolled(place // width, -shift, height, size), _rolled(place % width, -shift, width, size)
-    window = row // size * columns + column // size
-    place = window * size * size + row % size * size + column % size
+    row = _rolled(torch.arange(height, device=x.device), -shift, height, size)[:, None]
+    column = _rolled(torch.arange(width, device=x.device), -shift, width, size)
+    window, inside = row // size * columns + column // size, row % size * size + column % size
+    place = (window * size * size + inside).flatten()
     return x.flatten(1, 2).index_select(1, place).unflatten(1, (height, width))
 
 
@@ -67,7 +67,7 @@ def shift_mask(height: int, width: int, size: int, shift: int, like: Tensor) -> 
     rows, columns = _windows_along(height, size), _windows_along(width, size)
     row, column = _places(rows, columns, size, like.device)
     regions = 3 * _region(row, height, size, shift) + _region(column, width, size, shift)
-    regions = regions.unflatten(0, (rows * columns, size * size))
+    regions = regions.flatten().unflatten(0, (rows * columns, size * size))
     apart = regions[:, None, :] != regions[:, :, None]
     return torch.where(apart, -100.0, 0.0).to(like.dtype).unsqueeze(1)
 
@@ -94,26 +94,31 @@ def known(*sides: int) -> bool:
     return all(has_static_value(side) for side in sides)
 
 
+def _filled(side: int, size: int) -> int:
+    return (side + size - 1) // size * size  # -(-side // size) would be another number in ONNX, which cuts towards 0
+
+
 def _windows_along(side: int, size: int) -> int:
     """How many windows cover a side; for an unknown one two at least, the second of which may be empty."""
-    count = -(-side // size)
-    return count if known(side) else torch.sym_max(count, 2)
+    count = _filled(side, size) // size
+    return count if known(side) else torch.sym_max(count, 2)  # type: ignore[return-value]
 
 
 def _places(rows: int, columns: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The row and the column of each place in `rows` by `columns` windows, one after the other."""
-    place = torch.arange(rows * columns * size * size, device=device)
-    window, place = place // (size * size), place % (size * size)
-    return window // columns * size + place // size, window % columns * size + place % size
+    """The row and the column of each place in `rows` by `columns` windows; together (rows, columns, size, size)."""
+    row, column = torch.arange(rows * size, device=device), torch.arange(columns * size, device=device)
+    return row.view(rows, 1, size, 1), column.view(columns, 1, size)
 
 
 def _rolled(place: Tensor, shift: int, side: int, size: int) -> Tensor:
-    """Where places lie along a side, filled up to windows, that is rolled by `shift`; beyond the side they stay."""
-    filled = -(-side // size) * size
-    return torch.where(place < filled, (place + shift) % filled, place)
+    """Where places lie along a side, filled up to windows, that is rolled by `shift`; beyond it they stay."""
+    filled = _filled(side, size)
+    moved = place + (shift if shift >= 0 else filled + shift)
+    moved = torch.where(moved < filled, moved, moved - filled)
+    return torch.where(place < filled, moved, place)
 
 
 def _region(place: Tensor, side: int, size: int, shift: int) -> Tensor:
     """0 for what stays inside its window, 1 and 2 for the two parts of the last one."""
-    filled = -(-side // size) * size
+    filled = _filled(side, size)
     return (place >= filled - size).long() + (place >= filled - shift).long()

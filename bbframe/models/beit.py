@@ -16,10 +16,11 @@ from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear
 from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.initialise import initialise
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import RelativeBias, adapt_offsets, adapt_positions, patch_grid, token_index
-from bbframe.layers.tokens import PatchTokens, initialise
+from bbframe.layers.tokens import PatchTokens
 from bbframe.selection import align
 
 
@@ -60,11 +61,7 @@ class BeitConfig(BackboneConfigMixin):
     initializer_range: float = 0.02
 
     def validate(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"beit: hidden_size={self.hidden_size} must be a multiple of "
-                f"num_attention_heads={self.num_attention_heads}"
-            )
+        self.refuse_no_multiple("hidden_size", "num_attention_heads")
         if self.add_fpn and self.patch_size % 4:
             raise ValueError(f"beit: patch_size={self.patch_size} must be a multiple of 4 with add_fpn=true")
 
@@ -152,6 +149,7 @@ class BeitBackbone(Backbone):
 
     config_class = BeitConfig
     has_attentions = True
+    adaptable = frozenset({"image_size"})
     keys = KeyMap(
         """
         embeddings.cls_token                                             stem.cls_token
@@ -214,7 +212,7 @@ class BeitBackbone(Backbone):
         maps = super().to_maps(states, size)
         if self.pyramid is None:
             return maps
-        return tuple(level(x) for level, x in zip(self.pyramid, maps, strict=True))
+        return tuple(level(x.contiguous()) for level, x in zip(self.pyramid, maps, strict=True))
 
     def use_maps(self, names: Sequence[str]) -> None:
         super().use_maps(names)

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +14,7 @@ from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.initialise import initialise_convolutions
 
 
 @dataclass(kw_only=True)
@@ -44,10 +44,7 @@ class BitConfig(BackboneConfigMixin):
     drop_path_rate: float = 0.0
 
     def validate(self) -> None:
-        if len(self.depths) != len(self.hidden_sizes):
-            raise ValueError(
-                f"bit: depths={list(self.depths)} and hidden_sizes={list(self.hidden_sizes)} must be equally long"
-            )
+        self.refuse_unequal_lengths("depths", "hidden_sizes")
         if self.global_padding is not None:
             self.global_padding = self.global_padding.upper()
         if self.global_padding not in (None, "SAME"):
@@ -111,6 +108,14 @@ class NormAct(nn.GroupNorm):
         return self.act(super().forward(x))
 
 
+class Border(nn.Module):
+    """One place of zeros around a map (B, C, H, W); added in five dimensions, for in four ONNX Runtime makes it a
+    part of the pooling behind, whose own border is not zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, None], (1, 1, 1, 1)).squeeze(1)
+
+
 class Stem(nn.Module):
     """(B, num_channels, H, W) -> (B, C, H / 4, W / 4)."""
 
@@ -118,7 +123,7 @@ class Stem(nn.Module):
         super().__init__()
         bottleneck, same = config.layer_type == "bottleneck", config.global_padding == "SAME"
         self.conv = StandardisedConv(config, config.num_channels, channels, 7, stride=2)
-        self.border = nn.Identity() if same else nn.ZeroPad2d(1)  # before the norm: so were the checkpoints made
+        self.border = nn.Identity() if same else Border()  # before the norm: so were the checkpoints made
         self.norm = NormAct(config, channels) if bottleneck else nn.Identity()
         self.pad = SamePad(3, stride=2) if config.embedding_dynamic_padding else nn.Identity()
         self.pool = nn.MaxPool2d(3, stride=2)
@@ -205,7 +210,10 @@ class BitStage(nn.Module):
 
 @register
 class BitBackbone(Backbone):
-    """BiT; maps at strides 4 (stem), 4, 8, 16 and 32, none above `output_stride`. Hidden states are these maps."""
+    """BiT; maps at strides 4 (stem), 4, 8, 16 and 32, none above `output_stride`. Hidden states are these maps.
+
+    Adapted to other input channels, a filter of the stem keeps its pattern, but for its scale: that is standardised.
+    """
 
     config_class = BitConfig
     keys = KeyMap(
@@ -234,14 +242,4 @@ class BitBackbone(Backbone):
         self.norm: nn.Module = nn.Identity()
         if config.layer_type == "preactivation":  # a classifier's: no map passes it, but the Hub's checkpoints hold it
             self.norm = nn.GroupNorm(config.num_groups, levels[-1].channels).requires_grad_(False)
-        self.apply(_initialise)
-
-    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
-        adapted = super().adapt_weight(name, weight, shape)
-        return adapted and (adapted[0], f"{adapted[1]}, each filter up to its scale")  # which is always standardised
-
-
-def _initialise(module: nn.Module) -> None:
-    """He et al., arXiv:1502.01852."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)

@@ -12,6 +12,7 @@ from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.initialise import initialise
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.norm import LayerNorm2d, MapNorms
 
@@ -33,11 +34,7 @@ class ConvNextFields(BackboneConfigMixin):
     drop_path_rate: float = 0.0
 
     def validate(self) -> None:
-        if len(self.depths) != len(self.hidden_sizes):
-            raise ValueError(
-                f"{self.model_type}: depths={list(self.depths)} and hidden_sizes={list(self.hidden_sizes)} "
-                "must be equally long"
-            )
+        self.refuse_unequal_lengths("depths", "hidden_sizes")
 
     @property
     def num_stages(self) -> int:
@@ -138,13 +135,7 @@ class ConvNextBackbone(Backbone):
             blocks = [self.block_class(config, level.channels, rate) for rate in stage_rates]
             self.stages.append(ConvNextStage(before.channels, level.channels, level.stride // before.stride, blocks))
         self.norms = MapNorms({s.name: s.channels for s in levels}, self.out_features, eps=1e-6)
-        self.apply(self._initialise)
-
-    def _initialise(self, module: nn.Module) -> None:
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.trunc_normal_(module.weight, std=self.config.initializer_range)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        initialise(self, config.initializer_range)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return self.norms[name](state)

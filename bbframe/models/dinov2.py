@@ -14,10 +14,11 @@ from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.drop_path import DropPath
+from bbframe.layers.initialise import initialise
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import adapt_positions, patch_grid
-from bbframe.layers.tokens import PatchTokens, initialise
+from bbframe.layers.tokens import PatchTokens
 
 
 @dataclass(kw_only=True)
@@ -51,11 +52,7 @@ class Dinov2Config(BackboneConfigMixin):
     initializer_range: float = 0.02
 
     def validate(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"dinov2: hidden_size={self.hidden_size} must be a multiple of "
-                f"num_attention_heads={self.num_attention_heads}"
-            )
+        self.refuse_no_multiple("hidden_size", "num_attention_heads")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -113,6 +110,7 @@ class Dinov2Backbone(Backbone):
 
     config_class = Dinov2Config
     has_attentions = True
+    adaptable = frozenset({"image_size"})
     keys = KeyMap(
         """
         embeddings.cls_token                                         stem.cls_token

@@ -49,10 +49,7 @@ class FocalNetConfig(BackboneConfigMixin):
     layer_norm_eps: float = 1e-5
 
     def validate(self) -> None:
-        lists = ("depths", "focal_levels", "focal_windows")
-        if len({len(getattr(self, name)) for name in lists}) > 1:
-            given = ", ".join(f"{name}={list(getattr(self, name))}" for name in lists)
-            raise ValueError(f"focalnet: {given} must be equally long")
+        self.refuse_unequal_lengths("depths", "focal_levels", "focal_windows")
         if any(window < 1 or window % 2 == 0 for window in self.focal_windows):
             raise ValueError(
                 f"focalnet: focal_windows={list(self.focal_windows)} must be odd, so that they have a centre"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
 from bbframe.auto import register
-from bbframe.keymap import KeyMap
-from bbframe.models.swin import SwinBackbone, SwinConfig
+from bbframe.keymap import Host, KeyMap
+from bbframe.models.swin import NAMES, SwinBackbone, SwinConfig
 
 
 @dataclass(kw_only=True)
@@ -20,25 +21,25 @@ class MaskFormerSwinConfig(SwinConfig):
     ignored_fields: ClassVar[frozenset[str]] = SwinConfig.ignored_fields | {"in_channels", "pretrain_img_size"}
 
 
+def _from_maskformer(data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config of the Swin in a MaskFormer, all of whose stages it uses; None when another backbone is in there."""
+    inner = data.get("backbone_config")
+    if not isinstance(inner, Mapping) or inner.get("model_type") not in ("swin", "maskformer-swin"):
+        return None
+    left_out = {"out_features", "out_indices", *MaskFormerSwinConfig.foreign_keys(inner)}
+    config = MaskFormerSwinConfig.from_dict({key: value for key, value in inner.items() if key not in left_out})
+    config.out_features = config.stage_names[1:]
+    return {**inner, **config.to_dict()}
+
+
 @register
 class MaskFormerSwinBackbone(SwinBackbone):
     """Swin, but for the stem's map, which has no norm of its own, and for the names of its weights."""
 
     config_class = MaskFormerSwinConfig
     keys = KeyMap(
-        """
-        embeddings.patch_embeddings.projection                                    stem.patch
-        embeddings.norm                                                           stem.norm
-        embeddings.position_embeddings                                            stem.positions
-        encoder.layers.{}.blocks.{}.layernorm_before                              stages.{}.blocks.{}.norm1
-        encoder.layers.{}.blocks.{}.attention.self.relative_position_bias_table   stages.{}.blocks.{}.position_bias
-        encoder.layers.{}.blocks.{}.attention.self.(query|key|value)              stages.{}.blocks.{}.attn.qkv
-        encoder.layers.{}.blocks.{}.attention.output.dense                        stages.{}.blocks.{}.attn.proj
-        encoder.layers.{}.blocks.{}.layernorm_after                               stages.{}.blocks.{}.norm2
-        encoder.layers.{}.blocks.{}.intermediate.dense                            stages.{}.blocks.{}.mlp.fc1
-        encoder.layers.{}.blocks.{}.output.dense                                  stages.{}.blocks.{}.mlp.fc2
-        encoder.layers.{}.downsample.norm                                         stages.{+1}.downsample.norm
-        encoder.layers.{}.downsample.reduction                                    stages.{+1}.downsample.reduction
+        NAMES
+        + """
         hidden_states_norms.{}                                                    norms.stage{+1}
         """,
         saved_prefix="model.",
@@ -46,6 +47,8 @@ class MaskFormerSwinBackbone(SwinBackbone):
         ignored=["layernorm.*", "*.relative_position_index"],
         fresh=["hidden_states_norms.*"],
     )
+    _heads = "pixel_level_module.decoder.* transformer_module.* class_predictor.* mask_embedder.* criterion.*".split()
+    hosts = {"maskformer": Host(keys.inside("pixel_level_module.encoder.", ignored=_heads), _from_maskformer)}
 
     def __init__(self, config: MaskFormerSwinConfig):
         super().__init__(config)

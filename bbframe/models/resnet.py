@@ -11,6 +11,7 @@ from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
+from bbframe.layers.initialise import initialise_convolutions
 
 
 @dataclass(kw_only=True)
@@ -33,10 +34,7 @@ class ResNetConfig(BackboneConfigMixin):
     downsample_in_bottleneck: bool = False
 
     def validate(self) -> None:
-        if len(self.depths) != len(self.hidden_sizes):
-            raise ValueError(
-                f"resnet: depths={list(self.depths)} and hidden_sizes={list(self.hidden_sizes)} must be equally long"
-            )
+        self.refuse_unequal_lengths("depths", "hidden_sizes")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -138,10 +136,4 @@ class ResNetBackbone(Backbone):
             ResNetStage(config, before.channels, level.channels, depth, level.stride // before.stride)
             for before, level, depth in zip(levels, levels[1:], config.depths, strict=False)
         )
-        self.apply(_initialise)
-
-
-def _initialise(module: nn.Module) -> None:
-    """He et al., arXiv:1502.01852."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bbframe.auto import Backbone, register
-from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.config import HierarchicalConfig
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import MapNorms
 from bbframe.layers.positions import patch_grid, resize_positions
@@ -20,61 +21,21 @@ from bbframe.layers.windows import fill_up, relative_index, shift_mask, unwindow
 
 
 @dataclass(kw_only=True)
-class SwinConfig(BackboneConfigMixin):
-    """`depths` blocks a stage, `embed_dim` channels in the first and twice as many in each next; the defaults are
-    Swin-T's. `image_size` (a side, or height and width) is the training size that absolute positions belong to."""
+class SwinConfig(HierarchicalConfig):
+    """The defaults are Swin-T's. `image_size` (a side, or height and width) is the training size that absolute
+    positions, if there are any, belong to."""
 
     model_type: ClassVar[str] = "swin"
-    ignored_fields: ClassVar[frozenset[str]] = frozenset({"encoder_stride", "num_hidden_layers", "path_norm"})
-    attribute_map = {"num_attention_heads": "num_heads"}
-    derived_fields: ClassVar[tuple[str, ...]] = ("hidden_size", "num_layers", "stage_names")
+    ignored_fields: ClassVar[frozenset[str]] = HierarchicalConfig.ignored_fields | {"encoder_stride"}
 
-    num_channels: int = 3
     image_size: int | tuple[int, int] = 224
-    patch_size: int = 4
-    embed_dim: int = 96
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
     window_size: int = 7
-    mlp_ratio: float = 4.0
-    qkv_bias: bool = True
     use_absolute_embeddings: bool = False
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-5
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    drop_path_rate: float = 0.1
-    initializer_range: float = 0.02
 
     def validate(self) -> None:
-        if len(self.depths) != len(self.num_heads):
-            raise ValueError(
-                f"{self.model_type}: depths={list(self.depths)} and num_heads={list(self.num_heads)} "
-                "must be equally long"
-            )
-        for stage, heads in zip(self.stages[1:], self.num_heads, strict=True):
-            if heads < 1 or stage.channels % heads:
-                raise ValueError(
-                    f"{self.model_type}: num_heads={list(self.num_heads)} must divide the channels of their stages, "
-                    f"{[s.channels for s in self.stages[1:]]}; embed_dim={self.embed_dim} doubles from stage to stage"
-                )
+        super().validate()
         if self.window_size < 1:
             raise ValueError(f"{self.model_type}: window_size={self.window_size} must be at least 1")
-
-    @property
-    def num_layers(self) -> int:
-        """The number of stages behind the stem."""
-        return len(self.depths)
-
-    @property
-    def hidden_size(self) -> int:
-        """The channels of the last stage."""
-        return self.stages[-1].channels
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        levels = [Stage(f"stage{i + 1}", self.embed_dim * 2**i, self.patch_size * 2**i) for i in range(self.num_layers)]
-        return (Stage("stem", self.embed_dim, self.patch_size), *levels)
 
 
 class Stem(nn.Module):
@@ -170,15 +131,8 @@ class SwinStage(nn.Module):
         return x
 
 
-@register
-class SwinBackbone(Backbone):
-    """Swin; maps at strides 4 (stem), 4, 8, 16 and 32, each layer-normalised. Hidden states are maps (B, H, W, C);
-    attentions, (B, windows, heads, N, N) a block, with N the places of a window."""
-
-    config_class = SwinConfig
-    has_attentions = True
-    keys = KeyMap(
-        """
+# what the checkpoints of Swin and of MaskFormer's Swin hold
+NAMES = """
         embeddings.patch_embeddings.projection                                    stem.patch
         embeddings.norm                                                           stem.norm
         embeddings.position_embeddings                                            stem.positions
@@ -190,7 +144,19 @@ class SwinBackbone(Backbone):
         encoder.layers.{}.blocks.{}.intermediate.dense                            stages.{}.blocks.{}.mlp.fc1
         encoder.layers.{}.blocks.{}.output.dense                                  stages.{}.blocks.{}.mlp.fc2
         encoder.layers.{}.downsample.norm                                         stages.{+1}.downsample.norm
-        encoder.layers.{}.downsample.reduction                                    stages.{+1}.downsample.reduction
+        encoder.layers.{}.downsample.reduction                                    stages.{+1}.downsample.reduction"""
+
+
+@register
+class SwinBackbone(Backbone):
+    """Swin; maps at strides 4 (stem), 4, 8, 16 and 32, each layer-normalised. Hidden states are maps (B, H, W, C);
+    attentions, (B, windows, heads, N, N) a block, with N the places of a window."""
+
+    config_class = SwinConfig
+    has_attentions = True
+    keys = KeyMap(
+        NAMES
+        + """
         hidden_states_norms.stem                                                  norms.stem
         hidden_states_norms.stage{}                                               norms.stage{}
         """,
@@ -205,18 +171,7 @@ class SwinBackbone(Backbone):
         self.stem = Stem(config)
         self.stages = nn.ModuleList(SwinStage(config, i, rates[i]) for i in range(self.num_built - 1))
         self.norms = MapNorms({s.name: s.channels for s in config.stages[: self.num_built]}, self.out_features, 1e-5)
-        self.apply(self._initialise)
-
-    def _initialise(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.trunc_normal_(module.weight, std=std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, Block):
-            nn.init.trunc_normal_(module.position_bias, std=std)
-        elif isinstance(module, Stem) and module.positions is not None:
-            nn.init.trunc_normal_(module.positions, std=std)
+        initialise(self, config.initializer_range)
 
     def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
         if name == "stem.positions" and weight.shape[1] == shape[1] + 1:  # as some versions of transformers save them

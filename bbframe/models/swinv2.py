@@ -13,6 +13,7 @@ from bbframe.auto import Backbone, register
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear, attend, join_heads, split_heads
 from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import patch_grid
 from bbframe.layers.windows import relative_index, shift_mask, unwindow, windows
@@ -55,7 +56,7 @@ class PatchMerging(nn.Module):
 
 
 class CosineAttention(Attention):
-    """Attention by the cosine of query and key, times a learned scale of at most 100 (section 3.3)."""
+    """Attention by the cosine of query and key, times a learned scale of at most 100 (section 3.2)."""
 
     def __init__(self, qkv: nn.Linear, num_heads: int, attention_dropout: float, dropout: float):
         super().__init__(qkv, num_heads, attention_dropout, dropout)
@@ -77,7 +78,7 @@ def unit(x: Tensor) -> Tensor:
 def log_offsets(size: int, pretrained_size: int, device: torch.device) -> Tensor:
     """The offsets (rows, columns) of two places in a window, on a logarithmic scale: ((2 * size - 1)**2, 2).
 
-    From end to end of a window of `pretrained_size` it is log2(9) / 3 (section 3.3).
+    From one end of a window of `pretrained_size` to the other it is log2(9) / 3 (section 3.3).
     """
     steps = torch.arange(1 - size, size, device=device) / max(pretrained_size - 1, 1) * 8
     steps = steps.sign() * (steps.abs() + 1).log2() / 3
@@ -90,9 +91,7 @@ class Block(nn.Module):
     `offsets`, `index` and `mask` are those of `log_offsets`, `relative_index` and `shift_mask`.
     """
 
-    def __init__(
-        self, config: Swinv2Config, channels: int, num_heads: int, window: tuple[int, int], drop_path: float
-    ):
+    def __init__(self, config: Swinv2Config, channels: int, num_heads: int, window: tuple[int, int], drop_path: float):
         super().__init__()
         self.size, self.shift = window
         self.position_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
@@ -179,19 +178,11 @@ class Swinv2Backbone(Backbone):
         rates = rising_rates(config.drop_path_rate, config.depths)
         self.stem = Stem(config)
         self.stages = nn.ModuleList(Swinv2Stage(config, i, rates[i]) for i in range(self.num_built - 1))
-        self.apply(self._initialise)
-
-    def _initialise(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.trunc_normal_(module.weight, std=std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, Block):  # a block begins as the identity
-            nn.init.zeros_(module.norm1.weight)
-            nn.init.zeros_(module.norm2.weight)
-        elif isinstance(module, Stem) and module.positions is not None:
-            nn.init.trunc_normal_(module.positions, std=std)
+        initialise(self, config.initializer_range)
+        for module in self.modules():
+            if isinstance(module, Block):  # begins as the identity
+                nn.init.zeros_(module.norm1.weight)
+                nn.init.zeros_(module.norm2.weight)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return state.permute(0, 3, 1, 2)

@@ -15,6 +15,7 @@ from bbframe.keymap import Host, KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.attention import Attention, attend, join_heads, split_heads
 from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import LayerNorm2d
 from bbframe.layers.positions import (
@@ -25,7 +26,6 @@ from bbframe.layers.positions import (
     patch_grid,
     resize_positions,
 )
-from bbframe.layers.tokens import initialise
 from bbframe.layers.windows import unwindow, windows
 
 
@@ -60,11 +60,7 @@ class VitDetConfig(BackboneConfigMixin):
     initializer_range: float = 0.02
 
     def validate(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"vitdet: hidden_size={self.hidden_size} must be a multiple of "
-                f"num_attention_heads={self.num_attention_heads}"
-            )
+        self.refuse_no_multiple("hidden_size", "num_attention_heads")
         last = self.num_hidden_layers - 1
         for field in ("window_block_indices", "residual_block_indices"):
             if not all(0 <= index <= last for index in getattr(self, field)):
@@ -175,6 +171,7 @@ class VitDetBackbone(Backbone):
 
     config_class = VitDetConfig
     has_attentions = True
+    adaptable = frozenset({"image_size", "pretrain_image_size", "patch_size"})
     keys = KeyMap(
         """
         embeddings.position_embeddings               stem.positions

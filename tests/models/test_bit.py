@@ -64,7 +64,6 @@ def test_filters_for_grey_images_keep_their_pattern(tmp_path):
     net = tiny("bit", layer_type="preactivation")
     net.save_pretrained(tmp_path)
     grey = AutoBackbone.from_pretrained(tmp_path, num_channels=1)
-    assert list(grey.load_report.adapted.values()) == ["3 input channels to 1, each filter up to its scale"]
     x = images(grey, 64, 96)
     a, b = (stem.flatten(2) for stem in (grey.stem.conv(x), net.stem.conv(x.expand(-1, 3, -1, -1))))
     torch.testing.assert_close(a / a.std(-1, keepdim=True), b / b.std(-1, keepdim=True), atol=1e-4, rtol=1e-4)

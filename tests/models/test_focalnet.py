@@ -65,7 +65,7 @@ def test_the_context_of_a_place_is_the_whole_map():
         ({"focal_windows": [3, 4, 3, 3]}, r"^focalnet: focal_windows=\[3, 4, 3, 3\] must be odd"),
         (
             {"depths": [1]},
-            r"^focalnet: depths=\[1\], focal_levels=\[2, 2, 2, 2\], focal_windows=\[3, 3, 3, 3\] must be",
+            r"^focalnet: depths=\[1\] and focal_levels=\[2, 2, 2, 2\] and focal_windows=\[3, 3, 3, 3\] must be",
         ),
     ],
 )

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch._dynamo.testing import CompileCounter
 
 from bbframe import AutoBackbone, VitDetBackbone, VitDetConfig, make_backbone
 from bbframe.layers.positions import DecomposedPositions
@@ -141,3 +142,20 @@ def test_bottlenecks_and_relative_positions_change_nothing_at_first():
 def test_a_block_that_is_not_there_is_named(field, value):
     with pytest.raises(ValueError, match=f"^vitdet: {field}={re.escape(str(value))} must count blocks within 0..11$"):
         VitDetConfig(**{field: value})
+
+
+def test_windows_and_relative_positions_compile_once_for_every_size():
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    fields = {"num_hidden_layers": 1, "window_size": 3, "window_block_indices": [0], "out_indices": [1]}
+    net = tiny("vitdet", use_relative_position_embeddings=True, **fields).eval()
+    for module in net.modules():
+        if isinstance(module, DecomposedPositions):
+            for table in module.parameters():
+                torch.nn.init.normal_(table)
+    compiled = torch.compile(net, backend=counter, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for batch, height, width in ((2, 40, 56), (3, 48, 72), (4, 75, 32)):
+            x = images(net, height, width, batch)
+            torch.testing.assert_close(compiled(x).feature_maps[-1], net(x).feature_maps[-1])
+    assert counter.frame_count == 1

@@ -11,7 +11,7 @@ _HOMES = {
     "AutoBackbone": "bbframe.auto",
     "Backbone": "bbframe.auto",
     "list_backbones": "bbframe.auto",
-    "make_backbone": "bbframe.auto",
+    "make_backbone": "bbframe.factory",
     "register": "bbframe.auto",
     "BackboneConfigMixin": "bbframe.backbone",
     "BackboneMixin": "bbframe.backbone",

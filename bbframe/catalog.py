@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from bbframe.auto import AutoBackbone, Backbone, check_backbone, make_backbone
+from bbframe.auto import AutoBackbone, Backbone
 from bbframe.experiment.options import Plan, check
 from bbframe.experiment.profile import (
     count_parameters,
@@ -22,6 +22,7 @@ from bbframe.experiment.profile import (
 )
 from bbframe.experiment.record import cpu_name
 from bbframe.experiment.tables import aligned, labelled, number
+from bbframe.factory import check_backbone, make_backbone
 
 ANY_OF_TIMM = "timm"  # the choice whose network is named on the command line
 

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 import bbframe
 from bbframe import AutoBackbone, auto, list_backbones, make_backbone, register
-from bbframe.auto import backbone_class, check_backbone, config_from_dict
+from bbframe.auto import backbone_class, config_from_dict
+from bbframe.factory import check_backbone
 
 from .own import HostedBackbone, OwnBackbone, OwnConfig
 from .tiny import example, names, tiny, tiny_config

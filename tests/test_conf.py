@@ -10,8 +10,9 @@ import torch
 import yaml
 
 import train
-from bbframe.auto import AutoBackbone, Source, backbone_class, check_backbone, list_backbones
+from bbframe.auto import AutoBackbone, backbone_class, list_backbones
 from bbframe.experiment.options import RunOptions, TrainerOptions, check
+from bbframe.factory import Source, check_backbone
 from bbframe.tasks.options import (
     AdamWOptions,
     ClassificationOptions,

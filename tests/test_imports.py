@@ -21,6 +21,7 @@ ROOMS = [
     ("tasks", "data"),
     ("heads",),
     ("models",),
+    ("factory",),
     ("auto",),
     ("weights",),
     ("hub",),

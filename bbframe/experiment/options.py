@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bbframe.auto import Source, check_backbone
 from bbframe.backbone import BackboneConfigMixin
 from bbframe.data.options import OPTIONS as DATA
 from bbframe.experiment.plugins import check_plugins
+from bbframe.factory import Source, check_backbone
 from bbframe.options import nearest, parse
 from bbframe.tasks.options import (
     AdamWOptions,

@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
-from bbframe.auto import Backbone, make_backbone
+from bbframe.auto import Backbone
 from bbframe.data import make_data
 from bbframe.experiment.callbacks import EpochLines, SeedEveryBatch
 from bbframe.experiment.checkpoint import (
@@ -37,6 +37,7 @@ from bbframe.experiment.plugins import make_plugins
 from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
 from bbframe.experiment.record import environment, write_failure, write_record
 from bbframe.experiment.report import describe, draw, write_predictions
+from bbframe.factory import make_backbone
 from bbframe.preprocessing import Preprocessing
 from bbframe.tasks.classification import Classification
 

@@ -27,6 +27,7 @@ from bbframe.layers.tiling import (
     from_groups,
     gather,
     join,
+    pieces,
     places,
     split,
     split_keys,
@@ -149,7 +150,7 @@ def _attend_in_small_map(qkv: Tensor, rpb: Tensor, dilation: int, blank: Tensor,
     """
     (_, H, W, *_), kernel = qkv.shape, (rpb.shape[-1] + 1) // 2
     dilation = min(dilation, max(H, W))  # the groups after these are empty
-    rows, columns = -(-H // dilation), -(-W // dilation)
+    rows, columns = pieces(H, dilation), pieces(W, dilation)
     q, k, v = (to_groups(x, dilation, (0, rows), (0, columns)).flatten(4, 5).flatten(1, 2) for x in qkv.unbind(3))
     k_blank, v_blank = blank[:, :, None].expand(*k.shape[:2], 2, -1, 1, -1).unbind(2)
     k, v = torch.cat([k, k_blank], dim=-2), torch.cat([v, v_blank], dim=-2)

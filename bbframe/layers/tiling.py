@@ -53,20 +53,25 @@ def _at_least(least: int, count: int) -> int:
     return max(count, least) if known(count) else torch.sym_max(count, least)  # type: ignore[return-value]
 
 
+def pieces(length: int, size: int) -> int:
+    """How many pieces of a size cover a length."""
+    return (length + size - 1) // size  # -(-length // size) would be another number in ONNX, which cuts towards 0
+
+
 def _cut(side: int, kernel: int, dilation: int, groups: int) -> Cut:
     """Cut a side, in one tile if it is short.
 
     What tiles have too much is filled in half ahead of the queries and half behind. Then the windows at both borders
     lie within their tile's keys, if it has `kernel` queries, or one more where some groups are shorter by one.
     """
-    queries, keys = -(-side // dilation), -(-extent(side, kernel, dilation) // dilation)
+    queries, keys = (pieces(length, dilation) for length in (side, extent(side, kernel, dilation)))
     size = max(kernel + (groups > 1), 7)  # of 7, 8, 10 and 14 the fastest for a kernel of 7 on a CPU
     if known(side):
         if keys <= 2 * size:
             return Cut(1, queries, keys, 0, 0)
-        size = -(-queries // (queries // size))
-    tiles = -(-queries // size)
-    before = -(-(tiles * size - queries) // 2)
+        size = pieces(queries, queries // size)
+    tiles = pieces(queries, size)
+    before = (tiles * size - queries + 1) // 2
     if not known(side):
         tiles = _at_least(2, tiles)  # a single one would be another program
     return Cut(tiles, size, size + kernel - 1, before, kernel // 2)
@@ -189,5 +194,5 @@ def to_groups(x: Tensor, dilation: int, rows: tuple[int, int], columns: tuple[in
 def from_groups(x: Tensor, dilation: int, top: int, left: int, like: Tensor) -> Tensor:
     """Undo `to_groups` of a map `like` this one."""
     _, H, W, *_ = like.shape
-    x = x[:, :, :, :, top : top - (-H // dilation), left : left - (-W // dilation)].permute(0, 4, 1, 5, 2, 3, 6)
+    x = x[:, :, :, :, top : top + pieces(H, dilation), left : left + pieces(W, dilation)].permute(0, 4, 1, 5, 2, 3, 6)
     return x.flatten(3, 4).flatten(1, 2)[:, :H, :W]

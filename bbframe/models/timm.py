@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bbframe.auto import Backbone, Source, config_from_dict, register
+from bbframe.auto import Backbone, config_from_dict, register
 from bbframe.backbone import BackboneConfigMixin, BackboneType
+from bbframe.factory import Source
 from bbframe.hub import Checkpoint
 from bbframe.keymap import KeyMap
 from bbframe.preprocessing import Preprocessing

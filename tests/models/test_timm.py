@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bbframe.auto import AutoBackbone, make_backbone
+from bbframe import AutoBackbone, make_backbone
 from bbframe.models.timm import TimmBackbone, TimmBackboneConfig
 from bbframe.timm_networks import Names
 

@@ -51,9 +51,7 @@ class FocalNetConfig(BackboneConfigMixin):
     def validate(self) -> None:
         self.refuse_unequal_lengths("depths", "focal_levels", "focal_windows")
         if any(window < 1 or window % 2 == 0 for window in self.focal_windows):
-            raise ValueError(
-                f"focalnet: focal_windows={list(self.focal_windows)} must be odd, so that they have a centre"
-            )
+            raise ValueError(f"focalnet: focal_windows={list(self.focal_windows)} must be odd, to have a centre")
 
     @property
     def hidden_sizes(self) -> tuple[int, ...]:

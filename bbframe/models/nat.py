@@ -36,9 +36,7 @@ class NatConfig(HierarchicalConfig):
     def validate(self) -> None:
         super().validate()
         if self.embed_dim < 2:
-            raise ValueError(
-                f"{self.model_type}: embed_dim={self.embed_dim} must be at least 2, twice the stem's half"
-            )
+            raise ValueError(f"{self.model_type}: embed_dim={self.embed_dim} must be at least 2")
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise ValueError(
                 f"{self.model_type}: kernel_size={self.kernel_size} must be odd, so that a window has a centre; "

@@ -104,6 +104,8 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.mlp = Mlp(channels, int(channels * config.mlp_ratio), config.hidden_act, config.hidden_dropout_prob)
         self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        for norm in (self.norm1, self.norm2):  # a block begins as the identity
+            nn.init.zeros_(norm.weight)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, offsets: Tensor, index: Tensor, mask: Tensor) -> Tensor:
@@ -179,10 +181,6 @@ class Swinv2Backbone(Backbone):
         self.stem = Stem(config)
         self.stages = nn.ModuleList(Swinv2Stage(config, i, rates[i]) for i in range(self.num_built - 1))
         initialise(self, config.initializer_range)
-        for module in self.modules():
-            if isinstance(module, Block):  # begins as the identity
-                nn.init.zeros_(module.norm1.weight)
-                nn.init.zeros_(module.norm2.weight)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return state.permute(0, 3, 1, 2)

@@ -98,15 +98,15 @@ def test_maps_match_what_the_config_declares(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_selection_gives_the_same_maps_and_hidden_states_give_all(name):
-    net = whole(name)
+    net, maps = whole(name), all_maps(name)
     everything = net.out_features
     try:
         net.out_indices = [-1]
         with torch.inference_mode():
             output = net(picture(name), output_hidden_states=True)
         assert net.out_features == everything[-1:]
-        torch.testing.assert_close(output.feature_maps, all_maps(name)[-1:], rtol=0, atol=0)
-        torch.testing.assert_close(output.hidden_states, all_maps(name), rtol=0, atol=0)
+        torch.testing.assert_close(output.feature_maps, maps[-1:], rtol=0, atol=0)
+        torch.testing.assert_close(output.hidden_states, maps, rtol=0, atol=0)
     finally:
         net.out_features = everything
 

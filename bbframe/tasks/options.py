@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bbframe.heads.levels import check_detector
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuningOptions:
@@ -34,6 +36,13 @@ class ClassificationOptions(TuningOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DetectionOptions(TuningOptions):
+    """Object detection, with instance masks where the head predicts them."""
+
+    name: Literal["detection"] = "detection"
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeadOptions:
     """`linear` averages the last map, `multi_level` all selected maps; `dropout` is the share dropped before the
     linear layer."""
@@ -44,6 +53,40 @@ class HeadOptions:
     def __post_init__(self) -> None:
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"head: dropout={self.dropout} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions:
+    """A pyramid of maps, and one of torchvision's detectors on it.
+
+    `pyramid` is "fpn" (arXiv:1612.03144) for maps of rising strides or "simple" (arXiv:2203.16527) for one map of a
+    plain transformer; null chooses by the strides. It has `channels` a level, and `extra_levels` coarser ones beyond
+    those that `backbone` maps give. `num_convs` is the depth of a one-stage detector's towers. `score_threshold` and
+    `nms_threshold` decide which boxes are kept; null stands for what the detector's authors chose.
+    """
+
+    name: Literal["fcos", "retinanet", "faster_rcnn", "mask_rcnn"] = "fcos"
+    pyramid: Literal["fpn", "simple"] | None = None
+    channels: int = 256
+    extra_levels: int | None = None
+    num_convs: int = 4
+    anchor_scale: float | None = None
+    score_threshold: float | None = None
+    nms_threshold: float | None = None
+    detections_per_image: int = 100
+
+    def __post_init__(self) -> None:
+        for key, least in (("channels", 1), ("num_convs", 1), ("detections_per_image", 1), ("extra_levels", 0)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"head: {key}={value} must be {least} or more")
+        check_detector(self.name, self.channels, self.num_convs)
+        if self.anchor_scale is not None and self.anchor_scale <= 0:
+            raise ValueError(f"head: anchor_scale={self.anchor_scale} must be above 0, in strides of a level")
+        for key in ("score_threshold", "nms_threshold"):
+            value = getattr(self, key)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"head: {key}={value} must be within 0..1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +153,22 @@ class CosineOptions(ScheduleOptions):
         super().__post_init__()
         if not 0 <= self.final <= 1:
             raise ValueError(f"schedule: final={self.final} must be within 0..1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiStepOptions(ScheduleOptions):
+    """Then it is multiplied by `gamma` at each of the `milestones`, fractions of the whole training."""
+
+    name: Literal["multistep"] = "multistep"
+    milestones: tuple[float, ...] = (0.75, 0.92)
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
+            raise ValueError(f"schedule: milestones={list(self.milestones)} must rise within 0..1, as in [0.75, 0.92]")
+        if not 0 < self.gamma < 1:
+            raise ValueError(f"schedule: gamma={self.gamma} must be within 0..1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from bbframe.options import nearest
 from bbframe.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from bbframe.data.base import ImageDataModule
+    from bbframe.data.base import DataModule
 
 __all__ = ["OPTIONS", "make_data", "register"]
 
-_MODULES: dict[type, Callable[..., ImageDataModule]] = {}
+_MODULES: dict[type, Callable[..., DataModule]] = {}
 _C = TypeVar("_C", bound=type)
 
 
@@ -34,18 +34,27 @@ def register(options: Any) -> Callable[[_C], _C]:
 
 
 def make_data(
-    options: Any, *, seed: int, preprocessing: Preprocessing, num_channels: int, stride: int
-) -> ImageDataModule:
+    options: Any,
+    *,
+    seed: int,
+    preprocessing: Preprocessing,
+    num_channels: int,
+    stride: int,
+    masks: bool = False,
+) -> DataModule:
     """Build the data module that `options` describe.
 
     `seed` orders and augments the training images; `preprocessing` is the checkpoint's; `num_channels` is the
-    backbone's, and `stride` its largest, from which a data set of tiny images takes its size. Raises ValueError for
-    images that are missing or cannot serve.
+    backbone's, and `stride` its largest, from which a data set of tiny images takes its size. With `masks` the targets
+    of detection hold masks. Raises ValueError for images that are missing or cannot serve.
     """
     if OPTIONS.get(options.name) is not type(options):
         raise ValueError(f"data: unknown data set {options.name!r}{nearest(options.name, OPTIONS)}")
+    if masks and options.task != "detection":
+        raise ValueError(f"data: {options.name} has no masks; choose a data set for detection")
     if type(options) not in _MODULES:
         importlib.import_module(f"{__name__}.{options.name}")  # its decorator registers it
+    more = {"masks": masks} if options.task == "detection" else {}
     return _MODULES[type(options)](
-        options, seed=seed, preprocessing=preprocessing, num_channels=num_channels, stride=stride
+        options, seed=seed, preprocessing=preprocessing, num_channels=num_channels, stride=stride, **more
     )

@@ -1,64 +1,55 @@
-"""The part that every data set of labelled images shares: parts in, batches out, resumable to the bit."""
+"""The part that every data set shares: parts in, batches out, resumable to the bit."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from bbframe.data.loading import BatchLoader, ImageBatches, Images, Skipped, TrainLoader, TrainOrder, eval_order
-from bbframe.data.options import DataOptions
-from bbframe.data.transforms import batch_mix, eval_transform, normalisation, train_transform
+from bbframe.data import loading
+from bbframe.data.loading import Batches, BatchLoader, ImageBatches, Images, Skipped, TrainLoader, TrainOrder
+from bbframe.data.options import DataOptions, LoadingOptions
+from bbframe.data.pixels import settle
+from bbframe.data.transforms import batch_mix, eval_transform, train_transform
 from bbframe.preprocessing import Preprocessing
 
 
-class ImageDataModule(lightning.LightningDataModule):
-    """Loaders of batches {"image": (B, C, H, W) float, normalised; "label": (B,) long; "index": (B,) long}.
+class DataModule(lightning.LightningDataModule):
+    """Loaders of batches, whatever their task; `index` in them is an image's place within "train", "val" or "test".
 
-    `index` is an image's place within its part, "train", "val" or "test". With mixup or cutmix the labels of training
-    batches are (B, num_classes) probabilities. Without test images the validation images stand in: `test_part` says
-    which. The order of training images is a function of (seed, epoch), their augmentation of (seed, epoch, index); a
-    checkpoint holds the position, so that a resume, also in the middle of an epoch, repeats what would have happened.
+    Without test images the validation images stand in: `test_part` says which. The order of training images is a
+    function of (seed, epoch), their augmentation of (seed, epoch, index); a checkpoint holds the position, so that a
+    resume, also in the middle of an epoch, repeats what would have happened.
 
     Attributes: `class_names`, `num_classes`, `image_size` (height, width), `mean` and `std` (one a channel), `counts`
-    (images a part), `test_part`, and `skipped`: the unreadable images met so far, {name: reason}.
+    (images a part), `test_part`, and `skipped`: what was left out so far, {name: reason}, of
+    the kind `skipped_kind`, such as unreadable images.
     """
 
     def __init__(
         self,
-        options: DataOptions,
+        options: LoadingOptions,
         parts: Mapping[str, Images],
         class_names: Sequence[str],
         *,
         seed: int,
         preprocessing: Preprocessing,
         num_channels: int,
-        stride: int = 1,
         skipped: Skipped | None = None,
     ):
-        """`preprocessing` is what the options leave open, `stride` that of the smallest map.
+        """`preprocessing` is what the options leave open; its size is what the network sees.
 
         `skipped` says how many unreadable images are put up with; without it, none. Raises ValueError for a number of
         channels that images do not have.
         """
         super().__init__()
-        if num_channels not in (1, 3):
-            raise ValueError(
-                f"data: images have 1 or 3 channels, but the backbone takes num_channels={num_channels}; "
-                "set backbone.num_channels to 1 or 3"
-            )
-        self.preprocessing = replace(
-            preprocessing,
-            mean=normalisation(options.mean or preprocessing.mean, num_channels),
-            std=normalisation(options.std or preprocessing.std, num_channels),
-            interpolation=options.interpolation or preprocessing.interpolation,
-            size=options.sides(preprocessing.size, stride),
-        )
+        self.preprocessing = settle(options, preprocessing, num_channels)
         self.options, self.seed = options, seed
         self.parts, self.class_names, self.num_classes = dict(parts), list(class_names), len(class_names)
         self.counts = {name: len(part.labels) for name, part in parts.items()}
@@ -66,9 +57,7 @@ class ImageDataModule(lightning.LightningDataModule):
         self.image_size = self.preprocessing.size
         self.mean, self.std = self.preprocessing.mean, self.preprocessing.std
         self._errors = skipped or Skipped(0)
-        self.skipped = self._errors.images
-        self._eval_transform = eval_transform(self.preprocessing, num_channels)
-        self._train_transform = train_transform(self.preprocessing, num_channels, options.augment)
+        self.skipped, self.skipped_kind = self._errors.images, self._errors.what
         self._loaders: list[BatchLoader] = []
         self._train: TrainLoader | None = None
         self._resume: dict[str, int] = {}
@@ -98,10 +87,6 @@ class ImageDataModule(lightning.LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         return self._eval_loader(self.test_part)
 
-    def picture(self, part: str, index: int) -> Tensor:
-        """The image as an evaluation sees it, before normalisation: (C, H, W) uint8."""
-        return self._eval_transform(self.parts[part].read(index))
-
     def source(self, part: str, index: int) -> str:
         """What to call the image: its path, say."""
         return self.parts[part].name(index)
@@ -124,21 +109,15 @@ class ImageDataModule(lightning.LightningDataModule):
         self.teardown("exception")
 
     def _eval_loader(self, part: str) -> BatchLoader:
-        order = eval_order(self.counts[part], self.options.batch_size, *self._place())
+        order = loading.eval_order(self.counts[part], self.options.batch_size, *self._place())
         batches = self._batches(part, train=False)
         loader = BatchLoader(batches, order, self._errors, self._num_workers(), self.options.timeout)
         self._loaders.append(loader)
         return loader
 
-    def _batches(self, part: str, train: bool) -> ImageBatches:
-        return ImageBatches(
-            self.parts[part],
-            self._train_transform if train else self._eval_transform,
-            torch.tensor(self.mean),
-            torch.tensor(self.std),
-            train_seed=self.seed if train else None,
-            mix=batch_mix(self.options.augment, self.num_classes) if train else None,
-        )
+    def _batches(self, part: str, train: bool) -> Batches:
+        """What the loaders of a part read, for training or for an evaluation."""
+        raise NotImplementedError
 
     def _place(self) -> tuple[int, int]:
         """This process's rank, and the number of processes among which the images are dealt out."""
@@ -149,3 +128,37 @@ class ImageDataModule(lightning.LightningDataModule):
             return self.options.num_workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(8, cores)
+
+
+class ImageDataModule(DataModule):
+    """Batches {"image": (B, C, H, W) float, normalised; "label": (B,) long; "index": (B,) long}.
+
+    With mixup or cutmix the labels of training batches are (B, num_classes) probabilities.
+    """
+
+    def __init__(
+        self,
+        options: DataOptions,
+        *args: Any,
+        preprocessing: Preprocessing,
+        num_channels: int,
+        stride: int = 1,
+        **settings: Any,
+    ):
+        """As `DataModule`; `stride` is that of the smallest map."""
+        sized = replace(preprocessing, size=options.sides(preprocessing.size, stride))
+        super().__init__(options, *args, preprocessing=sized, num_channels=num_channels, **settings)
+        self._eval_transform = eval_transform(self.preprocessing, num_channels)
+        self._train_transform = train_transform(self.preprocessing, num_channels, options.augment)
+        self._mix = batch_mix(options.augment, self.num_classes)
+
+    def picture(self, part: str, index: int) -> Tensor:
+        """The image as an evaluation sees it, before normalisation: (C, H, W) uint8."""
+        return self._eval_transform(self.parts[part].read(index))
+
+    def _batches(self, part: str, train: bool) -> ImageBatches:
+        transform = self._train_transform if train else self._eval_transform
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        batches = ImageBatches(self.parts[part], transform, mean, std, train_seed=self.seed if train else None)
+        batches.mix = self._mix if train else None
+        return batches

@@ -41,6 +41,14 @@ def broken_header(path: str | Path) -> str | None:
         return reason(error)
 
 
+def header_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of the upright image, judged by its first bytes. Raises whatever the decoder raises."""
+    with Image.open(path) as image:
+        # a PNG without an EXIF chunk up front would be decoded in search of one
+        orientation = 1 if image.format == "PNG" and "exif" not in image.info else image.getexif().get(0x0112, 1)
+        return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+
+
 def reason(error: Exception) -> str:
     """A decoder's complaint without the path, which the reader of the message has already."""
     if isinstance(error, Image.UnidentifiedImageError):

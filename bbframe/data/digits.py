@@ -40,6 +40,13 @@ def scans() -> tuple[np.ndarray, list[int]]:
     return np.round(data.images * (255 / 16)).astype(np.uint8), data.target.tolist()
 
 
+@functools.cache
+def parted() -> dict[str, list[int]]:
+    """Which scans are for training, validation and test: 70 %, 15 % and 15 % of each digit."""
+    labels = scans()[1]
+    return stratified([str(i) for i in range(len(labels))], labels, {"val": 0.15, "test": 0.15}, seed=0)
+
+
 @register(DigitsOptions)
 class Digits(ImageDataModule):
     """Ten classes; 70 % of each for training, 15 % each for validation and test, the same whatever the run's seed."""
@@ -48,10 +55,9 @@ class Digits(ImageDataModule):
         self, options: DigitsOptions, *, seed: int, preprocessing: Preprocessing, num_channels: int, stride: int
     ):
         pixels, labels = scans()
-        split = stratified([str(i) for i in range(len(labels))], labels, {"val": 0.15, "test": 0.15}, seed=0)
         super().__init__(
             options,
-            {part: Scans(pixels, labels, indices) for part, indices in split.items()},
+            {part: Scans(pixels, labels, indices) for part, indices in parted().items()},
             [str(digit) for digit in range(10)],
             seed=seed,
             # a crop would cut off strokes: the scans have no margin

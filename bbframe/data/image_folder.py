@@ -13,6 +13,7 @@ from PIL import Image
 from bbframe.data import register
 from bbframe.data.base import ImageDataModule
 from bbframe.data.decode import broken_header, read_image
+from bbframe.data.faults import some
 from bbframe.data.loading import Skipped
 from bbframe.data.options import ImageFolderOptions
 from bbframe.data.split import stratified
@@ -118,9 +119,9 @@ class Scan:
         for folder in (folder for part, folder in folders.items() if part != "train"):
             there = set(_subfolders(self.root / folder))
             if more := sorted(there - set(self.class_names)):
-                self.faults.append(f"{folder}/ has classes that train/ lacks: {_some(more)}")
+                self.faults.append(f"{folder}/ has classes that train/ lacks: {some(more)}")
             if fewer := sorted(set(self.class_names) - there):
-                self.faults.append(f"{folder}/ lacks classes that train/ has: {_some(fewer)}")
+                self.faults.append(f"{folder}/ lacks classes that train/ has: {some(fewer)}")
 
     def _files(self, folder: str) -> Files:
         """All images of one part; a class without any is a fault."""
@@ -134,7 +135,7 @@ class Scan:
             if not paths and (self.root / prefix).is_dir():
                 empty.append(prefix)
         if empty:
-            self.faults.append(f"no readable images ({' '.join(sorted(SUFFIXES))}) in {_some(empty)}")
+            self.faults.append(f"no readable images ({' '.join(sorted(SUFFIXES))}) in {some(empty)}")
         return files
 
     def _walk(self, prefix: str) -> list[str]:
@@ -166,7 +167,7 @@ class Scan:
         if short := [f"{name!r} ({count})" for name, count in classes.items() if count <= len(fractions)]:
             parts = ", ".join(("train", *fractions))
             fix = "add images" + (", or set data.test_fraction=0" if "test" in fractions else "")
-            self.faults.append(f"too few images to split into {parts}: {_some(short)}; {fix}")
+            self.faults.append(f"too few images to split into {parts}: {some(short)}; {fix}")
             return {}
         split = stratified(train.paths, train.labels, fractions, self.options.split_seed)
         return {**found, **{part: train.select(indices) for part, indices in split.items()}}
@@ -174,7 +175,7 @@ class Scan:
     def _raise_faults(self) -> None:
         faults = list(self.faults)
         if self.broken and self.options.on_error == "raise":
-            files = _some([f"{name} ({why})" for name, why in self.broken])
+            files = some([f"{name} ({why})" for name, why in self.broken])
             faults.append(f"unreadable: {files}; repair or remove, or set data.on_error=skip")
         if faults:
             raise ValueError(f"data: {self.root}: {'; '.join(faults)}")
@@ -185,9 +186,3 @@ def _subfolders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    """The names, or the first few and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

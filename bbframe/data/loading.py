@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bbframe.data.decode import reason
+from bbframe.data.pixels import normalise
 from bbframe.data.seeds import derive, torch_seed
 
 Key = tuple[int, int]  # (epoch, index): a worker must know the epoch, for it draws the augmentation from both
@@ -18,11 +19,11 @@ Batch = dict[str, Any]
 
 
 class Images(Protocol):
-    """The labelled images of one part: training, validation or test."""
+    """The images of one part, training, validation or test, and what they show."""
 
     @property
-    def labels(self) -> Sequence[int]:
-        """The class of each image."""
+    def labels(self) -> Sequence[Any]:
+        """The class of each image, or the classes of its objects."""
 
     def read(self, index: int) -> Image.Image:
         """The image in mode L or RGB, upright. Raises whatever its decoder raises on a broken file."""
@@ -31,28 +32,24 @@ class Images(Protocol):
         """What an error message calls the image, such as its path."""
 
 
-class ImageBatches(Dataset[Batch]):
-    """Whole batches by their keys: read, transform and stack them; then normalise, and mix if asked.
+class Batches(Dataset[Batch]):
+    """Whole batches by their keys: read and transform, then put together with `index` (B,) long, places in the part.
 
-    A batch has `image` (B, C, H, W) float, `label` (B,) long, or (B, num_classes) probabilities when mixed, and
-    `index` (B,) long, places within the part. `errors` lists the (name, reason) of images that could not be read: a
-    training batch takes the next readable image in their place, so that its size holds; an evaluation leaves them out,
-    so that none counts twice.
+    `errors` lists the (name, reason) of images that could not be read: a training batch takes the next readable image
+    in their place, so that its size holds; an evaluation leaves them out, so that none counts twice.
     """
 
     def __init__(
         self,
         images: Images,
-        transform: Callable[[Image.Image], Tensor],
+        transform: Callable[[Any], Any],
         mean: Tensor,
         std: Tensor,
         *,
         train_seed: int | None = None,
-        mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ):
-        self.images, self.transform = images, transform
-        self.shift, self.scale = 255 * mean.view(-1, 1, 1), 255 * std.view(-1, 1, 1)
-        self.train_seed, self.mix = train_seed, mix
+        self.images, self.transform, self.train_seed = images, transform, train_seed
+        self.mean, self.std = mean, std
 
     def __len__(self) -> int:
         return len(self.images.labels)
@@ -62,21 +59,28 @@ class ImageBatches(Dataset[Batch]):
         found = [item for key in keys if (item := self._item(key, errors)) is not None]
         if not found:
             return {"errors": errors}
-        pixels = torch.stack([image for image, _ in found]).float().sub_(self.shift).div_(self.scale)
-        index = torch.tensor([i for _, i in found])
-        label = torch.tensor([self.images.labels[i] for _, i in found])
-        if self.mix is not None:
-            with torch_seed(derive(self.train_seed, "mix", *keys[0])):
-                pixels, label = self.mix(pixels, label)
-        return {"image": pixels, "label": label, "index": index, "errors": errors}
+        index = [i for _, i in found]
+        return {**self.collate([x for x, _ in found], index, keys[0]), "index": torch.tensor(index), "errors": errors}
 
-    def _item(self, key: Key, errors: list[tuple[str, str]]) -> tuple[Tensor, int] | None:
+    def load(self, index: int) -> Any:
+        """What the transform takes of an image. Raises whatever its decoder raises."""
+        return self.images.read(index)
+
+    def collate(self, found: list[Any], index: list[int], key: Key) -> Batch:
+        """A batch of what the transform gave; `key` is that of the first image."""
+        raise NotImplementedError
+
+    def unpack(self, batch: Batch) -> Batch:
+        """What a worker's batch is made into by the process that trains."""
+        return batch
+
+    def _item(self, key: Key, errors: list[tuple[str, str]]) -> tuple[Any, int] | None:
         """The transformed image, and the index that it comes from; None when there is no image to be had."""
         epoch, first = key
         for step in range(1 if self.train_seed is None else len(self)):
             index = (first + step) % len(self)
             try:
-                image = self.images.read(index)
+                image = self.load(index)
             except Exception as error:  # a decoder may raise anything on a broken file
                 errors.append((self.images.name(index), reason(error)))
                 continue
@@ -85,6 +89,20 @@ class ImageBatches(Dataset[Batch]):
             with torch_seed(derive(self.train_seed, epoch, index)):
                 return self.transform(image), index
         return None
+
+
+class ImageBatches(Batches):
+    """Batches of `image` (B, C, H, W) float and `label` (B,) long, or (B, num_classes) probabilities when mixed."""
+
+    mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def collate(self, found: list[Tensor], index: list[int], key: Key) -> Batch:
+        pixels = normalise(torch.stack(found), self.mean, self.std)
+        label = torch.tensor([self.images.labels[i] for i in index])
+        if self.mix is not None:
+            with torch_seed(derive(self.train_seed, "mix", *key)):
+                pixels, label = self.mix(pixels, label)
+        return {"image": pixels, "label": label}
 
 
 class TrainOrder:
@@ -127,10 +145,10 @@ def eval_order(count: int, batch_size: int, rank: int = 0, world: int = 1) -> li
 
 
 class Skipped:
-    """The unreadable images met so far, {name: reason}, of which `most` are put up with."""
+    """The unreadable images met so far, {name: reason}, of which `most` are put up with; `what` calls them."""
 
-    def __init__(self, most: int):
-        self.most = most
+    def __init__(self, most: int, what: str = "unreadable images"):
+        self.most, self.what = most, what
         self.images: dict[str, str] = {}
 
     def note(self, errors: list[tuple[str, str]]) -> None:
@@ -141,7 +159,7 @@ class Skipped:
             if self.most == 0:
                 raise ValueError(f"data: cannot read {name}: {why}; repair or remove it, or set data.on_error=skip")
             raise ValueError(
-                f"data: {len(self.images)} unreadable images, of which data.max_errors={self.most} may be skipped; "
+                f"data: {len(self.images)} {self.what}, of which data.max_errors={self.most} may be skipped; "
                 f"the last is {name}: {why}"
             )
 
@@ -155,7 +173,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        batches: ImageBatches,
+        batches: Batches,
         order: TrainOrder | list[list[Key]],
         skipped: Skipped,
         num_workers: int,
@@ -176,7 +194,7 @@ class BatchLoader:
                     self.skipped.note(errors)
                 if batch:
                     empty = False
-                    yield batch
+                    yield self.dataset.unpack(batch)
             if empty:
                 raise ValueError(f"data: none of {len(self.dataset)} images can be read")
         except Exception as error:

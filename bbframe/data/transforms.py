@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor, nn, tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from bbframe.data.options import AugmentOptions
+from bbframe.data.box_transforms import eval_boxes
+from bbframe.data.options import AugmentOptions, DetectionDataOptions, LoadingOptions
+from bbframe.data.pixels import ToTensor, color_jitter, normalisation, normalise, settle
 from bbframe.preprocessing import Preprocessing
 
 
@@ -37,19 +39,6 @@ class Fit(nn.Module):
         return F.center_crop(F.resize(image, sides, self.mode), list(self.size))
 
 
-class ToTensor(nn.Module):
-    """PIL image -> (num_channels, H, W) uint8. A greyscale image is repeated; colours become grey for one channel."""
-
-    def __init__(self, num_channels: int):
-        super().__init__()
-        self.num_channels = num_channels
-
-    def forward(self, image: Image.Image) -> Tensor:
-        if self.num_channels == 1 and image.mode != "L":
-            image = image.convert("L")
-        return F.pil_to_tensor(image).expand(self.num_channels, -1, -1)
-
-
 def eval_transform(preprocessing: Preprocessing, num_channels: int) -> nn.Module:
     """What validation, test and prediction do to an image. No randomness."""
     return nn.Sequential(Fit(preprocessing), ToTensor(num_channels))
@@ -75,13 +64,7 @@ def train_transform(preprocessing: Preprocessing, num_channels: int, augment: Au
         affine_mode = mode if mode is not InterpolationMode.LANCZOS else InterpolationMode.BICUBIC  # PIL has no other
         steps.append(v2.RandomAffine(augment.degrees, shift, interpolation=affine_mode))
     if augment.color_jitter is not None:
-        brightness, contrast, saturation, hue = augment.color_jitter
-        if num_channels == 1 and (saturation or hue):
-            raise ValueError(
-                f"data: augment.color_jitter={augment.color_jitter} changes saturation or hue, which greyscale images "
-                "(num_channels=1) do not have; set its last two values to 0"
-            )
-        steps.append(v2.ColorJitter(brightness, contrast, saturation, hue))
+        steps.append(color_jitter(augment.color_jitter, num_channels))
     if augment.auto_augment is not None:
         policies = {
             "randaugment": v2.RandAugment,
@@ -108,12 +91,26 @@ def batch_mix(
     return v2.RandomChoice(mixers) if len(mixers) > 1 else mixers[0] if mixers else None
 
 
-def normalisation(values: tuple[float, ...], num_channels: int) -> tuple[float, ...]:
-    """A mean or std for `num_channels`: one value serves all channels; for a single channel three are averaged."""
-    if len(values) == num_channels:
-        return values
-    if num_channels == 1:
-        return (sum(values) / len(values),)
-    if len(values) == 1:
-        return values * num_channels
-    raise ValueError(f"data: {len(values)} values of mean or std for {num_channels} channels")
+def eval_input(
+    options: LoadingOptions, preprocessing: Preprocessing, num_channels: int
+) -> Callable[[Image.Image], tuple[Tensor, tuple[float, float]]]:
+    """What an evaluation makes of an image, for images outside any data set.
+
+    `preprocessing` is the data module's, or the one saved with the backbone. The function returns the normalised
+    pixels (C, H, W), and the (x, y) by which detection scaled the image, (1, 1) for classification.
+    """
+    preprocessing = settle(options, preprocessing, num_channels)
+    mean, std = tensor(preprocessing.mean), tensor(preprocessing.std)
+    if isinstance(options, DetectionDataOptions):
+        boxed = eval_boxes(options, preprocessing, num_channels)
+
+        def scaled(image: Image.Image) -> tuple[Tensor, tuple[float, float]]:
+            sample = boxed({"image": image})
+            return normalise(sample["image"], mean, std), tuple(sample["scale"].tolist())
+
+        return scaled
+    fit = eval_transform(preprocessing, num_channels)
+    return lambda image: (normalise(fit(image), mean, std), (1.0, 1.0))
+
+
+__all__ = ["Fit", "batch_mix", "eval_input", "eval_transform", "normalisation", "train_transform"]

@@ -12,7 +12,11 @@ from bbframe.data import OPTIONS
 from bbframe.options import parse
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
-NEEDED = {"image_folder": {"root": "somewhere"}}
+NEEDED = {
+    "image_folder": {"root": "somewhere"},
+    "coco": {"train_images": "somewhere", "train_annotations": "a.json"},
+    "voc": {"root": "somewhere"},
+}
 
 
 def options(name="digits", **changes):
@@ -63,6 +67,34 @@ def test_every_option_is_explained_in_its_yaml(name):
         ({"name": "image_folder", "val_fraction": 0.9}, "leave nothing for training"),
         ({"name": "image_folder", "max_errors": -1}, "max_errors=-1"),
         ({"name": "image_folder", "on_error": "ignore"}, "on_error='ignore'; choose from: raise, skip"),
+        ({"name": "coco", "min_size": 0}, "data: min_size=0 must be 1 pixel or more"),
+        ({"name": "coco", "max_size": 700}, "data: max_size=700 must be at least min_size"),
+        ({"name": "coco", "augment": {"min_sizes": [800, 1500]}}, "data: max_size=1333 must be at least min_size"),
+        ({"name": "coco", "augment": {"min_sizes": []}}, "data: augment.min_sizes=() must be 1 pixel or more each"),
+        ({"name": "coco", "augment": {"crop_size": [0, 9]}}, "data: augment.crop_size=(0, 9) must be 1 pixel"),
+        ({"name": "coco", "augment": {"scale_jitter": [0.5, 2]}}, "needs augment.crop_size, to fit into"),
+        ({"name": "coco", "augment": {"scale_jitter": [0, 2], "crop_size": [9, 9]}}, "must rise above 0"),
+        (
+            {"name": "coco", "augment": {"scale_jitter": [1, 2], "crop_size": [9, 9], "min_sizes": [9]}},
+            "data: augment.min_sizes=(9,) must be null beside scale_jitter",
+        ),
+        ({"name": "coco", "augment": {"color_jitter": [0.4, 0.4, 0.4, 0.6]}}, "the hue, 0..0.5"),
+        ({"name": "coco", "augment": {"mixup": 0.2}}, "unknown option 'mixup'"),
+        ({"name": "coco", "train_annotations": None}, "train_annotations=None must be the JSON file of your train"),
+        ({"name": "coco", "train_images": None}, "train_images=None must be the folder of your train images"),
+        ({"name": "coco", "val_images": "x"}, "val_annotations=None must be the JSON file of your val images"),
+        ({"name": "coco", "test_annotations": "x"}, "test_images=None must be the folder of your test images"),
+        (
+            {"name": "coco", "val_images": "x", "val_annotations": "x", "val_fraction": 0.1},
+            "val_fraction=0.1 must be null beside val_annotations",
+        ),
+        ({"name": "coco", "val_fraction": 0.9}, "leave nothing for training"),
+        ({"name": "voc", "root": None}, "data: root=None must be the folder with Annotations/"),
+        ({"name": "voc", "val_fraction": 0.1}, "val_fraction=0.1 must be null beside val_set"),
+        ({"name": "digit_scenes", "val_scenes": 0}, "data: val_scenes=0 must be 1 or more"),
+        ({"name": "digit_scenes", "num_digits": [0, 3]}, "data: num_digits=(0, 3) must rise from 1 or more"),
+        ({"name": "digit_scenes", "digit_size": [4, 9]}, "data: digit_size=(4, 9) must rise from 8 pixels"),
+        ({"name": "digit_scenes", "image_size": [96, 39]}, "image_size=(96, 39) must be at least the largest digit"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(changes, message):

@@ -1,0 +1,67 @@
+"""The objects of many images in a few arrays: a dict a box would fill the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Rows(Sequence[Any]):
+    """Rows of different lengths, one after another in `values`: row i ends before `offsets[i + 1]`."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+@dataclass
+class Objects:
+    """What some images show, in pixels of the original images.
+
+    `offsets` (images + 1,) says which objects are whose; `sizes` (images, 2) are heights and widths; `boxes` (objects,
+    4) float32 xyxy, `classes` (objects,) int64, `crowd` (objects,) bool, `area` (objects,) float32.
+    """
+
+    sizes: np.ndarray
+    offsets: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    crowd: np.ndarray
+    area: np.ndarray
+
+    @property
+    def labels(self) -> Rows:
+        """The classes of each image's objects."""
+        return Rows(self.classes, self.offsets)
+
+    def target(self, index: int, masks: bool) -> dict[str, Tensor]:
+        """`boxes`, `labels`, `crowd`, `area`, the image's `size` and, if asked for, `masks` (N, H, W) uint8."""
+        place = slice(self.offsets[index], self.offsets[index + 1])
+        target = {
+            "boxes": torch.from_numpy(self.boxes[place].copy()),
+            "labels": torch.from_numpy(self.classes[place].copy()),
+            "crowd": torch.from_numpy(self.crowd[place].copy()),
+            "area": torch.from_numpy(self.area[place].copy()),
+            "size": torch.tensor(self.sizes[index], dtype=torch.int64),
+        }
+        if masks:
+            height, width = self.sizes[index]
+            target["masks"] = torch.zeros(len(target["boxes"]), height, width, dtype=torch.uint8)
+            for mask, number in zip(target["masks"], range(place.start, place.stop), strict=True):
+                self.draw(number, mask.numpy())
+        return target
+
+    def draw(self, number: int, mask: np.ndarray) -> None:
+        """Set the pixels of one object in `mask` (H, W), which holds zeros."""
+        raise NotImplementedError

@@ -1,0 +1,71 @@
+"""What every task does to pixels: channels, changes of colour, and the checkpoint's mean and standard deviation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from bbframe.data.options import LoadingOptions
+from bbframe.preprocessing import Preprocessing
+
+
+class ToTensor(nn.Module):
+    """PIL image -> (num_channels, H, W) uint8. A greyscale image is repeated; colours become grey for one channel."""
+
+    def __init__(self, num_channels: int):
+        super().__init__()
+        self.num_channels = num_channels
+
+    def forward(self, image: Image.Image) -> Tensor:
+        if self.num_channels == 1 and image.mode != "L":
+            image = image.convert("L")
+        return F.pil_to_tensor(image).expand(self.num_channels, -1, -1)
+
+
+def color_jitter(strengths: tuple[float, float, float, float], num_channels: int) -> nn.Module:
+    """Random changes of brightness, contrast, saturation and hue.
+
+    Raises ValueError for a change of colours where there are none.
+    """
+    brightness, contrast, saturation, hue = strengths
+    if num_channels == 1 and (saturation or hue):
+        raise ValueError(
+            f"data: augment.color_jitter={strengths} changes saturation or hue, which greyscale images "
+            "(num_channels=1) do not have; set its last two values to 0"
+        )
+    return v2.ColorJitter(brightness, contrast, saturation, hue)
+
+
+def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(..., C, H, W) uint8 -> float, by the mean and standard deviation (C,) of pixels in 0..1."""
+    return pixels.float().sub_(255 * mean.view(-1, 1, 1)).div_(255 * std.view(-1, 1, 1))
+
+
+def normalisation(values: tuple[float, ...], num_channels: int) -> tuple[float, ...]:
+    """A mean or std for `num_channels`: one value serves all channels; for a single channel three are averaged."""
+    if len(values) == num_channels:
+        return values
+    if num_channels == 1:
+        return (sum(values) / len(values),)
+    if len(values) == 1:
+        return values * num_channels
+    raise ValueError(f"data: {len(values)} values of mean or std for {num_channels} channels")
+
+
+def settle(options: LoadingOptions, preprocessing: Preprocessing, num_channels: int) -> Preprocessing:
+    """The checkpoint's preprocessing, but for what the options say. Raises ValueError for 2 channels, or 4."""
+    if num_channels not in (1, 3):
+        raise ValueError(
+            f"data: images have 1 or 3 channels, but the backbone takes num_channels={num_channels}; "
+            "set backbone.num_channels to 1 or 3"
+        )
+    return replace(
+        preprocessing,
+        mean=normalisation(options.mean or preprocessing.mean, num_channels),
+        std=normalisation(options.std or preprocessing.std, num_channels),
+        interpolation=options.interpolation or preprocessing.interpolation,
+    )

@@ -83,7 +83,7 @@ def _label(overrides: Sequence[str], shared: set[str]) -> str:
 
 def _metrics(jobs: Sequence[dict[str, Any]]) -> tuple[str, str]:
     """The metric that chose the best epoch, and its test, which ranks the rows: the first again if none was tested."""
-    name = next((job["best"]["metric"] for job in jobs if job.get("best")), "val/accuracy")
+    name = next(filter(None, ((job.get("best") or job).get("metric") for job in jobs)), "val/accuracy")
     test = name.replace("val/", "test/")
     return name, test if any(test in (job.get("test") or {}) for job in jobs) else name
 

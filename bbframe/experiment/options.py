@@ -10,22 +10,31 @@ from bbframe.backbone import BackboneConfigMixin
 from bbframe.data.options import OPTIONS as DATA
 from bbframe.experiment.plugins import check_plugins
 from bbframe.factory import Source, check_backbone
+from bbframe.heads.levels import choose_pyramid, wanted_strides
 from bbframe.options import nearest, parse
 from bbframe.tasks.options import (
     AdamWOptions,
     ClassificationOptions,
     ConstantOptions,
     CosineOptions,
+    DetectionOptions,
+    DetectorOptions,
     HeadOptions,
+    MultiStepOptions,
     OptimOptions,
     ScheduleOptions,
     SGDOptions,
 )
 
 # what the `name` of a group may be
-TASKS: dict[str, Any] = {"classification": ClassificationOptions}
+TASKS: dict[str, Any] = {"classification": ClassificationOptions, "detection": DetectionOptions}
+HEADS: dict[str, dict[str, Any]] = {  # by task
+    "classification": dict.fromkeys(("linear", "multi_level"), HeadOptions),
+    "detection": dict.fromkeys(("fcos", "retinanet", "faster_rcnn", "mask_rcnn"), DetectorOptions),
+}
+SELECTION = ("out_features", "out_indices", "out_strides")
 OPTIMISERS: dict[str, Any] = {"adamw": AdamWOptions, "sgd": SGDOptions}
-SCHEDULES: dict[str, Any] = {"cosine": CosineOptions, "constant": ConstantOptions}
+SCHEDULES: dict[str, Any] = {"cosine": CosineOptions, "multistep": MultiStepOptions, "constant": ConstantOptions}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +107,17 @@ class TrainerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A checked configuration: each group as its options."""
+    """A checked configuration: each group as its options.
+
+    `backbone_options` is the backbone's group as plain data, with the maps that the head wants where it says nothing.
+    """
 
     run: RunOptions
     source: Source
     backbone: BackboneConfigMixin
-    task: ClassificationOptions
-    head: HeadOptions
+    backbone_options: Mapping[str, Any]
+    task: ClassificationOptions | DetectionOptions
+    head: Any
     data: Any
     optim: OptimOptions
     schedule: ScheduleOptions
@@ -130,13 +143,25 @@ def check(config: Mapping[str, Any]) -> Plan:
     for group in sorted(GROUPS):
         if not isinstance(config[group] or {}, Mapping):
             raise ValueError(f"{group}: {config[group]!r} must be a mapping of options")
-    source, backbone = check_backbone(config["backbone"] or {})
+    task = _named(TASKS, config["task"], "task")
+    head = _named(
+        {name: options for heads in HEADS.values() for name, options in heads.items()}, config["head"], "head"
+    )
+    if head.name not in HEADS[task.name]:
+        menu = " or ".join(HEADS[task.name])
+        raise ValueError(f"task={task.name} has no use for head={head.name}; choose head={menu}")
+    backbone_options = dict(config["backbone"] or {})
+    source, backbone = check_backbone(backbone_options)
+    if task.name == "detection" and not any(backbone_options.get(key) for key in SELECTION):
+        backbone_options["out_strides"] = wanted_strides(head.name, [stage.stride for stage in backbone.stages])
+        backbone.select(out_strides=backbone_options["out_strides"])
     plan = Plan(
         run=run,
         source=source,
         backbone=backbone,
-        task=_named(TASKS, config["task"], "task"),
-        head=parse(HeadOptions, config["head"], "head"),
+        backbone_options=backbone_options,
+        task=task,
+        head=head,
         data=_named(DATA, config["data"], "data"),
         optim=_named(OPTIMISERS, config["optim"], "optim"),
         schedule=_named(SCHEDULES, config["schedule"], "schedule"),
@@ -159,6 +184,15 @@ def _check_together(plan: Plan) -> None:
     """What one group asks of another, as far as it shows before anything is built."""
     check_plugins("logger", plan.logger)
     check_plugins("callbacks", plan.callbacks)
+    task = plan.task.name
+    if task == "detection":
+        choose_pyramid(plan.head.pyramid, plan.backbone.strides)
+    if plan.data.task != task:
+        menu = " or ".join(name for name, options in DATA.items() if options.task == task)
+        raise ValueError(
+            f"data={plan.data.name} is for task={plan.data.task}, and this is task={task}; choose data={menu}, "
+            f"or task={plan.data.task}"
+        )
     features = plan.backbone.out_features or []
     built = plan.backbone.stage_names[: plan.backbone.stage_names.index(features[-1]) + 1]
     freeze = plan.task.freeze

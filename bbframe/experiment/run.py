@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
-from bbframe.auto import Backbone
 from bbframe.data import make_data
+from bbframe.experiment.build import make_task, saved_backbone
 from bbframe.experiment.callbacks import EpochLines, SeedEveryBatch
 from bbframe.experiment.checkpoint import (
     AtomicCheckpointIO,
@@ -36,10 +36,9 @@ from bbframe.experiment.options import Plan, check
 from bbframe.experiment.plugins import make_plugins
 from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
 from bbframe.experiment.record import environment, write_failure, write_record
-from bbframe.experiment.report import describe, draw, write_predictions
+from bbframe.experiment.report import describe, show
 from bbframe.factory import make_backbone
-from bbframe.preprocessing import Preprocessing
-from bbframe.tasks.classification import Classification
+from bbframe.tasks.base import Task
 
 log = logging.getLogger("bbframe")
 # what Lightning says about things that are as they should be
@@ -67,7 +66,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set
                 "config": mask_secrets(config, set(secrets)),
                 "overrides": mask_overrides(overrides, set(secrets)),
             }
-            return _run(plan, config["backbone"], record, folder)
+            return _run(plan, record, folder)
         except BaseException as error:
             if rank() == 0:
                 write_failure(folder, overrides, str(error) or type(error).__name__)
@@ -79,14 +78,15 @@ def rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _run(plan: Plan, record: dict[str, Any], folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     reset_peak_memory()
     saved = None if plan.run.ckpt_path is None else load_checkpoint(Path(plan.run.ckpt_path))
     pl.seed_everything(plan.run.seed, workers=True, verbose=False)
     if rank() == 0:
         write_record(folder, record["config"], record["overrides"], environment(plan.run.seed, None))
-    backbone = make_backbone(backbone_options) if saved is None else _saved_backbone(backbone_options, saved)
+    options = plan.backbone_options
+    backbone = make_backbone(options) if saved is None else saved_backbone(options, saved)
     if (report := backbone.load_report) is not None and rank() == 0:
         weights = {"source": report.source, "revision": report.revision, "sha256": report.sha256}
         record["config"]["backbone"]["revision"] = report.revision  # a rerun loads the commit that this run loaded
@@ -97,15 +97,16 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
         preprocessing=backbone.preprocessing,
         num_channels=backbone.config.num_channels,
         stride=max(backbone.strides),
+        **({"masks": True} if plan.head.name == "mask_rcnn" else {}),
     )
-    task = Classification(
-        backbone, data.class_names, task=plan.task, head=plan.head, optim=plan.optim, schedule=plan.schedule
-    )
+    task = make_task(plan, backbone, data.class_names)
     if saved is not None:
         fit_checkpoint(Path(str(plan.run.ckpt_path)), saved, task)
         saved = None  # the tensors are read again where they are needed, and would lie in memory until then
     macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
-    describe(plan, backbone, data, macs)
+    describe(plan, task, data, macs)
+    record["inputs"] = dataclasses.asdict(data.preprocessing)
+    record["category_ids"] = getattr(data, "category_ids", None)  # of boxes: what their files call the classes
     trainer = _trainer(plan, task, folder, record)
 
     seconds: dict[str, float] = {}
@@ -130,7 +131,8 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
     for name, why in data.skipped.items():
         log.warning("skipped %s: %s", name, why)
     if data.skipped:
-        log.warning("skipped %d unreadable images; data.max_errors=%d may be", len(data.skipped), plan.data.max_errors)
+        count, kind, most = len(data.skipped), data.skipped_kind, plan.data.max_errors
+        log.warning("skipped %d %s; data.max_errors=%d may be", count, kind, most)
     summary = {
         "status": "ok",
         "name": plan.run.name,
@@ -142,10 +144,11 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
         "image_size": list(data.image_size),
         "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),
         "epochs": trainer.current_epoch,
+        "metric": task.monitor,
         "best": {key: best[key] for key in ("metric", "value", "epoch")} if best["path"] else None,
         "test": dict(sorted(tested.items(), key=lambda item: item[0] != task.monitor.replace("val/", "test/"))),
         "test_part": data.test_part,
-        "class_f1": dict(zip(data.class_names, [round(v, 6) for v in task.class_f1.tolist()], strict=True)),
+        **task.class_scores(),
         "skipped": len(data.skipped),
         "seconds": seconds,
         "peak_memory_bytes": peak_memory_bytes(),
@@ -156,14 +159,12 @@ def _run(plan: Plan, backbone_options: Mapping[str, Any], record: dict[str, Any]
     }
     if trainer.is_global_zero:
         write_text(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
-        if task.predictions:
-            write_predictions(task, data, folder / "predictions.csv")
-        draw(plan, task, data, tested, folder)
+        show(plan, task, data, tested, folder)
         log.info("\n%s", run_table(summary))
     return summary
 
 
-def _trainer(plan: Plan, task: Classification, folder: Path, record: dict[str, Any]) -> pl.Trainer:
+def _trainer(plan: Plan, task: Task, folder: Path, record: dict[str, Any]) -> pl.Trainer:
     options = plan.trainer
     callbacks: list[pl.Callback] = [SeedEveryBatch(plan.run.seed), EpochLines(), _Record(record, task)]
     if options.ema_decay is not None:
@@ -208,25 +209,10 @@ def _trainer(plan: Plan, task: Classification, folder: Path, record: dict[str, A
         raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
-def _saved_backbone(options: Mapping[str, Any], saved: Mapping[str, Any]) -> Backbone:
-    """The backbone of one of our checkpoints, without weights: where they came from at first no longer matters.
-
-    What the options leave open, a pretrained checkpoint had supplied; the selection is theirs alone.
-    """
-    config = saved["bbframe"]["backbone"]
-    filled = {**options, "pretrained": False}
-    if config["model_type"] == options["model_type"]:
-        filled = {key: config.get(key) if value is None else value for key, value in filled.items()}
-        filled.update({key: options.get(key) for key in ("out_features", "out_indices", "out_strides")})
-    backbone = make_backbone(filled)
-    backbone.preprocessing = Preprocessing(**saved["bbframe"]["preprocessing"])
-    return backbone
-
-
 class _Record(pl.Callback):
     """Put into every checkpoint what it takes to use it: configuration, classes, backbone and preprocessing."""
 
-    def __init__(self, record: dict[str, Any], task: Classification):
+    def __init__(self, record: dict[str, Any], task: Task):
         self.record = {
             **record,
             "class_names": task.class_names,
@@ -238,7 +224,7 @@ class _Record(pl.Callback):
         checkpoint["bbframe"] = self.record
 
 
-def _best(trainer: pl.Trainer, task: Classification) -> dict[str, Any]:
+def _best(trainer: pl.Trainer, task: Task) -> dict[str, Any]:
     """The best validation result of this run, the epoch it came from (counted from 1) and its checkpoint."""
     callback = trainer.checkpoint_callback
     best: dict[str, Any] = {"metric": task.monitor, "value": None, "epoch": None, "path": None}

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
@@ -15,11 +13,11 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from bbframe.auto import Backbone
 from bbframe.heads.classifier import CLASSIFIERS
+from bbframe.tasks.base import Task
 from bbframe.tasks.options import ClassificationOptions, HeadOptions, OptimOptions, ScheduleOptions
-from bbframe.tasks.tuning import keep_in_eval, make_optimizer, parameter_groups, prepare, rate_factor
 
 
-class Classification(pl.LightningModule):
+class Classification(Task):
     """A backbone and a classifier, trained by cross-entropy on batches {"image", "label", "index"}.
 
     Labels are class indices (B,), or shares (B, num_classes) where augmentation has mixed images. After a test,
@@ -27,7 +25,8 @@ class Classification(pl.LightningModule):
     a row (index, label, predicted class, probability of it, loss) for every image.
     """
 
-    monitor, mode = "val/accuracy", "max"
+    monitor = "val/accuracy"
+    options: ClassificationOptions
 
     def __init__(
         self,
@@ -39,14 +38,10 @@ class Classification(pl.LightningModule):
         optim: OptimOptions,
         schedule: ScheduleOptions,
     ):
-        super().__init__()
-        self.options, self.optim, self.schedule = task, optim, schedule
-        self.class_names = list(class_names)
+        super().__init__(backbone, class_names, task=task, optim=optim, schedule=schedule)
         count = len(self.class_names)
-        prepare(backbone, task)
-        self.backbone = backbone
-        self.head = CLASSIFIERS[head.name](backbone.channels, count, head.dropout)
-        backbone.use_maps([backbone.out_features[i] for i in self.head.reads])
+        classifier = CLASSIFIERS[head.name](backbone.channels, count, head.dropout)
+        self.read_maps(classifier, classifier.reads)
         metrics: dict[str, Any] = {"accuracy": MulticlassAccuracy(count, average="micro")}
         if count > 5:
             metrics["top5"] = MulticlassAccuracy(count, average="micro", top_k=5)
@@ -55,32 +50,25 @@ class Classification(pl.LightningModule):
         self.test_metrics = MetricCollection(metrics, prefix="test/").clone()
         self.test_confusion = MulticlassConfusionMatrix(count)
         self.test_class_f1 = MulticlassF1Score(count, average="none")
-        self.predictions: list[tuple[int, int, int, float, float]] = []
         self.confusion, self.class_f1 = torch.zeros(count, count), torch.zeros(count)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores (B, num_classes) of normalised images (B, C, H, W)."""
         return self.head(self.backbone(x).feature_maps)
 
-    def train(self, mode: bool = True) -> Classification:
-        """Training mode for all that trains: frozen parts stay in eval mode."""
-        super().train(mode)
-        if mode:
-            keep_in_eval(self.backbone, self.options)
-        return self
+    def predict(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """The probability of each class, (num_classes,), for each normalised image (C, H, W)."""
+        return [*self(torch.stack(list(images))).float().softmax(dim=1)]
 
-    def on_fit_start(self) -> None:
-        self.train()  # Lightning leaves modules in the mode that it finds them in; loaded ones are in eval mode
+    def class_scores(self) -> dict[str, dict[str, float]]:
+        values = [round(value, 6) for value in self.class_f1.tolist()]
+        return {"class_f1": dict(zip(self.class_names, values, strict=True))}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         loss = F.cross_entropy(self(batch["image"]), batch["label"], label_smoothing=self.options.label_smoothing)
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"the training loss is {loss.item()} at epoch {self.current_epoch}, batch {batch_idx}; try a lower "
-                "optim.lr, schedule.warmup_epochs or trainer.gradient_clip_val=1"
-            )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
-        return loss
+        size = len(batch["image"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        return self.finite(loss, batch_idx)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         scores = self(batch["image"])
@@ -88,9 +76,6 @@ class Classification(pl.LightningModule):
         self.log("val/loss", F.cross_entropy(scores, batch["label"]), prog_bar=True, batch_size=size)
         self.val_metrics.update(scores, batch["label"])
         self.log_dict(self.val_metrics, batch_size=size)
-
-    def on_test_start(self) -> None:
-        self.predictions = []
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         scores, labels = self(batch["image"]).float(), batch["label"]
@@ -105,18 +90,7 @@ class Classification(pl.LightningModule):
         self.predictions.extend(zip(*(column.tolist() for column in columns), strict=True))
 
     def on_test_epoch_end(self) -> None:
-        if self.trainer.world_size > 1:  # each process has tested its share of the images
-            shares: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(shares, self.predictions)
-            self.predictions = sorted(row for share in shares for row in share)
+        self.gather_predictions()
         self.confusion, self.class_f1 = self.test_confusion.compute().cpu(), self.test_class_f1.compute().cpu()
         self.test_confusion.reset()
         self.test_class_f1.reset()
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = make_optimizer(parameter_groups(self.backbone, self.head, self.optim), self.optim)
-        steps = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else 1
-        factor = rate_factor(self.schedule, steps, steps / epochs)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,99 @@
+"""What every task shares: a backbone under a head, its options, its optimiser, and a loss that must stay finite."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from bbframe.auto import Backbone
+from bbframe.tasks.options import OptimOptions, ScheduleOptions, TuningOptions
+from bbframe.tasks.tuning import keep_in_eval, make_optimizer, parameter_groups, prepare, rate_factor
+
+
+class Task(pl.LightningModule, ABC):
+    """A backbone and a head, which a subclass makes, trained on the batches of a data module.
+
+    `monitor` is the metric that chooses the best epoch, the largest value of it. After a test, `predictions` holds a
+    row for every image.
+    """
+
+    monitor: str
+    mode = "max"
+    head: nn.Module
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        class_names: Sequence[str],
+        *,
+        task: TuningOptions,
+        optim: OptimOptions,
+        schedule: ScheduleOptions,
+    ):
+        super().__init__()
+        self.options, self.optim, self.schedule = task, optim, schedule
+        self.class_names = list(class_names)
+        self.predictions: list[Any] = []
+        prepare(backbone, task)
+        self.backbone = backbone
+
+    def read_maps(self, head: nn.Module, reads: Sequence[int]) -> None:
+        """Put the head on the selected maps at the positions `reads`."""
+        self.head = head
+        self.reading = [self.backbone.out_features[i] for i in reads]
+        self.backbone.use_maps(self.reading)
+
+    def notes(self) -> dict[str, str]:
+        """What a run says about the head before it trains: {word: text}."""
+        return {}
+
+    @abstractmethod
+    def predict(self, images: Sequence[Tensor]) -> list[Any]:
+        """What the network says about each of some normalised images (C, H, W), which may differ in size."""
+
+    @abstractmethod
+    def class_scores(self) -> dict[str, dict[str, float]]:
+        """After a test, what is known of each class: {name of the score: {class: value}}."""
+
+    def train(self, mode: bool = True) -> Task:
+        """Training mode for all that trains: frozen parts stay in eval mode."""
+        super().train(mode)
+        if mode:
+            keep_in_eval(self.backbone, self.options)
+        return self
+
+    def on_fit_start(self) -> None:
+        self.train()  # Lightning leaves modules in the mode that it finds them in; loaded ones are in eval mode
+
+    def finite(self, loss: Tensor, batch_idx: int) -> Tensor:
+        """The training loss; ValueError with what to try when it is not finite."""
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the training loss is {loss.item()} at epoch {self.current_epoch}, batch {batch_idx}; try a lower "
+                "optim.lr, schedule.warmup_epochs or trainer.gradient_clip_val=1"
+            )
+        return loss
+
+    def on_test_start(self) -> None:
+        self.predictions = []
+
+    def gather_predictions(self) -> None:
+        """The rows of all processes, by the image's index, which comes first in each."""
+        if self.trainer.world_size > 1:  # each process has tested its share of the images
+            shares: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(shares, self.predictions)
+            self.predictions = sorted((row for share in shares for row in share), key=lambda row: row[0])
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = make_optimizer(parameter_groups(self.backbone, self.head, self.optim), self.optim)
+        steps = int(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else 1
+        factor = rate_factor(self.schedule, steps, steps / epochs)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

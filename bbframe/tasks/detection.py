@@ -1,0 +1,150 @@
+"""Object detection, with instance masks where the head gives them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.detection import MeanAveragePrecision
+
+from bbframe.auto import Backbone
+from bbframe.heads.detectors import Detector, pad
+from bbframe.tasks.base import Task
+from bbframe.tasks.options import DetectionOptions, DetectorOptions, OptimOptions, ScheduleOptions
+
+# what torchmetrics calls the metrics of the COCO benchmark, and what they are called here
+NAMES = {
+    "map": "mAP",
+    "map_50": "mAP50",
+    "map_75": "mAP75",
+    "map_small": "mAP_small",
+    "map_medium": "mAP_medium",
+    "map_large": "mAP_large",
+}
+
+
+TRUTH = ("boxes", "labels", "area", "iscrowd", "masks")
+
+
+class Detection(Task):
+    """A backbone, a pyramid and a detector, trained on batches {"image", "target", "index"} of images of any size.
+
+    `image` is a list of normalised images (C, H, W), `target` a list of dicts as `bbframe.data` describes them. The
+    metrics are COCO's: the mean average precision over the thresholds 0.50 to 0.95 of the overlap (mAP), at 0.50 and
+    0.75, and that of small, medium and large objects. After a test, `predictions` holds a row (index, boxes, scores,
+    labels, masks or None) for every image in its original pixels, and `precision` the curves of boxes and of masks:
+    {"bbox" or "segm": (10 thresholds, 101 recalls, classes)}, -1 for a class that was not there to be found.
+    """
+
+    monitor = "val/mAP"
+    head: Detector
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        class_names: Sequence[str],
+        *,
+        task: DetectionOptions,
+        head: DetectorOptions,
+        optim: OptimOptions,
+        schedule: ScheduleOptions,
+    ):
+        super().__init__(backbone, class_names, task=task, optim=optim, schedule=schedule)
+        options = asdict(head)
+        options["pyramid_channels"] = options.pop("channels")
+        detector = Detector(backbone.channels, backbone.strides, len(self.class_names), **options)
+        self.read_maps(detector, detector.reads)
+        self.kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if detector.takes_masks else ("bbox",)
+        self.val_metric = MeanAveragePrecision(iou_type=self.kinds, backend="faster_coco_eval")
+        self.test_metric = MeanAveragePrecision(iou_type=self.kinds, backend="faster_coco_eval", extended_summary=True)
+        self.precision: dict[str, Tensor] = {}
+
+    def forward(self, images: Sequence[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """Detections in normalised images (C, H, W) of any sizes, or, with `targets`, the losses by their names."""
+        x, sizes = pad(list(images), self.head.multiple)
+        return self.head(self.backbone(x).feature_maps, sizes, targets)
+
+    def notes(self) -> dict[str, str]:
+        kind = {"FPN": "feature pyramid", "SimplePyramid": "simple feature pyramid"}[type(self.head.pyramid).__name__]
+        return {"pyramid": f"{kind}, levels of stride {', '.join(f'{stride:g}' for stride in self.head.strides)}"}
+
+    def predict(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """Each image's `boxes` (N, 4) in its pixels, `scores`, `labels`, and `masks` (N, H, W) if there are any."""
+        return self(images)
+
+    def class_scores(self) -> dict[str, dict[str, float]]:
+        names = {"bbox": "class_ap", "segm": "class_mask_ap"}
+        return {names[kind]: self.class_ap(kind) for kind in self.precision}
+
+    def class_ap(self, kind: str = "bbox") -> dict[str, float]:
+        """The average precision of each class that was there to be found, of its boxes or its masks ("segm")."""
+        mean = self.precision[kind].mean(dim=(0, 1)).tolist()
+        return {name: round(ap, 6) for name, ap in zip(self.class_names, mean, strict=True) if ap >= 0}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        losses = self(batch["image"], batch["target"])
+        loss = sum(losses.values(), torch.zeros((), device=self.device))
+        size = len(batch["image"])
+        for name, value in losses.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=size)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        return self.finite(loss, batch_idx)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._compare(self.val_metric, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metric("val", self.val_metric)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        found = self._compare(self.test_metric, batch)
+        for index, row in zip(batch["index"].tolist(), found, strict=True):
+            row = {key: value.cpu() for key, value in row.items()}
+            self.predictions.append((index, row["boxes"], row["scores"], row["labels"], row.get("masks")))
+
+    def on_test_epoch_end(self) -> None:
+        self.gather_predictions()
+        computed = self._log_metric("test", self.test_metric)
+        seen = computed["classes"].reshape(-1).long().cpu()
+        for kind in self.kinds:
+            precision = computed[f"{kind}_precision" if len(self.kinds) > 1 else "precision"].cpu()
+            curves = torch.full((*precision.shape[:2], len(self.class_names)), -1.0)
+            curves[..., seen] = precision[..., 0, -1].float()  # objects of any size, and all detections that count
+            self.precision[kind] = curves
+
+    def _compare(self, metric: MeanAveragePrecision, batch: dict[str, Any]) -> list[dict[str, Tensor]]:
+        """Hand a batch's detections and targets to a metric in original pixels; returns the detections so."""
+        found = [to_original(row, target) for row, target in zip(self(batch["image"]), batch["target"], strict=True)]
+        truth = []
+        for target in batch["target"]:
+            row = {**to_original(target, target), "iscrowd": target["crowd"].long()}
+            truth.append({key: row[key] for key in TRUTH if key in row})
+        metric.update(found, truth)
+        return found
+
+    def _log_metric(self, part: str, metric: MeanAveragePrecision) -> dict[str, Tensor]:
+        computed = metric.compute()
+        metric.reset()
+        for kind in self.kinds:
+            prefix = f"{kind}_" if len(self.kinds) > 1 else ""
+            for theirs, ours in NAMES.items():
+                value = computed[prefix + theirs].item()
+                if value > -1 or ours == "mAP":  # -1: there is no such object
+                    name = f"mask_{ours}" if kind == "segm" else ours
+                    self.log(f"{part}/{name}", value if value > -1 else math.nan, prog_bar=name == "mAP")
+        return computed
+
+
+def to_original(row: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Boxes and masks of a resized image in the pixels of the original, whose size and scale `target` states."""
+    height, width = target["size"].tolist()
+    moved = {**row, "boxes": row["boxes"].float() / target["scale"].repeat(2)}
+    if "masks" in row and tuple(row["masks"].shape[1:]) != (height, width):
+        masks = row["masks"][:, None].float()
+        moved["masks"] = F.interpolate(masks, (height, width), mode="nearest-exact")[:, 0].to(row["masks"].dtype)
+    return moved

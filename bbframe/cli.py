@@ -1,4 +1,4 @@
-"""The console command `bbframe`: train as `python train.py` does, list the backbones, say what one of them costs."""
+"""The console command `bbframe`: train as `python train.py` does, list and describe backbones, predict."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ HELP = """Train any vision backbone on your images, and choose it.
 usage: bbframe train [group=choice] [key=value] ...
        bbframe list [part of a name]
        bbframe info [group=choice] [key=value] ...
+       bbframe predict run=<run folder> images=<folder or files> [key=value] ...
 
-  train  what `python train.py` does
-  list   all architectures and variants: parameters, stages, channels, strides, Hub id, timm's name
-  info   one backbone: each stage's map, parameters and GMACs; memory and this machine's latency
+  train    what `python train.py` does
+  list     all architectures and variants: parameters, stages, channels, strides, Hub id, timm's name
+  info     one backbone: each stage's map, parameters and GMACs; memory and this machine's latency
+  predict  labels or boxes for images, by a network that was trained: pictures, and a table
 
 `bbframe <command> --help` shows all of it."""
 
@@ -65,6 +67,33 @@ examples:
   bbframe info backbone=timm backbone.name=efficientnet_b0 data.image_size=224"""
 
 
+PREDICT_HELP = """What a trained network says about images: its classes, or the objects in them.
+
+usage: bbframe predict run=<run folder> images=<folder or files> [key=value] ...
+
+  run=...           a run folder, of which checkpoints/best.ckpt is taken, else last.ckpt; or a checkpoint file
+  images=...        a folder and all that is below it, a file, a pattern such as 'photos/*.jpg', or several of these:
+                    a,b or one word each
+  out=...           the folder of the results; <run folder>/predictions unless said
+  threshold=0.5     boxes with a score from here on are drawn
+  batch_size=8      images at a time
+  device=auto       or cpu, gpu
+  overwrite=false   true replaces the results of an earlier prediction
+
+Every image gets a picture of the same name, relative to the images' folder: with the surest classes below it, or with
+boxes, scores and masks on it. Small images are enlarged for that. In a table beside the pictures stands
+
+  for classification   predictions.csv: image, predicted class, its probability, and those of the next four
+  for detection        predictions.json: COCO results with all boxes that the detector gives, also those below the
+                       threshold, in pixels of the image; images.json: which images and categories the ids mean
+
+An image that cannot be read is named and skipped. The exit code is 0 when there was one that could be read.
+
+examples:
+  bbframe predict run=outputs/classification/<run> images=photos
+  bbframe predict run=outputs/detection/<run> images=street.jpg out=seen threshold=0.3"""
+
+
 def main() -> int:
     """Run a sub-command; returns its exit code."""
     command, *rest = sys.argv[1:] or ["--help"]
@@ -75,7 +104,8 @@ def main() -> int:
         return train(rest)
     if command not in COMMANDS:
         forgotten = "=" in command or command.startswith("-")
-        hint = f"; did you mean 'bbframe {' '.join(['train', *sys.argv[1:]])}'?" if forgotten else None
+        meant = "predict" if any(word.startswith("images=") for word in sys.argv[1:]) else "train"
+        hint = f"; did you mean 'bbframe {' '.join([meant, *sys.argv[1:]])}'?" if forgotten else None
         print(f"error: no command {command!r}{hint or nearest(command, ['train', *COMMANDS])}", file=sys.stderr)
         return 1
     run, text = COMMANDS[command]
@@ -175,7 +205,15 @@ def info(entry: Any, arguments: list[str]) -> int:
     return 0
 
 
+def predict(entry: Any, arguments: list[str]) -> int:
+    """Predict as a command line of key=value says."""
+    from bbframe.experiment import predict as prediction
+
+    return prediction.predict(prediction.read_arguments(arguments))
+
+
 COMMANDS: dict[str, tuple[Callable[[Any, list[str]], int], str]] = {
     "list": (list_backbones, LIST_HELP),
     "info": (info, INFO_HELP),
+    "predict": (predict, PREDICT_HELP),
 }

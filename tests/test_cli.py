@@ -15,6 +15,7 @@ import torch
 
 import train
 from bbframe import catalog, cli
+from bbframe.experiment.predict import read_arguments
 from tests.tiny import example, names, tiny
 
 ROOT = Path(train.__file__).parent
@@ -219,6 +220,13 @@ def test_the_catalog_says_what_the_network_has(name):
         ("lst", ["no command 'lst'", "did you mean 'list'?"]),
         ("inof backbone=resnet", ["no command 'inof'", "did you mean 'info'?"]),
         ("backbone=resnet", ["did you mean 'bbframe train backbone=resnet'?"]),
+        ("run=a images=b", ["did you mean 'bbframe predict run=a images=b'?"]),
+        ("predct run=a images=b", ["no command 'predct'", "did you mean 'predict'?"]),
+        ("predict", ["predict: run, images must be given"]),
+        ("predict run=nowhere images=.", ["there is no 'nowhere' in"]),
+        ("predict images=nowhere run=mine", ["mine: not a run folder, it holds no config.yaml"]),
+        ("predict images=mine run=mine tresholt=1", ["unknown option 'tresholt'; did you mean 'threshold'?"]),
+        ("predict images", ["'images' is no option", "bbframe predict --help"]),
         ("list resnet19 resnet18", ["'resnet18'", "bbframe list --help"]),
         ("list resnt18", ["no backbone has 'resnt18' in its name; did you mean 'resnet18'?"]),
         ("list --jsn", ["'--jsn'", "bbframe list --help"]),
@@ -229,7 +237,7 @@ def test_the_catalog_says_what_the_network_has(name):
         ("info backbone=dinov2_small data.image_size=8", ["dinov2_small: an image of 3 x 8 x 8", "data.image_size"]),
     ],
 )
-def test_a_mistake_is_one_line_with_the_nearest_fix(line, said, bbframe):
+def test_a_mistake_is_one_line_with_the_nearest_fix(line, said, bbframe, mine):
     code, out, err = bbframe(line)
     assert (code, out) == (1, "")
     assert err.startswith("error: ")
@@ -257,7 +265,8 @@ def test_info_complains_as_training_does(line, bbframe, capsys):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"), [("--help", "info"), ("list --help", "--json"), ("info -h", "data.image_size=")]
+    ("line", "said"),
+    [("--help", "info"), ("list --help", "--json"), ("info -h", "data.image_size="), ("predict -h", "threshold=0.5")],
 )
 def test_help(line, said, bbframe):
     code, out, err = bbframe(line)
@@ -304,7 +313,11 @@ print(sorted({"lightning", "torchvision", "timm", "matplotlib", "transformers"} 
 
 
 def test_the_commands_of_the_readme_compose(bbframe):
-    lines = re.findall(r"^bbframe (list|info) ?([^#\n]*?) *(?:#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert {command for command, _ in lines} == {"list", "info"}
+    pattern = r"^bbframe (list|info|predict) ?([^#\n]*?) *(?:#.*)?$"
+    lines = re.findall(pattern, (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert {command for command, _ in lines} >= {"list", "info"}
     for command, rest in lines:
-        assert bbframe(f"{command} {rest}" if command == "list" else f"info --cfg job {rest}")[0] == 0
+        if command == "predict":
+            read_arguments(rest.split())
+        else:
+            assert bbframe(f"{command} {rest}" if command == "list" else f"info --cfg job {rest}")[0] == 0

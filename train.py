@@ -290,7 +290,9 @@ def _explained(compose: Callable[[list[str]], Any], overrides: list[str], error:
         known = getattr(error, "options", None) or choices().get(group, ())
         return f"{where}{group}={choice}: the group {group!r} has no such file{nearest(choice, known)}"
     if key := re.search(r"Could not (?:override|delete) '([^'@=]+)", text):
-        return _unknown_key(compose, [o for o in overrides if _key(o) != key.group(1)], key.group(1))
+        others = [o for o in overrides if _key(o) != key.group(1)]
+        if len(others) < len(overrides):  # else it stands in a file, which the text names
+            return _unknown_key(compose, others, key.group(1))
     if swept := re.search(r"Ambiguous value for argument '(.*)'", text):
         return f"{swept.group(1)} names several values; add -m to run each, or write a list as [a,b]"
     if isinstance(error, OverrideParseException):

@@ -93,7 +93,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     is wrong, and for an image that the backbone cannot take.
     """
     plan = check(config)
-    net = make_backbone({**config["backbone"], "pretrained": False}).eval()
+    net = make_backbone({**plan.backbone_options, "pretrained": False}).eval()
     height, width = plan.data.sides(net.preprocessing.size, max(net.strides))
     device = torch.device("cuda" if torch.cuda.is_available() and plan.trainer.accelerator != "cpu" else "cpu")
     image = torch.randn(1, net.config.num_channels, height, width, device=device)

@@ -36,7 +36,7 @@ CHOICES = [
 ]
 BACKBONES = [choice for group, choice in CHOICES if group == "backbone"]
 DETECTION = {
-    *(("head", name) for name in HEADS["detection"]),
+    *(("head", name) for group, name in CHOICES if group == "head" and name not in HEADS["classification"]),
     *(("data", name) for name, options in DATA.items() if options.task == "detection"),
 }
 NEEDED = {

@@ -60,6 +60,12 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 def fit_checkpoint(path: Path, saved: dict[str, Any], task: Any) -> None:
     """Refuse, by ValueError, a checkpoint of other classes or of another network than `task`; nothing is loaded."""
+    then, now = saved["bbframe"]["config"]["task"]["name"], task.options.name
+    if then != now:
+        raise ValueError(
+            f"checkpoint {path} is of task={then}, this is task={now}; to start from its backbone give "
+            "backbone.pretrained=true backbone.checkpoint=<its run folder>/backbone"
+        )
     classes = saved["bbframe"]["class_names"]
     if classes != task.class_names:
         raise ValueError(

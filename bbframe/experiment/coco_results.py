@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 
@@ -18,12 +17,12 @@ def result_rows(
     boxes: Tensor,
     scores: Tensor,
     labels: Tensor,
-    masks: Tensor | None,
+    masks: Sequence[dict[str, Any]] | None,
     category_ids: Sequence[int],
 ) -> list[dict[str, Any]]:
     """The rows of one image from its boxes (N, 4), corners in pixels, and whatever else (N, ...) belongs to them.
 
-    `labels` are indices into `category_ids`; `masks` are (N, H, W).
+    `labels` are indices into `category_ids`; `masks` are run lengths.
     """
     rows = []
     for (left, top, right, bottom), score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True):
@@ -32,15 +31,6 @@ def result_rows(
             {"image_id": image_id, "category_id": category_ids[label], "bbox": sides, "score": round(score, 5)}
         )
     if masks is not None:
-        for row, mask in zip(rows, masks.cpu().numpy(), strict=True):
-            row["segmentation"] = packed(mask)
+        for row, mask in zip(rows, masks, strict=True):
+            row["segmentation"] = mask
     return rows
-
-
-def packed(mask: np.ndarray) -> dict[str, Any]:
-    """A mask (H, W) as COCO's run lengths: {"size": [H, W], "counts": text}."""
-    from faster_coco_eval.core import mask as coco
-
-    runs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    counts = runs["counts"]
-    return {"size": [*mask.shape], "counts": counts.decode() if isinstance(counts, bytes) else counts}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from bbframe.data.detection import DetectionDataModule
 from bbframe.experiment.box_pictures import box_grid, precision_recall
 from bbframe.experiment.coco_results import result_rows
 from bbframe.experiment.files import write_text
 from bbframe.tasks.detection import Detection
+from bbframe.tasks.masks import unpacked
 
 SHOWN = 16  # images in a picture
 
@@ -34,8 +38,7 @@ def write(task: Detection, data: DetectionDataModule, folder: Path) -> None:
         row = {"truth": truth["boxes"], "truth_labels": truth["labels"], "scores": scores, "labels": labels}
         row["boxes"] = found * truth["scale"].repeat(2)
         if masks is not None:
-            size = (image.shape[1], image.shape[2])
-            row["masks"] = torch.nn.functional.interpolate(masks[:, None].float(), size)[:, 0] > 0.5
+            row["masks"] = [_shown(runs, (image.shape[1], image.shape[2])) for runs in masks]
         boxes.append(row)
     title = "Test images: true boxes dashed, predicted ones solid"
     box_grid(images, boxes, data.class_names, pictures / "boxes.png", title)
@@ -45,3 +48,8 @@ def write(task: Detection, data: DetectionDataModule, folder: Path) -> None:
         name = "precision_recall" if kind == "bbox" else "mask_precision_recall"
         average = [task.class_ap(kind).get(name, -1.0) for name in data.class_names]
         precision_recall(curves, recalls, overlaps, data.class_names, average, pictures / f"{name}.png")
+
+
+def _shown(runs: dict[str, Any], size: tuple[int, int]) -> Tensor:
+    """A mask in the size of the picture."""
+    return F.interpolate(unpacked(runs)[None, None].float(), size)[0, 0] > 0.5

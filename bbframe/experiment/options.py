@@ -10,7 +10,7 @@ from bbframe.backbone import BackboneConfigMixin
 from bbframe.data.options import OPTIONS as DATA
 from bbframe.experiment.plugins import check_plugins
 from bbframe.factory import Source, check_backbone
-from bbframe.heads.levels import choose_pyramid, wanted_strides
+from bbframe.heads.levels import WANTED, choose_pyramid, wanted_strides
 from bbframe.options import nearest, parse
 from bbframe.tasks.options import (
     AdamWOptions,
@@ -30,7 +30,7 @@ from bbframe.tasks.options import (
 TASKS: dict[str, Any] = {"classification": ClassificationOptions, "detection": DetectionOptions}
 HEADS: dict[str, dict[str, Any]] = {  # by task
     "classification": dict.fromkeys(("linear", "multi_level"), HeadOptions),
-    "detection": dict.fromkeys(("fcos", "retinanet", "faster_rcnn", "mask_rcnn"), DetectorOptions),
+    "detection": dict.fromkeys(WANTED, DetectorOptions),
 }
 SELECTION = ("out_features", "out_indices", "out_strides")
 OPTIMISERS: dict[str, Any] = {"adamw": AdamWOptions, "sgd": SGDOptions}
@@ -147,6 +147,13 @@ def check(config: Mapping[str, Any]) -> Plan:
     head = _named(
         {name: options for heads in HEADS.values() for name, options in heads.items()}, config["head"], "head"
     )
+    data = _named(DATA, config["data"], "data")
+    if data.task != task.name:
+        menu = " or ".join(name for name, options in DATA.items() if options.task == task.name)
+        raise ValueError(
+            f"data={data.name} is for task={data.task}, and this is task={task.name}; choose data={menu}, "
+            f"or task={data.task}"
+        )
     if head.name not in HEADS[task.name]:
         menu = " or ".join(HEADS[task.name])
         raise ValueError(f"task={task.name} has no use for head={head.name}; choose head={menu}")
@@ -162,7 +169,7 @@ def check(config: Mapping[str, Any]) -> Plan:
         backbone_options=backbone_options,
         task=task,
         head=head,
-        data=_named(DATA, config["data"], "data"),
+        data=data,
         optim=_named(OPTIMISERS, config["optim"], "optim"),
         schedule=_named(SCHEDULES, config["schedule"], "schedule"),
         trainer=parse(TrainerOptions, config["trainer"], "trainer"),
@@ -184,15 +191,13 @@ def _check_together(plan: Plan) -> None:
     """What one group asks of another, as far as it shows before anything is built."""
     check_plugins("logger", plan.logger)
     check_plugins("callbacks", plan.callbacks)
-    task = plan.task.name
-    if task == "detection":
-        choose_pyramid(plan.head.pyramid, plan.backbone.strides)
-    if plan.data.task != task:
-        menu = " or ".join(name for name, options in DATA.items() if options.task == task)
-        raise ValueError(
-            f"data={plan.data.name} is for task={plan.data.task}, and this is task={task}; choose data={menu}, "
-            f"or task={plan.data.task}"
-        )
+    if plan.task.name == "detection":
+        choose_pyramid(plan.head.pyramid, plan.backbone.strides, [stage.stride for stage in plan.backbone.stages])
+        if plan.trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+            raise ValueError(
+                f"trainer: precision={plan.trainer.precision!r} would round the boxes of task=detection too; "
+                "use bf16-mixed or 16-mixed"
+            )
     features = plan.backbone.out_features or []
     built = plan.backbone.stage_names[: plan.backbone.stage_names.index(features[-1]) + 1]
     freeze = plan.task.freeze

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -38,6 +39,7 @@ from bbframe.experiment.profile import count_parameters, gmacs, peak_memory_byte
 from bbframe.experiment.record import environment, write_failure, write_record
 from bbframe.experiment.report import describe, show
 from bbframe.factory import make_backbone
+from bbframe.heads.levels import WITH_MASKS
 from bbframe.tasks.base import Task
 
 log = logging.getLogger("bbframe")
@@ -69,7 +71,8 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set
             return _run(plan, record, folder)
         except BaseException as error:
             if rank() == 0:
-                write_failure(folder, overrides, str(error) or type(error).__name__)
+                whole = [str(error) or type(error).__name__, getattr(error, "details", "")]  # with what was cut short
+                write_failure(folder, overrides, "\n".join(filter(None, whole)))
             raise
 
 
@@ -97,7 +100,7 @@ def _run(plan: Plan, record: dict[str, Any], folder: Path) -> dict[str, Any]:
         preprocessing=backbone.preprocessing,
         num_channels=backbone.config.num_channels,
         stride=max(backbone.strides),
-        **({"masks": True} if plan.head.name == "mask_rcnn" else {}),
+        masks=plan.head.name in WITH_MASKS,
     )
     task = make_task(plan, backbone, data.class_names)
     if saved is not None:
@@ -158,7 +161,7 @@ def _run(plan: Plan, record: dict[str, Any], folder: Path) -> dict[str, Any]:
         "folder": str(folder),
     }
     if trainer.is_global_zero:
-        write_text(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
+        write_text(folder / "metrics.json", json.dumps(finite(summary), indent=2) + "\n")
         show(plan, task, data, tested, folder)
         log.info("\n%s", run_table(summary))
     return summary
@@ -207,6 +210,15 @@ def _trainer(plan: Plan, task: Task, folder: Path, record: dict[str, Any]) -> pl
         )
     except (pl.utilities.exceptions.MisconfigurationException, ValueError) as error:
         raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
+
+
+def finite(data: Any) -> Any:
+    """Plain data with null in the place of NaN and infinities, which JSON does not have."""
+    if isinstance(data, dict):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 class _Record(pl.Callback):

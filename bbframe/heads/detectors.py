@@ -16,7 +16,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from bbframe.heads.levels import WANTED, check_detector
+from bbframe.heads.levels import WANTED, WITH_MASKS, check_detector
 from bbframe.heads.networks import DETECTORS, Plan
 from bbframe.heads.pyramids import ConvolvedLevels, SubsampledLevels, make_pyramid
 
@@ -68,7 +68,7 @@ class Detector(nn.Module):
         }
         kept = {key: value for key, value in given.items() if value is not None}
         self.two_stage = name in ("faster_rcnn", "mask_rcnn")
-        self.takes_masks = name == "mask_rcnn"
+        self.takes_masks = name in WITH_MASKS
         count = extra_levels if extra_levels is not None else (1 if self.two_stage else 2)
         self.extra = SubsampledLevels(count) if self.two_stage else ConvolvedLevels(pyramid_channels, count)
         pooled = self.pyramid.strides
@@ -84,7 +84,8 @@ class Detector(nn.Module):
 
         `sizes` are the (height, width) of the images inside the padded batch; boxes are in their pixels, x1 y1 x2 y2.
         A target has boxes (N, 4), labels (N,) and, for Mask R-CNN, masks (N, H, W); N may be 0. Detections have
-        boxes, scores and labels, best first, and with Mask R-CNN masks (N, H, W), boolean, of the image's size.
+        boxes, scores and labels, best first, and with Mask R-CNN masks (N, 1, 28, 28), the probability of each part of
+        a box, which `paste` turns into masks of an image.
         """
         assert self.training == (targets is not None), "targets are for training mode, and training mode for targets"
         levels = self.extra(self.pyramid(maps))
@@ -116,12 +117,15 @@ class Detector(nn.Module):
         detections, more = self.model.roi_heads(named, proposals, images.image_sizes, targets)
         if targets is not None:
             return {**more, **losses}
-        for found, size in zip(detections, images.image_sizes, strict=True):
+        for found in detections:
             found["labels"] = found["labels"] - 1
-            if self.takes_masks:
-                parts = zip(found["masks"].split(PASTED), found["boxes"].split(PASTED), strict=True)
-                found["masks"] = torch.cat([paste_masks_in_image(m, b, size)[:, 0] > 0.5 for m, b in parts])
         return detections
+
+
+def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Probabilities (N, 1, 28, 28) in boxes (N, 4) -> masks (N, H, W) bool of an image of `size` (height, width)."""
+    parts = zip(masks.split(PASTED), boxes.split(PASTED), strict=True)
+    return torch.cat([paste_masks_in_image(m, b, size)[:, 0] > 0.5 for m, b in parts])
 
 
 def pad(images: Sequence[Tensor], multiple: int) -> tuple[Tensor, list[tuple[int, int]]]:

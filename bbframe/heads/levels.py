@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 ONE_STAGE, TWO_STAGE = (8, 16, 32), (4, 8, 16, 32)
 WANTED = {"fcos": ONE_STAGE, "retinanet": ONE_STAGE, "faster_rcnn": TWO_STAGE, "mask_rcnn": TWO_STAGE}
+WITH_MASKS = frozenset({"mask_rcnn"})  # these predict masks, and learn from them
 
 
 def wanted_strides(name: str, declared: Sequence[int]) -> list[int]:
@@ -32,15 +33,18 @@ def check_detector(name: str, channels: int, num_convs: int) -> None:
         )
 
 
-def choose_pyramid(name: str | None, strides: Sequence[int]) -> str:
+def choose_pyramid(name: str | None, strides: Sequence[int], declared: Sequence[int] = ()) -> str:
     """The pyramid for maps of these strides: "simple" for maps of one stride, else "fpn", unless `name` says so.
 
-    Raises ValueError for maps on which a feature pyramid cannot stand.
+    `declared` are the strides of all stages of the backbone. Raises ValueError for maps on which a feature pyramid
+    cannot stand, and for several of one stride where there are others.
     """
-    name = name or ("simple" if len(set(strides)) == 1 else "fpn")
+    same = len(strides) > 1 and len(set(strides)) == 1 and len(set(declared)) > 1
+    name = name or ("simple" if len(set(strides)) == 1 and not same else "fpn")
     if name == "fpn" and list(strides) != sorted(set(strides)):
         raise ValueError(
             f"head: pyramid=fpn takes maps of rising strides, not {list(strides)}; select one map a stride, "
-            f"backbone.out_strides={sorted(set(strides))}, or head.pyramid=simple, which reads the last map alone"
+            f"backbone.out_strides={sorted(set(declared or strides))}, or head.pyramid=simple, which reads the last "
+            "map alone"
         )
     return name

@@ -84,14 +84,18 @@ class Task(pl.LightningModule, ABC):
         self.predictions = []
 
     def gather_predictions(self) -> None:
-        """The rows of all processes, by the image's index, which comes first in each."""
+        """Give the first process the rows of all, in the order of the images' indices, which come first in a row."""
         if self.trainer.world_size > 1:  # each process has tested its share of the images
+            first = self.trainer.is_global_zero
             shares: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(shares, self.predictions)
-            self.predictions = sorted((row for share in shares for row in share), key=lambda row: row[0])
+            torch.distributed.gather_object(self.predictions, shares if first else None)
+            if first:
+                self.predictions = sorted((row for share in shares for row in share), key=lambda row: row[0])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = make_optimizer(parameter_groups(self.backbone, self.head, self.optim), self.optim)
+        # Lightning cannot clip the gradients of a fused optimiser in mixed precision
+        fused = self.device.type == "cpu" and not str(self.trainer.precision).endswith("mixed")
+        optimizer = make_optimizer(parameter_groups(self.backbone, self.head, self.optim), self.optim, fused)
         steps = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else 1
         factor = rate_factor(self.schedule, steps, steps / epochs)

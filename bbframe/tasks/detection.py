@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics.detection import MeanAveragePrecision
 
 from bbframe.auto import Backbone
-from bbframe.heads.detectors import Detector, pad
+from bbframe.heads.detectors import Detector, pad, paste
 from bbframe.tasks.base import Task
+from bbframe.tasks.masks import packed
 from bbframe.tasks.options import DetectionOptions, DetectorOptions, OptimOptions, ScheduleOptions
 
 # what torchmetrics calls the metrics of the COCO benchmark, and what they are called here
@@ -37,8 +37,8 @@ class Detection(Task):
     `image` is a list of normalised images (C, H, W), `target` a list of dicts as `bbframe.data` describes them. The
     metrics are COCO's: the mean average precision over the thresholds 0.50 to 0.95 of the overlap (mAP), at 0.50 and
     0.75, and that of small, medium and large objects. After a test, `predictions` holds a row (index, boxes, scores,
-    labels, masks or None) for every image in its original pixels, and `precision` the curves of boxes and of masks:
-    {"bbox" or "segm": (10 thresholds, 101 recalls, classes)}, -1 for a class that was not there to be found.
+    labels, run lengths of masks or None) for every image, in its original pixels, and `precision` the curves of boxes
+    and masks: {"bbox" or "segm": (10 thresholds, 101 recalls, classes)}, -1 for a class that was not there to find.
     """
 
     monitor = "val/mAP"
@@ -60,8 +60,14 @@ class Detection(Task):
         detector = Detector(backbone.channels, backbone.strides, len(self.class_names), **options)
         self.read_maps(detector, detector.reads)
         self.kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if detector.takes_masks else ("bbox",)
-        self.val_metric = MeanAveragePrecision(iou_type=self.kinds, backend="faster_coco_eval")
-        self.test_metric = MeanAveragePrecision(iou_type=self.kinds, backend="faster_coco_eval", extended_summary=True)
+        shared: dict[str, Any] = {
+            "iou_type": self.kinds,
+            "backend": "faster_coco_eval",
+            "max_detection_thresholds": [1, 10, max(100, head.detections_per_image)],
+            "sync_on_compute": False,
+        }
+        self.val_metric = MeanAveragePrecision(**shared)
+        self.test_metric = MeanAveragePrecision(**shared, extended_summary=True)
         self.precision: dict[str, Tensor] = {}
 
     def forward(self, images: Sequence[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
@@ -74,7 +80,10 @@ class Detection(Task):
         return {"pyramid": f"{kind}, levels of stride {', '.join(f'{stride:g}' for stride in self.head.strides)}"}
 
     def predict(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Each image's `boxes` (N, 4) in its pixels, `scores`, `labels`, and `masks` (N, H, W) if there are any."""
+        """Each image's `boxes` (N, 4) in its pixels, `scores` and `labels` (N,), and `masks` (N, 1, 28, 28) if any.
+
+        `to_original` turns them into boxes and masks of the image that this one was made from.
+        """
         return self(images)
 
     def class_scores(self) -> dict[str, dict[str, float]]:
@@ -104,8 +113,8 @@ class Detection(Task):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         found = self._compare(self.test_metric, batch)
         for index, row in zip(batch["index"].tolist(), found, strict=True):
-            row = {key: value.cpu() for key, value in row.items()}
-            self.predictions.append((index, row["boxes"], row["scores"], row["labels"], row.get("masks")))
+            masks = [packed(mask) for mask in row["masks"]] if "masks" in row else None
+            self.predictions.append((index, row["boxes"].cpu(), row["scores"].cpu(), row["labels"].cpu(), masks))
 
     def on_test_epoch_end(self) -> None:
         self.gather_predictions()
@@ -118,16 +127,18 @@ class Detection(Task):
             self.precision[kind] = curves
 
     def _compare(self, metric: MeanAveragePrecision, batch: dict[str, Any]) -> list[dict[str, Tensor]]:
-        """Hand a batch's detections and targets to a metric in original pixels; returns the detections so."""
-        found = [to_original(row, target) for row, target in zip(self(batch["image"]), batch["target"], strict=True)]
-        truth = []
+        """Hand a batch's detections and targets to a metric, both in original pixels; returns the detections so."""
+        pairs = zip(self(batch["image"]), batch["target"], strict=True)
+        found, truth = [to_original(row, target) for row, target in pairs], []
         for target in batch["target"]:
-            row = {**to_original(target, target), "iscrowd": target["crowd"].long()}
-            truth.append({key: row[key] for key in TRUTH if key in row})
+            original = {**target, "boxes": target["boxes"] / target["scale"].repeat(2)}
+            original["iscrowd"] = target["crowd"].long()
+            truth.append({key: original[key] for key in TRUTH if key in original})
         metric.update(found, truth)
         return found
 
     def _log_metric(self, part: str, metric: MeanAveragePrecision) -> dict[str, Tensor]:
+        self._gather(metric)
         computed = metric.compute()
         metric.reset()
         for kind in self.kinds:
@@ -136,15 +147,32 @@ class Detection(Task):
                 value = computed[prefix + theirs].item()
                 if value > -1 or ours == "mAP":  # -1: there is no such object
                     name = f"mask_{ours}" if kind == "segm" else ours
-                    self.log(f"{part}/{name}", value if value > -1 else math.nan, prog_bar=name == "mAP")
+                    value = value if value > -1 else math.nan
+                    self.log(f"{part}/{name}", value, prog_bar=name == "mAP", sync_dist=True)
         return computed
+
+    def _gather(self, metric: MeanAveragePrecision) -> None:
+        """Give every process what all have seen; torchmetrics' own way asks for equal numbers of images in each."""
+        if self.trainer.world_size == 1:
+            return
+        ours = {name: [_on_cpu(item) for item in state] for name, state in metric.metric_state.items()}
+        shares: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(shares, ours)
+        for name in ours:
+            setattr(metric, name, [item for share in shares for item in share[name]])
 
 
 def to_original(row: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Boxes and masks of a resized image in the pixels of the original, whose size and scale `target` states."""
-    height, width = target["size"].tolist()
+    """Detections in a resized image as those of the original, whose `size` and `scale` the target states.
+
+    Masks become (N, H, W) bool; what is neither box nor mask stays.
+    """
     moved = {**row, "boxes": row["boxes"].float() / target["scale"].repeat(2)}
-    if "masks" in row and tuple(row["masks"].shape[1:]) != (height, width):
-        masks = row["masks"][:, None].float()
-        moved["masks"] = F.interpolate(masks, (height, width), mode="nearest-exact")[:, 0].to(row["masks"].dtype)
+    if "masks" in row:
+        height, width = target["size"].tolist()
+        moved["masks"] = paste(row["masks"], moved["boxes"], (height, width))
     return moved
+
+
+def _on_cpu(item: Any) -> Any:
+    return item.cpu() if isinstance(item, Tensor) else item

@@ -80,6 +80,8 @@ class DetectorOptions:
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ValueError(f"head: {key}={value} must be {least} or more")
+        if self.extra_levels is not None and self.extra_levels > 4:
+            raise ValueError(f"head: extra_levels={self.extra_levels} must be 4 or less: each doubles the stride")
         check_detector(self.name, self.channels, self.num_convs)
         if self.anchor_scale is not None and self.anchor_scale <= 0:
             raise ValueError(f"head: anchor_scale={self.anchor_scale} must be above 0, in strides of a level")

@@ -79,12 +79,11 @@ def parameter_groups(backbone: Backbone, head: nn.Module, options: OptimOptions)
     return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
 
 
-def make_optimizer(groups: list[dict[str, Any]], options: OptimOptions) -> torch.optim.Optimizer:
+def make_optimizer(groups: list[dict[str, Any]], options: OptimOptions, fused: bool = False) -> torch.optim.Optimizer:
     """torch's optimiser over parameter groups that carry their own rates.
 
-    On a CPU the fused kernel takes a fifth of the time of the default one; on a GPU, mixed precision could not clip.
+    `fused` asks for its kernel over all of a parameter at once: a fifth of the time on a CPU.
     """
-    fused = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"]) or None
     if isinstance(options, SGDOptions):
         return torch.optim.SGD(
             groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0, fused=fused

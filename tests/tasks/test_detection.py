@@ -8,8 +8,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from bbframe.auto import AutoBackbone
+from bbframe.heads.detectors import paste
 from bbframe.heads.levels import WANTED, wanted_strides
 from bbframe.tasks.detection import Detection, to_original
+from bbframe.tasks.masks import unpacked
 from bbframe.tasks.options import AdamWOptions, CosineOptions, DetectionOptions, DetectorOptions
 from tests.tiny import names, tiny, tiny_config
 
@@ -92,7 +94,7 @@ def test_every_backbone_trains_and_predicts_under_every_detector(name, head):
         assert ((row["labels"] >= 0) & (row["labels"] < len(CLASSES))).all()
         assert ("masks" in row) == (head == "mask_rcnn")
         if "masks" in row:
-            assert row["masks"].shape == (len(row["boxes"]), height, width)
+            assert row["masks"].shape == (len(row["boxes"]), 1, 28, 28)
 
 
 @pytest.mark.parametrize("empty", [(True, False), (True, True)])
@@ -115,8 +117,8 @@ class Fixed(Detection):
         return self.answers if targets is None else super().forward(images, targets)
 
 
-def fixed(answers, **options):
-    task = detection("resnet", **options)
+def fixed(answers, head="fcos"):
+    task = detection("resnet", head)
     task.__class__ = Fixed
     task.answers = answers
     return task
@@ -199,14 +201,31 @@ def test_crowds_neither_count_nor_cost():
     assert measured(fixed(found), step)["test/mAP"] == pytest.approx(1.0)
 
 
-def test_masks_return_to_the_size_of_the_original():
-    truth = target(64, 96, [[8, 8, 40, 32]], [0], scale=(2.0, 2.0))
-    moved = to_original(truth, truth)
-    assert moved["masks"].shape == (1, 32, 48)
-    assert moved["masks"].dtype == torch.uint8
+def test_masks_are_pasted_at_the_size_of_the_original():
+    row = {"boxes": torch.tensor([[8.0, 8, 40, 32]]), "masks": torch.ones(1, 1, 28, 28), "scores": torch.ones(1)}
+    moved = to_original(row, {"scale": torch.tensor([2.0, 2.0]), "size": torch.tensor([33, 49])})
+    assert moved["masks"].shape == (1, 33, 49)
+    assert moved["masks"].dtype == torch.bool
     rows, columns = moved["masks"][0].nonzero().unbind(1)
     assert moved["boxes"].tolist() == [[4, 4, 20, 16]]
-    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (4, 4, 20, 16)
+    found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    assert (found - moved["boxes"][0]).abs().max() <= 1
+
+
+def test_true_masks_found_exactly_have_a_mask_map_of_one():
+    """Truth in the original's pixels, 48 x 32, the detections in those of the image that is twice as large."""
+    step = batch()
+    truth = target(64, 96, [[8, 8, 40, 40]], [0], scale=(2.0, 2.0))
+    truth["masks"] = paste(torch.ones(1, 1, 28, 28), torch.tensor([[4.0, 4, 20, 20]]), (32, 48)).to(torch.uint8)
+    step["target"] = [truth, {**target(48, 40, [], []), "masks": torch.zeros(0, 48, 40, dtype=torch.uint8)}]
+    whole, none = answer([[8, 8, 40, 40]], [0], [0.9]), answer([], [], [])
+    task = fixed(
+        [{**whole, "masks": torch.ones(1, 1, 28, 28)}, {**none, "masks": torch.zeros(0, 1, 28, 28)}], head="mask_rcnn"
+    )
+    metrics = measured(task, step)
+    assert metrics["test/mask_mAP"] == metrics["test/mAP"] == pytest.approx(1.0)
+    (_, _, _, _, masks), *_ = task.predictions
+    assert torch.equal(unpacked(masks[0]), truth["masks"][0].bool())
 
 
 def test_every_loss_is_logged_and_masks_are_measured(tmp_path):

@@ -116,7 +116,7 @@ def _head(plan: Plan, net: Backbone) -> dict[str, Any]:
         "timm_name": plan.source.timm_name or getattr(plan.backbone, "backbone", None),
         "revision": plan.source.revision,
         "pretrained": plan.source.pretrained,
-        "image_from": "data.image_size" if plan.data.image_size else f"data={plan.data.name}",
+        "image_from": "data.image_size" if getattr(plan.data, "image_size", None) else f"data={plan.data.name}",
     }
 
 

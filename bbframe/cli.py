@@ -96,6 +96,16 @@ examples:
 
 def main() -> int:
     """Run a sub-command; returns its exit code."""
+    try:
+        code = _run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run() -> int:
     command, *rest = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
         print(HELP)
@@ -114,14 +124,11 @@ def main() -> int:
         return 0
     entry = _entry()
     try:
-        code = run(entry, rest)
-        sys.stdout.flush()
-        return code
+        return run(entry, rest)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        raise
     except Exception as error:
         return int(entry.explain(error, rest))
 

@@ -275,6 +275,16 @@ def test_help(line, said, bbframe):
     assert said in out
 
 
+@pytest.mark.parametrize("line", ["--help", "predict --help", "list"])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(line):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as closed:
+        code = f"import sys; from bbframe.cli import main; sys.argv = ['bbframe', *{line.split()}]; sys.exit(main())"
+        done = subprocess.run([sys.executable, "-c", code], stdout=closed, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # the installed command
 
 

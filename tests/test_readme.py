@@ -12,6 +12,7 @@ import torch
 import bbframe
 import train
 from bbframe.experiment.options import check
+from bbframe.heads.levels import choose_pyramid
 
 README = (train.HOME / "README.md").read_text()
 COMMANDS = re.findall(r"^python train\.py ([^#\n]+?) *(?:#.*)?$", README, flags=re.MULTILINE)
@@ -54,3 +55,14 @@ def test_the_names_in_the_library_examples_exist():
 def test_every_recipe_is_in_the_table():
     for recipe in sorted(path.stem for path in (train.HOME / "recipes").glob("*.yaml")):
         assert f"| `{recipe}` |" in README
+
+
+def test_the_matrix_of_detection_has_every_backbone_and_its_pyramid():
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| (feature|simple|by its strides) \| ✓ \| ✓ \| ✓ \| ✓ \|$", README, re.MULTILINE)
+    )
+    assert set(rows) == set(bbframe.list_backbones())
+    for name in set(rows) - {"timm"}:
+        with train.composition() as compose:
+            plan = check(train.plain(compose, ["task=detection", f"backbone={name}"]))
+        assert rows[name] == {"fpn": "feature", "simple": "simple"}[choose_pyramid(None, plan.backbone.strides)]

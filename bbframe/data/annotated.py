@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bbframe.data.decode import header_size, read_image, reason
+from bbframe.data.decode import glance, read_image, reason
 from bbframe.data.detection import DetectionDataModule
-from bbframe.data.faults import Faults, raise_all, some
+from bbframe.data.detection_options import FileDetectionOptions
+from bbframe.data.faults import Faults, raise_all
 from bbframe.data.loading import Skipped
 from bbframe.data.objects import Objects
-from bbframe.data.options import FileDetectionOptions
 from bbframe.data.split import stratified
 
 TOLERANCE = 1.0  # pixels by which rounding may carry a box or a polygon over the border
@@ -91,7 +91,7 @@ class Reading:
             return None
         if self.verify:
             try:
-                found = header_size(self.root / path)
+                found = glance(self.root / path)
             except Exception as error:  # a decoder may raise anything on a broken file
                 self.faults.drop("unreadable images", f"{name}, {self.root / path}", reason(error))
                 return None
@@ -163,15 +163,15 @@ class AnnotatedDataModule(DetectionDataModule):
         _compare(read)
         raise_all(reading.faults for reading in read.values())
         skipped = Skipped(options.max_errors if options.on_error == "skip" else 0, "faulty images and annotations")
-        if dropped := [fault for reading in read.values() for fault in reading.faults.dropped]:
-            skipped.note(dropped)
-        height = options.min_size or 480
-        settings.pop("stride")
+        dropped = [(reading.faults.source, *fault) for reading in read.values() for fault in reading.faults.dropped]
+        if dropped:
+            skipped.note(
+                [(f"{source}: {name}", f"{kind}, {why}" if why else kind) for source, kind, name, why in dropped]
+            )
         super().__init__(
             options,
             _divide(found, options),
             read["train"].class_names,
-            image_size=(height, min(options.max_size or 10**9, round(height * 4 / 3))),  # as most photographs
             masks=masks,
             skipped=skipped,
             **settings,
@@ -190,10 +190,15 @@ def _compare(read: dict[str, Reading]) -> None:
     taken = dict.fromkeys(_places(train), "train")
     for part, reading in list(read.items())[1:]:
         if reading.class_names and train.class_names and reading.class_names != train.class_names:
-            more = [name for name in reading.class_names if name not in train.class_names]
-            fewer = [name for name in train.class_names if name not in reading.class_names]
-            what = [f"only {place}: {some(names)}" for place, names in ((part, more), ("train", fewer)) if names]
-            reading.faults.fatal(f"other categories than train has ({'; '.join(what) or 'in another order'})")
+            same = set(reading.class_names) == set(train.class_names)
+            if same:
+                reading.faults.fatal("the categories of train in another order")
+            for name in reading.class_names:
+                if name not in train.class_names:
+                    reading.faults.fatal("categories that train lacks", name)
+            for name in train.class_names:
+                if name not in reading.class_names:
+                    reading.faults.fatal("lacks categories that train has", name)
         for path in _places(reading):
             other = taken.setdefault(path, part)
             if other != part:
@@ -207,12 +212,49 @@ def _places(reading: Reading) -> list[str]:
 
 
 def _divide(found: dict[str, AnnotatedFiles], options: FileDetectionOptions) -> dict[str, AnnotatedFiles]:
-    """Take the parts that are not given out of train."""
+    """Take the parts that are not given out of train, images with and without objects in proportion.
+
+    Raises ValueError when there are too few images, and for a part in which no object counts.
+    """
     test = options.test_fraction if options.test_fraction is not None else 0.0 if len(found) > 1 else 0.15
     wanted = (("val", options.val_fraction or 0.15), ("test", test))
     fractions = {part: fraction for part, fraction in wanted if fraction and part not in found}
     train = found["train"]
-    if len(train.paths) <= len(fractions):
-        raise ValueError(f"data: {len(train.paths)} images are too few to split into train, {', '.join(fractions)}")
-    split = stratified(train.paths, [0] * len(train.paths), fractions, options.split_seed)
-    return {**found, **{part: train.select(indices) for part, indices in split.items()}}
+    count = len(train.paths)
+    if count <= len(fractions):
+        noun = "image is" if count == 1 else "images are"
+        ways = [f"data.{part}_{options.given_by}=..." for part in fractions]
+        ways += ["data.test_fraction=0"] if "test" in fractions else []
+        parts = ", ".join(("train", *fractions))
+        raise ValueError(f"data: {count} {noun} too few to split into {parts}; add some, or set {' or '.join(ways)}")
+    shows = _shows(train).tolist()
+    if shows.count(True) <= len(fractions):  # chance decides where they go
+        shows = [True] * count
+    few = shows.count(False) <= len(fractions)  # images without objects, then for training
+    split = _split(train.paths, [None if few and not show else int(show) for show in shows], fractions, options)
+    parted = {**found, **{part: train.select(indices) for part, indices in split.items()}}
+    for part, images in parted.items():
+        if not _shows(images).any():
+            key, number = f"data.{part}_{options.given_by}", len(images.paths)
+            fix = f"change data.{part}_fraction or data.split_seed, or set {key}=..."
+            fix = f"name others by {key}" if part in found else fix
+            raise ValueError(f"data: {number} {part} image{'s' * (number != 1)} without any object that counts; {fix}")
+    return parted
+
+
+def _split(
+    paths: Sequence[str], labels: Sequence[int | None], fractions: Mapping[str, float], options: FileDetectionOptions
+) -> dict[str, list[int]]:
+    """As `stratified`; images without a label go to train."""
+    chosen = [i for i, label in enumerate(labels) if label is not None]
+    names, known = [paths[i] for i in chosen], [label for label in labels if label is not None]
+    split = stratified(names, known, fractions, options.split_seed)
+    parts = {part: [chosen[i] for i in split[part]] for part in fractions}
+    taken = {i for indices in parts.values() for i in indices}
+    return {"train": [i for i in range(len(paths)) if i not in taken], **parts}
+
+
+def _shows(images: AnnotatedFiles) -> np.ndarray:
+    """Whether each image shows an object that counts, one that is no crowd: (images,) bool."""
+    seen = np.concatenate([[0], np.cumsum(~images.crowd)])
+    return seen[images.offsets[1:]] > seen[images.offsets[:-1]]

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from bbframe.data import loading
 from bbframe.data.loading import Batches, BatchLoader, ImageBatches, Images, Skipped, TrainLoader, TrainOrder
-from bbframe.data.options import DataOptions, LoadingOptions
+from bbframe.data.options import DataOptions
 from bbframe.data.pixels import settle
+from bbframe.data.shared_options import LoadingOptions
 from bbframe.data.transforms import batch_mix, eval_transform, train_transform
 from bbframe.preprocessing import Preprocessing
 
@@ -41,15 +42,17 @@ class DataModule(lightning.LightningDataModule):
         seed: int,
         preprocessing: Preprocessing,
         num_channels: int,
+        stride: int = 1,
         skipped: Skipped | None = None,
     ):
-        """`preprocessing` is what the options leave open; its size is what the network sees.
+        """`preprocessing` is what the options leave open; `stride` is that of the smallest map.
 
         `skipped` says how many unreadable images are put up with; without it, none. Raises ValueError for a number of
         channels that images do not have.
         """
         super().__init__()
-        self.preprocessing = settle(options, preprocessing, num_channels)
+        sized = replace(preprocessing, size=options.sides(preprocessing.size, stride))
+        self.preprocessing = settle(options, sized, num_channels)
         self.options, self.seed = options, seed
         self.parts, self.class_names, self.num_classes = dict(parts), list(class_names), len(class_names)
         self.counts = {name: len(part.labels) for name, part in parts.items()}
@@ -142,12 +145,10 @@ class ImageDataModule(DataModule):
         *args: Any,
         preprocessing: Preprocessing,
         num_channels: int,
-        stride: int = 1,
         **settings: Any,
     ):
-        """As `DataModule`; `stride` is that of the smallest map."""
-        sized = replace(preprocessing, size=options.sides(preprocessing.size, stride))
-        super().__init__(options, *args, preprocessing=sized, num_channels=num_channels, **settings)
+        """As `DataModule`."""
+        super().__init__(options, *args, preprocessing=preprocessing, num_channels=num_channels, **settings)
         self._eval_transform = eval_transform(self.preprocessing, num_channels)
         self._train_transform = train_transform(self.preprocessing, num_channels, options.augment)
         self._mix = batch_mix(options.augment, self.num_classes)

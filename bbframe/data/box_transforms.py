@@ -1,7 +1,8 @@
 """From a PIL image and its boxes to what a detector takes, by torchvision's transforms (v2).
 
 A sample is a dict: `image`, a PIL image; and, where there is a target, `boxes` (N, 4) xyxy and `masks` (N, H, W) in
-the image's pixels, `labels`, `crowd` and `area` (N,), and `size`. A step changes image, boxes and masks together.
+the image's pixels, `labels`, `crowd` and `area` (N,), and `size`. A step of training changes image, boxes and masks
+together; an evaluation leaves the masks as they are, for what they are compared with is in the original's pixels too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
-from bbframe.data.options import DetectionDataOptions
+from bbframe.data.detection_options import DetectionDataOptions
 from bbframe.data.pixels import ToTensor, color_jitter
 from bbframe.preprocessing import Preprocessing
 
@@ -132,6 +133,18 @@ class Cut(nn.Module):
         return sample
 
 
+class WithoutMasks(nn.Module):
+    """Around steps that leave the masks in the pixels of the original image."""
+
+    def __init__(self, *steps: nn.Module):
+        super().__init__()
+        self.steps = nn.Sequential(*steps)
+
+    def forward(self, sample: Sample) -> Sample:
+        masks = {key: value for key, value in sample.items() if key == "masks"}
+        return {**self.steps({key: value for key, value in sample.items() if key != "masks"}), **masks}
+
+
 class Finish(nn.Module):
     """Plain tensors; boxes end at the border. In training, objects of which less than a pixel is left are gone."""
 
@@ -162,14 +175,17 @@ def _geometric(sample: Sample, change: Callable[[Any], Any]) -> Sample:
 
 
 def eval_boxes(options: DetectionDataOptions, preprocessing: Preprocessing, num_channels: int) -> nn.Module:
-    """What validation, test and prediction do to a sample, which may lack a target. No randomness."""
+    """What validation, test and prediction do to a sample, which may lack a target. No randomness.
+
+    The boxes become those of the resized image; the masks stay in the pixels of the original.
+    """
     mode = InterpolationMode(preprocessing.interpolation)
     sizes = [] if options.min_size is None else [options.min_size]
-    return nn.Sequential(Wrap(), Resize(sizes, options.max_size, mode), Finish(num_channels, drop=False))
+    return WithoutMasks(Wrap(), Resize(sizes, options.max_size, mode), Finish(num_channels, drop=False))
 
 
 def train_boxes(options: DetectionDataOptions, preprocessing: Preprocessing, num_channels: int) -> nn.Module:
-    """The augmentations of a sample; they draw from torch's global generator alone.
+    """The augmentations of a sample, its boxes and masks included; they draw from torch's global generator alone.
 
     Raises ValueError for a change of colours where there are none.
     """

@@ -12,7 +12,7 @@ import numpy as np
 
 from bbframe.data import register
 from bbframe.data.annotated import TOLERANCE, AnnotatedDataModule, Reading
-from bbframe.data.options import CocoOptions
+from bbframe.data.detection_options import CocoOptions
 
 # what is kept of a file, for the polygons alone can fill the memory
 KEYS = frozenset("images annotations categories id name file_name width height".split())
@@ -59,7 +59,9 @@ def _content(file: Path, reading: Reading) -> dict[str, list[Any]]:
         content = json.loads(raw, object_hook=lambda entry: {k: v for k, v in entry.items() if k in wanted})
     except OSError as error:
         reading.faults.fatal(f"cannot be read: {(error.strerror or str(error)).lower()}")
-    except (UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError:
+        reading.faults.fatal("is no text (UTF-8)")
+    except RecursionError as error:
         reading.faults.fatal(f"is no JSON: {str(error).splitlines()[0]}")
     except json.JSONDecodeError as error:
         what = (
@@ -81,7 +83,7 @@ def _entries(found: list[Any], kind: str, reading: Reading) -> Iterator[tuple[st
     """The mappings in a list, each with its name, such as "image 3"; no id comes twice."""
     seen = set()
     for number, entry in enumerate(found):
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int | str):
+        if not isinstance(entry, dict) or not _id(entry.get("id")):
             reading.faults.drop(f"malformed {kind} entries", f"number {number}", "must be a mapping with an id")
         elif entry["id"] in seen:
             reading.faults.drop(f"duplicate {kind} ids", f"{kind} {entry['id']}")
@@ -134,16 +136,19 @@ def _annotations(
         image_id, category, bbox, area = (entry.get(key) for key in ("image_id", "category_id", "bbox", "area"))
         crowd = entry.get("iscrowd", 0)
         good = True
-        if not isinstance(image_id, int | str) or image_id not in places:
+        if isinstance(image_id, bool) or isinstance(category, bool):  # true is 1 for Python
+            faults.drop("malformed annotation entries", name, f"image_id={image_id!r}, category_id={category!r}")
+            continue
+        if not _id(image_id) or image_id not in places:
             faults.drop("annotations of unknown images", name, f"image_id={image_id!r}")
             good = False
         if not isinstance(category, int) or category not in classes:
             faults.drop("unknown category ids", name, f"category_id={category!r}")
             good = False
-        if crowd not in (0, 1) or not (area is None or _number(area)):
+        if crowd not in (0, 1) or not (area is None or (_number(area) and area >= 0)):
             faults.drop("malformed annotation entries", name, f"iscrowd={crowd!r}, area={area!r}")
             good = False
-        if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(v, int | float) for v in bbox):
+        if not isinstance(bbox, list) or len(bbox) != 4 or not all(type(v) in (int, float) for v in bbox):
             faults.drop("malformed annotation entries", name, f"bbox={bbox!r:.60} must be 4 numbers")
             continue
         if not all(_number(v) for v in bbox) or bbox[2] <= 0 or bbox[3] <= 0:
@@ -205,6 +210,10 @@ def run_lengths(segmentation: Any, height: int, width: int) -> bytes:
         rings.append(inside.ravel().tolist())
     merged = merge(frPyObjects(rings, height, width))
     return merged["counts"]
+
+
+def _id(value: Any) -> TypeGuard[int | str]:
+    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def _number(value: Any) -> TypeGuard[float]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 _GREY = {"1", "L", "LA"}
+_TAIL = 2**16  # bytes in which the end of an image is looked for: some cameras write more behind it
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -32,21 +35,50 @@ def read_image(path: str | Path) -> Image.Image:
     return upright if upright.mode == mode else upright.convert(mode)
 
 
-def broken_header(path: str | Path) -> str | None:
-    """Why the file is no image, judged by its first bytes; None when it looks like one."""
-    try:
-        with Image.open(path):
-            return None
-    except Exception as error:  # a decoder may raise anything on a broken file
-        return reason(error)
+def glance(path: str | Path) -> tuple[int, int]:
+    """Width and height of the upright image, by the first bytes of its file; the last ones tell if it is all there.
+
+    An image is decoded only when its end is not where it should be. Raises ValueError for one that is cut off, and
+    whatever the decoder raises.
+    """
+    with open(path, "rb") as file:
+        whole = _ends(file)
+        file.seek(0)
+        try:
+            with Image.open(file) as image:
+                # a PNG without an EXIF chunk up front would be decoded in search of one
+                orientation = (
+                    1 if image.format == "PNG" and "exif" not in image.info else image.getexif().get(0x0112, 1)
+                )
+                size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+            if not whole:
+                read_image(path)
+        except Exception as error:  # a decoder may raise anything on a broken file
+            if whole:
+                raise
+            raise ValueError("is cut off") from error
+    return size
 
 
-def header_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of the upright image, judged by its first bytes. Raises whatever the decoder raises."""
-    with Image.open(path) as image:
-        # a PNG without an EXIF chunk up front would be decoded in search of one
-        orientation = 1 if image.format == "PNG" and "exif" not in image.info else image.getexif().get(0x0112, 1)
-        return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+def _ends(file: BinaryIO) -> bool:
+    """Whether a file ends as its format says, as far as that is known."""
+    head, size = file.read(12), file.seek(0, os.SEEK_END)
+    if head.startswith(b"RIFF") and head.endswith(b"WEBP"):
+        return size >= int.from_bytes(head[4:8], "little") + 8
+    for length in (12, _TAIL):  # the few bytes are nearly always enough
+        file.seek(max(0, size - length))
+        tail = file.read()
+        if head.startswith(b"\xff\xd8\xff"):  # JPEG; a scan that begins behind an end, a preview's, goes on
+            found = tail.rfind(b"\xff\xd9") > tail.rfind(b"\xff\xda")
+        elif head.startswith(b"\x89PNG"):
+            found = b"IEND\xaeB`\x82" in tail
+        elif head.startswith(b"GIF8"):
+            found = tail.rstrip(b"\0").endswith(b";")
+        else:
+            return True
+        if found:
+            return True
+    return False
 
 
 def reason(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from bbframe.data.base import DataModule
 from bbframe.data.box_transforms import Sample, eval_boxes, select, train_boxes
+from bbframe.data.detection_options import DetectionDataOptions
 from bbframe.data.loading import Batch, Batches, Images, Key
-from bbframe.data.options import DetectionDataOptions
 from bbframe.data.pixels import normalise
 from bbframe.preprocessing import Preprocessing
 
@@ -56,7 +55,8 @@ class DetectionDataModule(DataModule):
     A target has `boxes` (N, 4) float xyxy in pixels of its image, `labels` (N,) long, `crowd` (N,) bool, `area` (N,)
     float in pixels of the original image, `size` (2,) long, the original's height and width, `scale` (2,) float, by
     which x and y were multiplied, so that an evaluation's boxes / scale are the original's, and with `masks` also
-    `masks` (N, H, W) uint8. N may be 0. Crowds are regions that an evaluation ignores and that training does not see.
+    `masks` (N, H, W) uint8: for training in the pixels of the image, for an evaluation in those of the original, whose
+    `size` they have. N may be 0. Crowds are regions that an evaluation ignores and that training does not see.
     """
 
     def __init__(
@@ -65,13 +65,11 @@ class DetectionDataModule(DataModule):
         *args: Any,
         preprocessing: Preprocessing,
         num_channels: int,
-        image_size: tuple[int, int],
         masks: bool = False,
         **settings: Any,
     ):
-        """As `DataModule`; `image_size` (height, width) is a usual one, at which costs are counted."""
-        sized = replace(preprocessing, size=image_size)
-        super().__init__(options, *args, preprocessing=sized, num_channels=num_channels, **settings)
+        """As `DataModule`; with `masks` the targets hold masks."""
+        super().__init__(options, *args, preprocessing=preprocessing, num_channels=num_channels, **settings)
         self.masks = masks
         self.category_ids = list(range(self.num_classes))  # what a file of annotations calls the classes
         self._eval_transform = eval_boxes(options, self.preprocessing, num_channels)
@@ -82,7 +80,7 @@ class DetectionDataModule(DataModule):
         return self._eval_transform({"image": self.parts[part].read(index)})["image"]
 
     def target(self, part: str, index: int) -> dict[str, Tensor]:
-        """What an evaluation compares with: boxes in pixels of `picture`."""
+        """What an evaluation compares with: boxes in pixels of `picture`, masks in those of the original image."""
         images: Any = self.parts[part]
         sample = self._eval_transform({**images.target(index, self.masks), "image": images.read(index)})
         return {key: value for key, value in sample.items() if key != "image"}

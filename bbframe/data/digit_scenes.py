@@ -17,15 +17,15 @@ from PIL import Image
 
 from bbframe.data import register
 from bbframe.data.detection import DetectionDataModule
+from bbframe.data.detection_options import DigitScenesOptions
 from bbframe.data.digits import parted, scans
 from bbframe.data.objects import Objects
-from bbframe.data.options import DigitScenesOptions
 from bbframe.data.seeds import derive
 from bbframe.preprocessing import Preprocessing
 
 VERSION = 1  # of the recipe below: with another, a cache is made anew
 EMPTY = 0.03  # of the scenes show no digit
-OVERLAP = 0.3  # of the smaller of two boxes may lie in the other
+OVERLAP = 0.2  # of the smaller of two boxes may lie in the other
 PLACES = 10  # that a digit tries before it is given up
 INK = 96  # of 255: what is darker than that belongs to the ground
 
@@ -84,7 +84,7 @@ def scene(draw: Draw, pool: Sequence[int], options: DigitScenesOptions) -> tuple
     height, width = options.canvas
     coarse = draw.bytes(draw.integer(2, 6), draw.integer(2, 6)).astype(np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
-    ground, rough, noise = draw.integer(0, 60), draw.integer(0, 60), draw.integer(0, 40)
+    ground, rough, noise = draw.integer(0, 40), draw.integer(0, 40), draw.integer(0, 30)
     pixels = ground + smooth * rough // 255 + draw.bytes(height, width) * noise // 255
     found: list[list[int]] = []
     count = 0 if draw.share() < EMPTY else draw.integer(*options.num_digits)
@@ -189,6 +189,6 @@ class DigitScenes(DetectionDataModule):
             seed=seed,
             preprocessing=preprocessing,
             num_channels=num_channels,
-            image_size=options.canvas,
+            stride=stride,
             masks=masks,
         )

@@ -12,8 +12,8 @@ from PIL import Image
 
 from bbframe.data import register
 from bbframe.data.base import ImageDataModule
-from bbframe.data.decode import broken_header, read_image
-from bbframe.data.faults import some
+from bbframe.data.decode import glance, read_image, reason
+from bbframe.data.faults import Faults, raise_all
 from bbframe.data.loading import Skipped
 from bbframe.data.options import ImageFolderOptions
 from bbframe.data.split import stratified
@@ -71,13 +71,12 @@ class ImageFolder(ImageDataModule):
 class Scan:
     """What a folder holds: `parts`, `class_names`, the `skipped` images, and how many files were `ignored`.
 
-    Raises ValueError that lists all faults of the layout, and, unless they are to be skipped, all broken files.
+    Raises FaultsError that tells all faults of the layout, and, unless they are to be skipped, all broken files.
     """
 
     def __init__(self, root: Path, options: ImageFolderOptions):
         self.root, self.options = root, options
-        self.faults: list[str] = []
-        self.broken: list[tuple[str, str]] = []
+        self.faults = Faults(root, options.on_error == "skip")
         self.ignored = 0
         if not root.is_dir():
             what = "is a file" if root.exists() else "does not exist"
@@ -86,12 +85,12 @@ class Scan:
         self.class_names = _subfolders(root / folders["train"])
         self._check_classes(folders)
         found = {part: self._files(folder) for part, folder in folders.items()}
-        self._raise_faults()
+        raise_all([self.faults])
         self.parts = self._divide(found, explicit=folders["train"] != "")
-        self._raise_faults()
+        raise_all([self.faults])
         self.skipped = Skipped(options.max_errors if options.on_error == "skip" else 0)
-        if self.broken:
-            self.skipped.note(self.broken)
+        if self.faults.dropped:
+            self.skipped.note([(str(root / path), why) for _, path, why in self.faults.dropped])
 
     def _part_folders(self) -> dict[str, str]:
         """The folder, relative to the root, of each part that has one; "" is the root itself."""
@@ -100,42 +99,39 @@ class Scan:
         strangers = set(present) - {name for names in PART_NAMES.values() for name in names}
         if not _subfolders(self.root / "train"):
             if present and not strangers:
-                self.faults.append(f"it has {', '.join(present)}, but no train/ with one sub-folder a class")
-                self._raise_faults()
+                self.faults.fatal(f"it has {', '.join(present)}, but no train/ with one sub-folder a class")
+                raise_all([self.faults])
             return {"train": ""}
         for part, names in named.items():
             if len(names) > 1:
-                self.faults.append(f"{' and '.join(names)} both name the {part} images; keep one")
+                self.faults.fatal(f"{' and '.join(names)} both name the {part} images; keep one")
             fraction = getattr(self.options, f"{part}_fraction", None)
             if names and fraction is not None:
-                self.faults.append(f"it has {names[0]}/, so data.{part}_fraction={fraction} must be null")
+                self.faults.fatal(f"it has {names[0]}/, so data.{part}_fraction={fraction} must be null")
         return {part: names[0] for part, names in named.items() if names}
 
     def _check_classes(self, folders: dict[str, str]) -> None:
         if len(self.class_names) < 2:
             where = f"{folders['train']}/ in it has" if folders["train"] else "it has"
             what = f"only one class folder, {self.class_names[0]!r}" if self.class_names else "no class folders"
-            self.faults.append(f"{where} {what}; put the images of each class into a sub-folder of its own")
+            self.faults.fatal(f"{where} {what}; put the images of each class into a sub-folder of its own")
         for folder in (folder for part, folder in folders.items() if part != "train"):
             there = set(_subfolders(self.root / folder))
-            if more := sorted(there - set(self.class_names)):
-                self.faults.append(f"{folder}/ has classes that train/ lacks: {some(more)}")
-            if fewer := sorted(set(self.class_names) - there):
-                self.faults.append(f"{folder}/ lacks classes that train/ has: {some(fewer)}")
+            for name in sorted(there - set(self.class_names)):
+                self.faults.fatal(f"{folder}/ has classes that train/ lacks", name)
+            for name in sorted(set(self.class_names) - there):
+                self.faults.fatal(f"{folder}/ lacks classes that train/ has", name)
 
     def _files(self, folder: str) -> Files:
         """All images of one part; a class without any is a fault."""
         files = Files(self.root)
-        empty = []
         for label, name in enumerate(self.class_names):
             prefix = f"{folder}/{name}" if folder else name
             paths = self._readable(self._walk(prefix))
             files.paths += paths
             files.labels += [label] * len(paths)
             if not paths and (self.root / prefix).is_dir():
-                empty.append(prefix)
-        if empty:
-            self.faults.append(f"no readable images ({' '.join(sorted(SUFFIXES))}) in {some(empty)}")
+                self.faults.fatal(f"no readable images ({' '.join(sorted(SUFFIXES))}) in these folders", prefix)
         return files
 
     def _walk(self, prefix: str) -> list[str]:
@@ -152,9 +148,15 @@ class Scan:
     def _readable(self, paths: list[str]) -> list[str]:
         if not self.options.verify:
             return paths
-        whys = {path: broken_header(self.root / path) for path in paths}
-        self.broken += [(str(self.root / path), why) for path, why in whys.items() if why]
-        return [path for path, why in whys.items() if not why]
+        good = []
+        for path in paths:
+            try:
+                glance(self.root / path)
+            except Exception as error:  # a decoder may raise anything on a broken file
+                self.faults.drop("unreadable", path, reason(error))
+            else:
+                good.append(path)
+        return good
 
     def _divide(self, found: dict[str, Files], explicit: bool) -> dict[str, Files]:
         """Take the parts that have no folder out of train."""
@@ -166,19 +168,12 @@ class Scan:
         classes = {name: counts[label] for label, name in enumerate(self.class_names)}
         if short := [f"{name!r} ({count})" for name, count in classes.items() if count <= len(fractions)]:
             parts = ", ".join(("train", *fractions))
-            fix = "add images" + (", or set data.test_fraction=0" if "test" in fractions else "")
-            self.faults.append(f"too few images to split into {parts}: {some(short)}; {fix}")
+            fix = "add images" + (" or set data.test_fraction=0" if "test" in fractions else "")
+            for name in short:
+                self.faults.fatal(f"too few images to split into {parts} ({fix})", name)
             return {}
         split = stratified(train.paths, train.labels, fractions, self.options.split_seed)
         return {**found, **{part: train.select(indices) for part, indices in split.items()}}
-
-    def _raise_faults(self) -> None:
-        faults = list(self.faults)
-        if self.broken and self.options.on_error == "raise":
-            files = some([f"{name} ({why})" for name, why in self.broken])
-            faults.append(f"unreadable: {files}; repair or remove, or set data.on_error=skip")
-        if faults:
-            raise ValueError(f"data: {self.root}: {'; '.join(faults)}")
 
 
 def _subfolders(folder: Path) -> list[str]:

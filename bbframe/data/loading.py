@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bbframe.data.decode import reason
+from bbframe.data.faults import FaultsError
 from bbframe.data.pixels import normalise
 from bbframe.data.seeds import derive, torch_seed
 
@@ -152,15 +153,19 @@ class Skipped:
         self.images: dict[str, str] = {}
 
     def note(self, errors: list[tuple[str, str]]) -> None:
-        """Raises ValueError when there are more than allowed."""
+        """Raises FaultsError when there are more than allowed."""
         self.images.update(errors)
         if len(self.images) > self.most:
             name, why = errors[0]
+            details = [f"{name}: {why}" for name, why in self.images.items()]
             if self.most == 0:
-                raise ValueError(f"data: cannot read {name}: {why}; repair or remove it, or set data.on_error=skip")
-            raise ValueError(
+                fix = "repair or remove it, or set data.on_error=skip"
+                raise FaultsError(f"data: cannot read {name}: {why}; {fix}", details, cut=len(details) > 1)
+            raise FaultsError(
                 f"data: {len(self.images)} {self.what}, of which data.max_errors={self.most} may be skipped; "
-                f"the last is {name}: {why}"
+                f"the last is {name}: {why}",
+                details,
+                cut=len(details) > 1,
             )
 
 

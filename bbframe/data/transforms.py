@@ -10,8 +10,10 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from bbframe.data.box_transforms import eval_boxes
-from bbframe.data.options import AugmentOptions, DetectionDataOptions, LoadingOptions
+from bbframe.data.detection_options import DetectionDataOptions
+from bbframe.data.options import AugmentOptions
 from bbframe.data.pixels import ToTensor, color_jitter, normalisation, normalise, settle
+from bbframe.data.shared_options import LoadingOptions
 from bbframe.preprocessing import Preprocessing
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree  # expat fetches no external entity, and stops those that would grow without end
 
 from bbframe.data import register
 from bbframe.data.annotated import AnnotatedDataModule, Reading
-from bbframe.data.options import VocOptions
+from bbframe.data.detection_options import VocOptions
 
 
 @register(VocOptions)
@@ -23,40 +23,73 @@ class Voc(AnnotatedDataModule):
         if masks:
             raise ValueError("data: voc has no masks; choose a head without, or data=coco")
         root = Path(options.root or "")
-        documents = _documents(root, options.train_set)[0].values()
-        names = sorted({name for document in documents for name in _names(document)})
-        sets = {part: getattr(options, f"{part}_set") for part in ("train", "val", "test")}
-        readings = {
-            part: functools.partial(read, root, name, options, names)
-            for part, name in sets.items()
-            if name is not None
+        sets = {
+            part: name for part in ("train", "val", "test") if (name := getattr(options, f"{part}_set")) is not None
         }
+        documents = {part: Documents(root, name) for part, name in sets.items()}
+        names = {found.name for page in documents["train"].pages.values() for found in page.objects if found.name}
+        readings = {part: functools.partial(read, found, options, sorted(names)) for part, found in documents.items()}
         super().__init__(options, readings, masks=False, **settings)
 
 
-def read(root: Path, name: str, options: VocOptions, class_names: list[str]) -> Reading:
-    """The images and objects of one set, and its faults."""
-    reading = Reading(root / "ImageSets" / "Main" / f"{name}.txt", root / "JPEGImages", options, masks=False)
-    documents, broken = _documents(root, name)
+class Object(NamedTuple):
+    """What an annotation says about an object; `box` holds those of xmin, ymin, xmax and ymax that are numbers."""
+
+    name: str | None
+    box: list[float]
+    difficult: bool
+
+
+class Page(NamedTuple):
+    """An annotation file: its image's name and sides, and the objects; little of what a parsed file occupies."""
+
+    path: str
+    width: float
+    height: float
+    objects: list[Object]
+
+
+class Documents:
+    """The `pages` of a set by their images' names, the `broken` ones and why, and what is wrong with its `list`."""
+
+    def __init__(self, root: Path, name: str):
+        self.root, self.file = root, root / "ImageSets" / "Main" / f"{name}.txt"
+        self.pages: dict[str, Page] = {}
+        self.broken: dict[str, str] = {}
+        self.list: list[str] = []
+        try:
+            lines = self.file.read_text().split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            self.list.append(f"cannot be read: {getattr(error, 'strerror', None) or 'no text'}".lower())
+            return
+        for stem in dict.fromkeys(line.split()[0] for line in lines if line.strip()):
+            if "/" in stem or "\\" in stem:
+                self.list.append(f"{stem!r} is no name of an image")
+                continue
+            try:
+                self.pages[stem] = _page(root / "Annotations" / f"{stem}.xml")
+            except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+                self.broken[stem] = (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def read(documents: Documents, options: VocOptions, class_names: list[str]) -> Reading:
+    """The images and objects of one set, and its faults; without any class names, no class is a fault."""
+    reading = Reading(documents.file, documents.root / "JPEGImages", options, masks=False)
     reading.class_names = class_names
-    for stem, why in broken.items():
-        if stem:
-            reading.faults.drop("unreadable annotations", f"Annotations/{stem}.xml", why)
-        else:
-            reading.faults.fatal(why)
-    for stem, document in documents.items():
-        width, height = (_number(document, f"size/{side}") for side in ("width", "height"))
-        if not width or not height or min(width, height) < 1:
+    for why in documents.list:
+        reading.faults.fatal(why)
+    for stem, why in documents.broken.items():
+        reading.faults.drop("unreadable annotations", f"Annotations/{stem}.xml", why)
+    for stem, page in documents.pages.items():
+        if min(page.width, page.height) < 1:
             reading.faults.drop("images without a size", f"Annotations/{stem}.xml")
             continue
-        path = document.findtext("filename") or f"{stem}.jpg"
-        image = reading.image(f"Annotations/{stem}.xml", path, int(width), int(height), stem)
-        for number, found in enumerate(document.iter("object"), 1):
-            title, label = f"object {number} of Annotations/{stem}.xml", found.findtext("name")
-            sides = [_number(found, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-            box = [side for side in sides if side is not None]
-            if label not in class_names:
-                reading.faults.drop("classes that no training image has", title, str(label))
+        path = page.path or f"{stem}.jpg"
+        image = reading.image(f"Annotations/{stem}.xml", path, int(page.width), int(page.height), stem)
+        for number, (name, box, difficult) in enumerate(page.objects, 1):
+            title = f"object {number} of Annotations/{stem}.xml"
+            if class_names and name not in class_names:
+                reading.faults.drop("classes that no training image has", title, str(name))
             elif len(box) < 4:
                 reading.faults.drop("malformed boxes", title, "must have xmin, ymin, xmax and ymax")
             elif image is not None:
@@ -64,31 +97,20 @@ def read(root: Path, name: str, options: VocOptions, class_names: list[str]) -> 
                 inside = reading.box(title, image, [box[0] - 1, box[1] - 1, box[2], box[3]])
                 if inside is not None:
                     area = (inside[2] - inside[0]) * (inside[3] - inside[1])
-                    difficult = bool(_number(found, "difficult"))
-                    reading.add(image, inside, class_names.index(label), difficult, area)
+                    label = class_names.index(name) if class_names and name else 0
+                    reading.add(image, inside, label, difficult, area)
     return reading
 
 
-def _documents(root: Path, name: str) -> tuple[dict[str, ElementTree.Element], dict[str, str]]:
-    """The annotations of a set, by the image's name, and what cannot be read; "" is the set itself."""
-    try:
-        lines = (root / "ImageSets" / "Main" / f"{name}.txt").read_text().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        return {}, {"": f"cannot be read: {getattr(error, 'strerror', None) or 'no text'}".lower()}
-    found, broken = {}, {}
-    for stem in dict.fromkeys(line.split()[0] for line in lines if line.strip()):
-        if "/" in stem or "\\" in stem:
-            broken[""] = f"{stem!r} is no name of an image"
-            continue
-        try:
-            found[stem] = ElementTree.parse(root / "Annotations" / f"{stem}.xml").getroot()
-        except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-            broken[stem] = (getattr(error, "strerror", None) or str(error)).lower()
-    return found, broken
-
-
-def _names(document: ElementTree.Element) -> list[str]:
-    return [name for found in document.iter("object") if (name := found.findtext("name"))]
+def _page(path: Path) -> Page:
+    document = ElementTree.parse(path).getroot()
+    objects = []
+    for found in document.iter("object"):
+        sides = [_number(found, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        box = [side for side in sides if side is not None]
+        objects.append(Object(found.findtext("name"), box, bool(_number(found, "difficult"))))
+    width, height = (_number(document, f"size/{side}") or 0.0 for side in ("width", "height"))
+    return Page(document.findtext("filename") or "", width, height, objects)
 
 
 def _number(element: ElementTree.Element, path: str) -> float | None:

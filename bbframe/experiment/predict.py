@@ -29,7 +29,7 @@ from torch import Tensor
 
 from bbframe.data.decode import read_image, reason
 from bbframe.experiment.files import write_text
-from bbframe.experiment.predict_files import Input, check_out, find_checkpoint, find_images
+from bbframe.experiment.predict_files import Input, check_out, find_checkpoint, find_images, folder_of_results
 from bbframe.options import parse
 from bbframe.preprocessing import Preprocessing
 
@@ -205,6 +205,7 @@ class Boxes:
         from bbframe.experiment.annotate import draw_detections
         from bbframe.experiment.coco_results import result_rows
         from bbframe.tasks.detection import to_original
+        from bbframe.tasks.masks import packed
 
         place = {"scale": torch.tensor(scale), "size": torch.tensor([image.height, image.width])}
         answer = {key: value.cpu() for key, value in answer.items()}
@@ -212,9 +213,8 @@ class Boxes:
         drawn: dict[str, list[Any]] = {key: [] for key in answer}
         for i in range(len(answer["scores"])):  # one by one: a hundred masks of a large image would fill the memory
             one = to_original({key: value[i : i + 1] for key, value in answer.items()}, place)
-            results += result_rows(
-                number, one["boxes"], one["scores"], one["labels"], one.get("masks"), category_ids=self.ids
-            )
+            masks = [packed(mask) for mask in one["masks"]] if "masks" in one else None
+            results += result_rows(number, one["boxes"], one["scores"], one["labels"], masks, self.ids)
             if one["scores"][0] >= self.threshold:
                 for key, value in one.items():
                     drawn[key].append(value[0].numpy())
@@ -239,7 +239,19 @@ def predict(options: PredictOptions) -> int:
     out = Path(options.out) if options.out else home / "predictions"
     inputs = find_images(options.images, out)
     check_out(out, inputs, options.overwrite)
-    network = load_network(checkpoint, options.device)
+    with folder_of_results(out):
+        network = load_network(checkpoint, options.device)
+        rows, skipped = _predict(network, inputs, out, options)
+    if skipped:
+        more = f"\n  and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
+        print("skipped:", *skipped[:LISTED], sep="\n  ", end=f"{more}\n")
+    seconds = time.perf_counter() - started
+    print(f"predicted {rows} of {len(inputs)} images, {len(skipped)} skipped, {seconds:.1f} s: {out}")
+    return 0 if rows else 1
+
+
+def _predict(network: Network, inputs: Sequence[Input], out: Path, options: PredictOptions) -> tuple[int, list[str]]:
+    """Write pictures and tables; returns how many images could be read, and which could not, and why."""
     results = Boxes(network, options.threshold) if network.detects else Classes(network)
     rows: list[Row] = []
     skipped: list[str] = []
@@ -277,9 +289,4 @@ def predict(options: PredictOptions) -> int:
     finally:  # also of what was done when somebody has had enough
         if rows:
             results.write(out, rows)
-    if skipped:
-        more = f"\n  and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
-        print("skipped:", *skipped[:LISTED], sep="\n  ", end=f"{more}\n")
-    seconds = time.perf_counter() - started
-    print(f"predicted {len(rows)} of {len(inputs)} images, {len(skipped)} skipped, {seconds:.1f} s: {out}")
-    return 0 if rows else 1
+    return len(rows), skipped

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bbframe.experiment.record import read_record
-from bbframe.options import nearest
 
 RESULTS = ("predictions.csv", "predictions.json", "images.json")
+# how they begin when a prediction has written them: of classes, and of boxes
+TABLES = (
+    {"predictions.csv": b"image,predicted,probability"},
+    {"predictions.json": b"[", "images.json": b'{\n "images": ['},
+)
+FEW = 5  # names that an error offers
 PICTURES = (".jpg", ".jpeg", ".png")  # a picture of any other image has .png appended to the image's name
 
 
@@ -40,25 +47,24 @@ def find_checkpoint(run: Path) -> Path:
 def find_images(words: Sequence[str], out: Path) -> list[Input]:
     """The image files that some paths and patterns name, folders with all that is below them, in sorted order.
 
-    Hidden files are left out, and `out` when it holds the results of an earlier prediction. ValueError when a path
-    does not exist or there is no image.
+    Hidden files are left out, and folders below those named that hold the results of an earlier prediction.
+    ValueError when a path does not exist or there is no image.
     """
     from bbframe.data.image_folder import SUFFIXES
 
-    earlier = os.path.realpath(out) if any((out / name).is_file() for name in RESULTS) else None
     files: list[str] = []
     roots: list[str] = []
     for word in words:
         given = [word] if os.path.exists(word) else sorted(glob.glob(word, recursive=True))
         if not given:
-            raise ValueError(f"predict: images={word}: {_absent(Path(word))}")
+            raise ValueError(f"predict: images={word}: {_absent(Path(word), SUFFIXES)}")
         for path in given:
             roots.append(os.path.abspath(path if os.path.isdir(path) else os.path.dirname(path)))
             if not os.path.isdir(path):
                 files.append(path)
             for folder, subfolders, names in os.walk(path, followlinks=True):
                 visible = [name for name in subfolders if name[0] != "."]
-                subfolders[:] = [name for name in visible if os.path.realpath(os.path.join(folder, name)) != earlier]
+                subfolders[:] = [name for name in visible if not _holds_results(os.path.join(folder, name))]
                 found = [n for n in names if n[0] != "." and os.path.splitext(n)[1].lower() in SUFFIXES]
                 files += [os.path.join(folder, name) for name in found]
     if not files:
@@ -78,15 +84,34 @@ def find_images(words: Sequence[str], out: Path) -> list[Input]:
     return inputs
 
 
-def _absent(path: Path) -> str:
-    """That a path does not exist, and what is there that resembles it."""
+def _holds_results(folder: str) -> bool:
+    """Whether a prediction has written its tables there; a file of that name alone may be somebody else's."""
+    return any(all(_begins(os.path.join(folder, name), start) for name, start in table.items()) for table in TABLES)
+
+
+def _begins(path: str, start: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(start)) == start
+    except OSError:
+        return False
+
+
+def _absent(path: Path, suffixes: Collection[str]) -> str:
+    """That a path does not exist, and which of the images and folders there resembles it, or a few of them."""
     near = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.parent.is_dir())
-    there = [child.name for child in near.parent.iterdir()]
-    return f"there is no {near.name!r} in {near.parent}{nearest(near.name, there) if there else ', which is empty'}"
+    visible = (child for child in near.parent.iterdir() if child.name[0] != ".")
+    there = sorted(child.name for child in visible if child.suffix.lower() in suffixes or child.is_dir())
+    close = difflib.get_close_matches(near.name, there, n=1)
+    said = f"; did you mean {close[0]!r}?" if close else ""
+    if there and not close:
+        more = f" and {len(there) - FEW} more" if len(there) > FEW else ""
+        said = f", but {', '.join(there[:FEW])}{more}"
+    return f"there is no {near.name!r} in {near.parent}{said or ', nor any image or folder'}"
 
 
 def check_out(out: Path, inputs: Sequence[Input], overwrite: bool) -> None:
-    """Make the folder of the results; ValueError if that cannot be, or if files would be lost."""
+    """Raises ValueError if results in the folder `out` would overwrite files."""
     files = {os.path.realpath(image.path): image.path for image in inputs}
     home = os.path.realpath(out) + os.sep
     for file, path in files.items():
@@ -101,7 +126,19 @@ def check_out(out: Path, inputs: Sequence[Input], overwrite: bool) -> None:
             f"predict: out={out} holds results already ({present[0].relative_to(out)}); name another folder, or "
             "overwrite=true replaces them"
         )
+
+
+@contextmanager
+def folder_of_results(out: Path) -> Iterator[None]:
+    """Make a folder, and remove what was made if nothing is put into it. ValueError if it cannot be made."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"predict: out={out}: cannot make this folder ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from bbframe.data.box_transforms import Crop, eval_boxes, tight, train_boxes
-from bbframe.data.options import DetectionAugmentOptions, DetectionDataOptions
+from bbframe.data.detection_options import DetectionAugmentOptions, DetectionDataOptions
 from bbframe.data.seeds import torch_seed
 from bbframe.data.transforms import eval_input
 from bbframe.preprocessing import Preprocessing
@@ -198,8 +198,21 @@ def test_the_sides_after_resizing(size, min_size, max_size, expected):
     seen = eval_boxes(options(**values), PLAIN, 3)(sample(size=size, count=0))
     assert tuple(seen["image"].shape[1:]) == expected
     assert seen["boxes"].shape == (0, 4)
-    assert seen["masks"].shape == (0, *expected)
+    assert seen["masks"].shape == (0, *size)
+    trained = train_boxes(options(**values), PLAIN, 3)(sample(size=size, count=0))
+    assert tuple(trained["image"].shape[1:]) == expected
+    assert trained["masks"].shape == (0, *expected)
     assert seen["scale"].tolist() == pytest.approx([expected[1] / size[1], expected[0] / size[0]])
+
+
+def test_masks_are_evaluated_in_the_pixels_of_the_original():
+    given = sample()
+    seen = eval_boxes(options(min_size=20), PLAIN, 3)(sample())
+    assert tuple(seen["image"].shape[1:]) == (20, 25)
+    assert torch.equal(seen["masks"], given["masks"])
+    assert tuple(seen["masks"].shape[1:]) == tuple(seen["size"].tolist())
+    assert torch.allclose(seen["boxes"] / seen["scale"].repeat(2), brute(seen["masks"]), atol=1e-4)
+    assert "masks" not in eval_boxes(options(min_size=20), PLAIN, 3)(sample(masks=False))
 
 
 def test_evaluation_drops_nothing():

@@ -2,11 +2,15 @@
 
 import copy
 import json
+import pickle
+import re
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from bbframe.data.faults import FaultsError
 
 from .helpers import build, load_coco, rewrite, run_lengths, write_coco
 
@@ -182,6 +186,17 @@ def change(kind, number, **values):
         ("annotations", {"image_id": {}}, "annotations of unknown images: annotation 2 (image_id={})"),
         ("annotations", {"id": 1}, "duplicate annotation ids: annotation 1"),
         ("annotations", {"id": None}, "malformed annotation entries: number 1 (must be a mapping with an id)"),
+        ("annotations", {"id": True}, "malformed annotation entries: number 1 (must be a mapping with an id)"),
+        ("annotations", {"image_id": True}, "malformed annotation entries: annotation 2 (image_id=True, category_id="),
+        (
+            "annotations",
+            {"category_id": True},
+            "malformed annotation entries: annotation 2 (image_id=1, category_id=T",
+        ),
+        ("annotations", {"bbox": [True, 1, 5, 5]}, "malformed annotation entries: annotation 2 (bbox=[True, 1, 5, 5]"),
+        ("annotations", {"area": -1.5}, "malformed annotation entries: annotation 2 (iscrowd=0, area=-1.5)"),
+        ("images", {"id": True}, "malformed image entries: number 1 (must be a mapping with an id)"),
+        ("categories", {"id": True}, "malformed category entries: number 1 (must be a mapping with an id)"),
         ("images", {"id": 1}, "duplicate image ids: image 1"),
         ("images", {"file_name": "1.png"}, "duplicate file names: image 2 (1.png)"),
         ("images", {"file_name": ""}, "malformed image entries: image 2 (file_name=''"),
@@ -249,7 +264,35 @@ def test_all_faults_are_told_at_once(spoil):
     ):
         assert kind in message
     assert "annotation 9 (bbox=[1, 1, 0, 0]), annotation 100 (bbox=[0, 0, 0, 0]) and 3 more" in message
-    assert message.endswith("; repair or remove them, or set data.on_error=skip")
+    end = "; repair or remove them, or set data.on_error=skip; all 12 are in error.txt of the run folder"
+    assert message.endswith(end)
+
+
+def test_what_the_line_leaves_out_is_in_the_details(pristine, tmp_path):
+    folder, content = pristine
+    changed = copy.deepcopy(content)
+    for annotation in changed["annotations"][:8]:
+        annotation["bbox"] = [1, 1, 0, 0]
+    changed["annotations"][8]["category_id"] = 4
+    changed["images"][5]["file_name"] = "gone.png"
+    rewrite(tmp_path, changed)
+    (tmp_path / "train").symlink_to(folder / "train")
+    with pytest.raises(FaultsError, match=r"all 10 are in error.txt") as caught:
+        load_coco(tmp_path)
+    lines = caught.value.details.splitlines()
+    assert len(lines) == 10
+    file = tmp_path / "train.json"
+    for number in range(1, 9):
+        assert f"{file}: boxes without an area: annotation {number} (bbox=[1, 1, 0, 0])" in lines
+    assert f"{file}: unknown category ids: annotation 9 (category_id=4)" in lines
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copied), copied.details) == (str(caught.value), caught.value.details)
+    for annotation in changed["annotations"][3:9]:
+        annotation.update(bbox=[1, 1, 5, 5], category_id=1)
+    rewrite(tmp_path, changed)
+    with pytest.raises(FaultsError, match=r"on_error=skip$") as caught:  # nothing was left out
+        load_coco(tmp_path)
+    assert len(caught.value.details.splitlines()) == 4
 
 
 def test_both_files_are_told_about(tmp_path):
@@ -287,7 +330,7 @@ def test_a_file_of_something_else_is_refused(text, message, pristine, tmp_path):
 def test_bytes_that_are_no_text_are_refused(pristine, tmp_path):
     (tmp_path / "train").symlink_to(pristine[0] / "train")
     (tmp_path / "train.json").write_bytes(b'{"images": "\xff\xfa"}')
-    with pytest.raises(ValueError, match=r"train.json: is no JSON"):
+    with pytest.raises(ValueError, match=r"train.json: is no text \(UTF-8\)$"):
         load_coco(tmp_path)
 
 
@@ -311,11 +354,13 @@ def test_broken_images_are_named(pristine, tmp_path):
     assert sum(len(part.boxes) for part in data.parts.values()) == len(content["annotations"]) - 4
 
 
-def test_a_cut_off_image_is_met_in_training(tmp_path):
+def test_a_cut_off_image_is_named_before_training_or_else_in_it(tmp_path):
     write_coco(tmp_path)
     path = tmp_path / "train" / "1.png"
     path.write_bytes(path.read_bytes()[:200])
-    data = load_coco(tmp_path, val_fraction=0.5)
+    with pytest.raises(ValueError, match=r"unreadable images: image 1, .*1.png \(is cut off\)"):
+        load_coco(tmp_path)
+    data = load_coco(tmp_path, val_fraction=0.5, verify=False)
     with pytest.raises(ValueError, match=r"data: cannot read .*1.png"):
         [list(loader) for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())]
 
@@ -394,10 +439,10 @@ def test_rounding_is_clipped(pristine, tmp_path):
 def test_categories_must_agree(tmp_path):
     write_coco(tmp_path)
     write_coco(tmp_path, "val", categories=((1, "disc"), (2, "cube")))
-    with pytest.raises(ValueError, match=r"other categories than train has \(only val: cube; only train: box\)"):
+    with pytest.raises(ValueError, match=r"categories that train lacks: cube; lacks categories that train has: box$"):
         load_coco(tmp_path, "train", "val")
     write_coco(tmp_path, "val", categories=((1, "box"), (2, "disc")))
-    with pytest.raises(ValueError, match=r"other categories than train has \(in another order\)"):
+    with pytest.raises(ValueError, match=r"val.json: the categories of train in another order$"):
         load_coco(tmp_path, "train", "val")
 
 
@@ -411,9 +456,67 @@ def test_an_image_is_in_one_part_only(tmp_path):
 
 def test_too_few_images_cannot_be_split(tmp_path):
     write_coco(tmp_path, count=2)
-    with pytest.raises(ValueError, match="2 images are too few to split into train, val, test"):
+    way = "add some, or set data.val_annotations=... or data.test_annotations=... or data.test_fraction=0"
+    with pytest.raises(ValueError, match=re.escape(f"2 images are too few to split into train, val, test; {way}")):
         load_coco(tmp_path)
     assert load_coco(tmp_path, test_fraction=0.0).counts == {"train": 1, "val": 1}
+    write_coco(tmp_path, count=1)
+    way = "add some, or set data.val_annotations=..."
+    with pytest.raises(ValueError, match=re.escape(f"data: 1 image is too few to split into train, val; {way}") + "$"):
+        load_coco(tmp_path, test_fraction=0.0)
+
+
+def shows(data, part):
+    return [bool((~data.target(part, i)["crowd"]).any()) for i in range(data.counts[part])]
+
+
+def bare(content, images):
+    """Take the objects away from some images."""
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in images]
+
+
+@pytest.mark.parametrize("empty", [1, 2, 5, 16])
+def test_every_part_has_its_share_of_images_with_objects(empty, tmp_path):
+    content = write_coco(tmp_path, count=20)
+    bare(content, range(3, 3 + empty))
+    rewrite(tmp_path, content)
+    for seed in range(20):
+        data = load_coco(tmp_path, split_seed=seed)
+        found = {part: shows(data, part) for part in data.parts}
+        assert all(any(found[part]) for part in found)
+        few = empty <= 2  # all of them train
+        assert [found[part].count(False) for part in ("val", "test")] == (
+            [0, 0] if few else [max(1, empty * 3 // 20)] * 2
+        )
+        assert sum(map(len, found.values())) == 20
+
+
+def test_a_part_without_any_object_that_counts_is_refused(tmp_path):
+    content = write_coco(tmp_path)
+    first = copy.deepcopy(content)
+    bare(content, range(2, 7))
+    rewrite(tmp_path, content)
+    fix = "change data.val_fraction or data.split_seed, or set data.val_annotations=..."
+    told = 0
+    for seed in range(6):
+        try:
+            load_coco(tmp_path, split_seed=seed, test_fraction=0.0, val_fraction=0.4)
+        except ValueError as error:
+            assert str(error) in (  # noqa: PT017
+                f"data: 2 val images without any object that counts; {fix}",
+                "data: 4 train images without any object that counts; name others by data.train_annotations",
+            )
+            told += 1
+    assert told
+    rewrite(tmp_path, first)
+    second = write_coco(tmp_path, "val", count=1, seed=3)
+    for annotation in second["annotations"]:
+        annotation["iscrowd"] = 1
+    rewrite(tmp_path, second, "val")
+    with pytest.raises(
+        ValueError, match=r"data: 1 val image without any object that counts; name others by data.val_"
+    ):
+        load_coco(tmp_path, "train", "val")
 
 
 def test_without_masks_nothing_is_decoded(pristine):

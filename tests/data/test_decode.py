@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bbframe.data.decode import read_image
+from bbframe.data.decode import glance, read_image
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(8, 32)
 COLOUR = np.stack([RAMP, RAMP[::-1], np.full_like(RAMP, 60)], -1)
@@ -72,3 +72,76 @@ def test_exif_orientation_is_applied(orientation, transpose, tmp_path):
     exif[0x0112] = orientation
     image = reread(Image.fromarray(RAMP), tmp_path / "a.png", exif=exif)
     assert np.array_equal(np.asarray(image), np.asarray(Image.fromarray(RAMP).transpose(transpose)))
+
+
+# is it all there?
+
+
+def coloured(path, **options):
+    """Noise of 60 x 40 in a file, some kilobytes of it."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(path, **options)
+    return path
+
+
+KINDS = {
+    "plain.jpg": {},
+    "progressive.jpg": {"progressive": True, "quality": 95},
+    "preview.jpg": {"exif": True},
+    "plain.png": {},
+    "plain.gif": {},
+    "plain.webp": {},
+    "lossless.webp": {"lossless": True},
+}
+
+
+def written(name, folder):
+    options = dict(KINDS[name])
+    if options.pop("exif", False):  # as cameras do: a small JPEG in the header of the large one
+        small = coloured(folder / "small.jpg").read_bytes()
+        options["exif"] = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + small
+    return coloured(folder / name, **options)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("behind", [0, 10, 5000, 100_000])
+def test_a_whole_file_is_taken_whatever_follows_it(name, behind, tmp_path):
+    path = written(name, tmp_path)
+    path.write_bytes(path.read_bytes() + bytes(range(256)) * (behind // 256) + b"\x07" * (behind % 256))
+    assert glance(path) == (60, 40)
+    read_image(path)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
+def test_a_file_that_is_cut_off_is_known_without_decoding_it(name, share, tmp_path):
+    path = written(name, tmp_path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(share * len(raw))])
+    with pytest.raises(ValueError, match=r"^is cut off$"):
+        glance(path)
+
+
+def test_only_a_file_without_its_end_is_decoded(tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr("bbframe.data.decode.read_image", decoded.append)
+    paths = [written(name, tmp_path) for name in KINDS]
+    for path in paths:
+        glance(path)
+    assert decoded == []
+    cut = paths[3]
+    cut.write_bytes(cut.read_bytes()[:-12])
+    glance(cut)
+    assert decoded == [cut]
+
+
+def test_a_picture_whose_end_alone_is_missing_is_taken(tmp_path):
+    path = coloured(tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:-12])
+    read_image(path)
+    assert glance(path) == (60, 40)
+
+
+def test_the_size_is_that_of_the_upright_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert glance(coloured(tmp_path / "a.jpg", exif=exif)) == (40, 60)

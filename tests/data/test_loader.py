@@ -309,7 +309,8 @@ def test_an_evaluation_in_lightning_leaves_broken_images_out(tmp_path):
             seen.extend(batch["index"].tolist())
             super().validation_step(batch, batch_idx)
 
-    data = build("image_folder", root=str(tmp_path), batch_size=2, image_size=12, on_error="skip")
+    options = {"batch_size": 2, "image_size": 12, "on_error": "skip", "verify": False}
+    data = build("image_folder", root=str(tmp_path), **options)
     trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     trainer.validate(Watch([]), data, verbose=False)
     assert seen == [0, 2, 3, 4, 5, 6, 7]

@@ -26,6 +26,7 @@ def options(name="digits", **changes):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_yaml_and_dataclass_agree(name):
     data = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    data.pop("defaults", None)  # a detector, for data with boxes
     assert set(data) == {field.name for field in fields(OPTIONS[name])}
     assert set(data["augment"]) == {field.name for field in fields(type(options(name).augment))}
     assert parse(OPTIONS[name], data | NEEDED.get(name, {}), "data") == options(name)
@@ -34,7 +35,8 @@ def test_yaml_and_dataclass_agree(name):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_is_explained_in_its_yaml(name):
     lines = (CONF / f"{name}.yaml").read_text().splitlines()
-    unexplained = [line for line in lines if ":" in line and "#" not in line and not line.startswith("name:")]
+    known = ("name:", "defaults:")
+    unexplained = [line for line in lines if ":" in line and "#" not in line and not line.startswith(known)]
     assert unexplained == []
 
 
@@ -102,6 +104,25 @@ def test_a_bad_value_is_refused_by_name(changes, message):
         options(**changes)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"name": "digits"}, (42, 42)),
+        ({"name": "image_folder"}, (224, 192)),
+        ({"name": "image_folder", "image_size": 64}, (64, 64)),
+        ({"name": "digit_scenes"}, (96, 96)),
+        ({"name": "digit_scenes", "image_size": [64, 128], "min_size": 48}, (64, 128)),
+        ({"name": "coco"}, (800, 1067)),
+        ({"name": "coco", "max_size": 900}, (800, 900)),
+        ({"name": "voc", "min_size": 300, "max_size": None}, (300, 400)),
+        ({"name": "voc", "min_size": None}, (480, 640)),
+        ({"name": "voc", "min_size": None, "max_size": 200}, (200, 200)),
+    ],
+)
+def test_all_options_say_at_which_size_costs_are_counted(changes, expected):
+    assert options(**changes).sides((224, 192), 14) == expected
 
 
 def test_checking_options_needs_nothing_heavy():

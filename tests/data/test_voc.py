@@ -2,6 +2,8 @@
 
 import pytest
 
+from bbframe.data import voc
+
 from .helpers import build, write
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
@@ -66,7 +68,9 @@ def test_sets_can_be_split(root):
 
 def test_all_faults_are_told_at_once(root):
     (root / "Annotations" / "a.xml").write_text("<annotation><object>")
-    (root / "Annotations" / "b.xml").write_text(annotation("b", thing("dog", 1, 1, 30, 4), thing("dog", "x", 1, 2, 2)))
+    (root / "Annotations" / "b.xml").write_text(
+        annotation("b", thing("dog", 1, 1, 30, 4), thing("dog", "x", 1, 2, 2), thing("dog", 1, 1, 4, 4))
+    )
     (root / "Annotations" / "c.xml").unlink()
     (root / "Annotations" / "e.xml").write_text(annotation("gone", thing("cow", 1, 1, 4, 4)))
     (root / "Annotations" / "f.xml").write_text(annotation("f", thing("bird", 1, 1, 4, 4), thing("dog", 5, 1, 3, 4)))
@@ -101,6 +105,26 @@ def test_other_faults(root):
     (root / "ImageSets" / "Main" / "val.txt").write_text("../a\n")
     with pytest.raises(ValueError, match=r"val.txt: '../a' is no name of an image"):
         load(root)
+
+
+def test_no_fault_of_another_set_follows_from_a_wrong_list(root):
+    with pytest.raises(ValueError, match=r"^data: [^;]*trian.txt: cannot be read: no such file or directory$"):
+        load(root, train_set="trian")
+
+
+def test_a_file_is_parsed_once(root, monkeypatch):
+    parsed = []
+    parse = voc.ElementTree.parse
+    monkeypatch.setattr(voc.ElementTree, "parse", lambda path: parsed.append(path.stem) or parse(path))
+    load(root)
+    assert sorted(parsed) == list("abcdef")
+
+
+def test_too_few_images_cannot_be_split(root):
+    (root / "ImageSets" / "Main" / "train.txt").write_text("a\n")
+    way = r"add some, or set data.val_set=\.\.\.$"
+    with pytest.raises(ValueError, match=rf"data: 1 image is too few to split into train, val; {way}"):
+        load(root, val_set=None, test_fraction=0.0)
 
 
 def test_entities_from_elsewhere_are_not_fetched(root):

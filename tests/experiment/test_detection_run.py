@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import train
+from bbframe.experiment.run import finite
 from tests.data.helpers import write_coco
 
 SMALL = [
@@ -107,6 +108,34 @@ def test_evaluation_repeats_the_test_of_a_checkpoint(first):
     assert summary(again)["test"] == pytest.approx(summary(first)["test"])
 
 
+def test_a_checkpoint_of_another_task_is_refused_in_one_line(first, capsys):
+    other = ["task=classification", "data=digits", "head=linear"]
+    assert train.main([f"ckpt_path={first}/checkpoints/best.ckpt", *other]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "is of task=detection, this is task=classification" in error
+    assert "backbone.checkpoint=<its run folder>/backbone" in error
+    assert "\n" not in error
+
+
+def test_json_has_no_numbers_that_json_does_not_know():
+    data = {"a": [float("nan"), 1.0], "b": {"c": float("-inf"), "d": "nan"}}
+    assert finite(data) == {"a": [None, 1.0], "b": {"c": None, "d": "nan"}}
+
+
+def test_every_fault_of_the_files_is_in_the_run_folder(place, capsys):
+    content = write_coco(place, "faulty", 12)
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 99
+    (place / "faulty.json").write_text(json.dumps(content))
+    files = [f"data.train_images={place}/faulty", f"data.train_annotations={place}/faulty.json"]
+    assert train.main([*SMALL, "data=coco", *files, "name=faulty"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0
+    (folder,) = Path("outputs").rglob("*_faulty")
+    told = (folder / "error.txt").read_text()
+    assert all(f"annotation {annotation['id']} " in told for annotation in content["annotations"])
+
+
 def test_a_resumed_run_ends_as_an_uninterrupted_one_does(place):
     """Stopped in the middle of the second epoch; which regions a step samples comes from the step, not from before."""
     from lightning.pytorch.callbacks import Callback
@@ -118,7 +147,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_does(place):
             if trainer.current_epoch == 1 and batch_idx == 1:
                 raise RuntimeError("pulled the plug")
 
-    line = [*SMALL, *SCENES, "head=faster_rcnn", "head.num_convs=4", "backbone.drop_path_rate=0.2"]
+    few = ["data.train_scenes=12", "data.batch_size=4", "data.val_scenes=2", "test=false"]
+    line = [*SMALL, *SCENES, "head=faster_rcnn", "head.num_convs=4", "backbone.drop_path_rate=0.2", *few]
     whole = command(*line)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "make_plugins", lambda group, *_: [Stop()] if group == "callbacks" else [])
@@ -133,7 +163,11 @@ def test_options_of_training_are_those_of_every_task():
     folder = command(
         *SMALL,
         *SCENES,
+        "data.train_scenes=8",
+        "data.val_scenes=2",
+        "data.test_scenes=2",
         "head=mask_rcnn",
+        "head.detections_per_image=5",
         "head.num_convs=4",
         "task.freeze=1",
         "task.activation_checkpointing=true",
@@ -158,19 +192,19 @@ def test_a_sweep_over_backbones_ends_in_a_table():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["fcos", "mask_rcnn"])
-def test_two_processes_test_as_one_does_whatever_their_shares(head, place):
+def test_two_processes_test_as_one_does_whatever_their_shares(place):
     """Five images for two processes: the metric gathers what each has seen, and so do the predictions."""
-    few = ["data.train_scenes=16", "data.val_scenes=1", "data.test_scenes=5", "data.image_size=[64,96]"]
-    line = [*SMALL, *few, f"head={head}", "head.num_convs=4", "trainer.max_epochs=1"]
+    few = ["data.train_scenes=8", "data.val_scenes=1", "data.test_scenes=5", "data.image_size=[64,96]"]
+    line = [*SMALL, *few, "head=mask_rcnn", "head.num_convs=4", "head.detections_per_image=5"]
+    line += ["trainer.max_epochs=1"]
     trained = command(*line)
-    devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp", f"name=two_{head}"]
+    devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp", "name=two"]
     again = [*line, *devices, "train=false", f"ckpt_path={trained}/checkpoints/best.ckpt"]
     environment = {**os.environ, "PYTHONPATH": str(train.HOME), "OMP_NUM_THREADS": "1"}
     program = [sys.executable, str(train.HOME / "train.py"), *again]
     done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    (folder,) = (place / "outputs").rglob(f"*_two_{head}")
+    (folder,) = (place / "outputs").rglob("*_two")
     assert summary(folder)["test"] == pytest.approx(summary(trained)["test"])
     ours, theirs = (json.loads((f / "predictions.json").read_text()) for f in (folder, trained))
     assert [row["image"] for row in ours] == [row["image"] for row in theirs]

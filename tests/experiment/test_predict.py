@@ -16,11 +16,11 @@ from PIL import Image
 import train
 from bbframe import cli
 from bbframe.data import make_data
+from bbframe.data.detection_options import DigitScenesOptions
 from bbframe.data.digits import scans
-from bbframe.data.options import DigitScenesOptions
 from bbframe.experiment import predict as module
-from bbframe.experiment.predict import Boxes, Network, PredictOptions, load_network, predict, read_arguments
-from bbframe.experiment.predict_files import check_out, find_checkpoint, find_images
+from bbframe.experiment.predict import Boxes, Classes, Network, PredictOptions, load_network, predict, read_arguments
+from bbframe.experiment.predict_files import check_out, find_checkpoint, find_images, folder_of_results
 from bbframe.preprocessing import Preprocessing
 
 TINY = ["backbone=convnextv2_atto", "backbone.depths=[1,1,1,1]", "backbone.hidden_sizes=[8,16,24,32]", "optim.lr=0.01"]
@@ -53,7 +53,7 @@ def detector(tmp_path_factory):
     scenes = ["data.train_scenes=16", "data.val_scenes=2", "data.test_scenes=2", "data.min_size=48"]
     small = ["head=mask_rcnn", "head.channels=8", "head.score_threshold=0.0", "head.detections_per_image=5"]
     place = tmp_path_factory.mktemp("detection")
-    return trained(place, "task=detection", *small, *scenes, "trainer.max_epochs=1")
+    return trained(place, "task=detection", *small, *scenes, "trainer.max_epochs=1", "optim.lr=1e-5")
 
 
 @pytest.fixture
@@ -174,23 +174,73 @@ def test_no_two_pictures_have_one_name(photos):
     [
         ("photo", "images=photo: there is no 'photo' in .*; did you mean 'photos'?"),
         ("photos/a/9.png", r"there is no '9.png' in .*photos/a; did you mean '0.png'\?"),
-        ("nowhere/at/all", "there is no 'nowhere' in"),
-        ("photos/*.gif", r"there is no '\*.gif' in .*photos"),
+        ("nowhere/at/all", "there is no 'nowhere' in .*, but photos$"),
+        ("photos/*.gif", r"there is no '\*.gif' in .*photos, but 3.PNG, a, b, many$"),
+        ("photos/note.txt", r"there is no 'note.txt' in .*photos, but 3.PNG, a, b, many$"),  # a text is no hint
+        ("photos/b/empty/x.png", r"there is no 'x.png' in .*empty, nor any image or folder$"),
+        (
+            "photos/many/x.gif",
+            r"there is no 'x.gif' in .*many, but 10.png, 11.png, 12.png, 13.png, 14.png and 5 more$",
+        ),
         ("photos/b/empty", r"predict: no image \(.*\.webp\) in images=photos/b/empty"),
     ],
 )
 def test_images_that_are_not_there(photos, word, said):
-    (photos / "b" / "empty").mkdir()
+    for name in ("b/empty", "many", "b/.hidden"):
+        (photos / name).mkdir()
+    for number in range(10, 20):
+        (photos / "many" / f"{number}.png").touch()
     with pytest.raises(ValueError, match=said):
         find_images([word], Path("out"))
 
 
-def test_results_of_an_earlier_prediction_are_no_images(photos):
-    out = photos / "seen"
-    out.mkdir()
-    (out / "predictions.csv").touch()
-    shutil.copy(photos / "a" / "0.png", out / "old.png")
-    assert not [image for image in find_images([str(photos)], out) if "old" in image.name]
+TABLE = "image,predicted,probability\nold.png,cat,0.9\n"
+WRITTEN = {"predictions.csv": TABLE, "predictions.json": "[]\n", "images.json": '{\n "images": []}'}
+
+
+@pytest.mark.parametrize(
+    ("names", "ours"),
+    [
+        (["predictions.csv"], True),
+        (["predictions.json", "images.json"], True),
+        (["images.json"], False),
+        (["predictions.json"], False),
+        ([], False),
+    ],
+)
+def test_results_of_an_earlier_prediction_are_no_images(photos, names, ours):
+    earlier = photos / "a" / "seen"
+    earlier.mkdir()
+    for name in names:
+        (earlier / name).write_text(WRITTEN[name])
+    shutil.copy(photos / "a" / "0.png", earlier / "old.png")
+    for out in (Path("out"), earlier):  # wherever the new results go
+        found = [image.name for image in find_images([str(photos)], out)]
+        assert ("a/seen/old.png" not in found) == ours
+        assert len(found) == 6 + (not ours)
+    assert [image.name for image in find_images([str(earlier)], Path("out"))] == ["old.png"]  # who names it means it
+
+
+def test_a_table_of_ones_own_hides_no_images(photos):
+    (photos / "a" / "predictions.csv").write_text("file,class\n")
+    (photos / "a" / "images.json").write_text('{"images": []}')
+    assert len(find_images([str(photos)], Path("out"))) == 6
+
+
+def test_what_is_written_is_known_as_results(tmp_path):
+    answer = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.long)}
+    for place, results, row in (
+        ("few", Classes(canned(None)), ("a.png", [("cat", 0.9)])),
+        ("many", Classes(canned(None)), ("a.png", [("cat", 0.9), ("dog", 0.1)])),
+        ("boxes", Boxes(canned(answer), 0.5), ({"id": 1, "file_name": "a.png"}, [])),
+    ):
+        folder = tmp_path / "all" / place
+        folder.mkdir(parents=True)
+        Image.new("L", (8, 8)).save(folder / "a.png")
+        assert len(find_images(["all"], Path("out"))) == 1
+        results.write(folder, [row])
+        with pytest.raises(ValueError, match="no image"):
+            find_images(["all"], Path("out"))
 
 
 def test_your_images_and_earlier_results_are_never_overwritten(photos):
@@ -200,6 +250,7 @@ def test_your_images_and_earlier_results_are_never_overwritten(photos):
     out = photos.parent / "out"
     found = find_images([str(photos)], out)
     check_out(out, found, overwrite=False)
+    out.mkdir()
     (out / "3.PNG").symlink_to(photos / "3.PNG")
     with pytest.raises(ValueError, match=r"would overwrite your image .*3.PNG"):
         check_out(out, found, overwrite=True)
@@ -208,8 +259,29 @@ def test_your_images_and_earlier_results_are_never_overwritten(photos):
     with pytest.raises(ValueError, match=r"holds results already \(3.PNG\); .* overwrite=true replaces them"):
         check_out(out, found, overwrite=False)
     check_out(out, found, overwrite=True)
-    with pytest.raises(ValueError, match="cannot make this folder"):
-        check_out(photos / "notes.txt" / "out", [], overwrite=False)
+
+
+def test_a_folder_stays_only_with_something_in_it(photos):
+    with pytest.raises(ValueError, match="cannot make this folder"), folder_of_results(photos / "notes.txt" / "out"):
+        pass
+    new = Path("new/deep/out")
+
+    def fail():
+        with folder_of_results(new):
+            assert new.is_dir()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not Path("new").exists()
+    with folder_of_results(new):
+        (new.parent / "file").touch()
+    assert files(Path("new")) == ["deep/file"]
+    assert not new.exists()
+    new.mkdir()
+    with folder_of_results(new):  # it was there before
+        pass
+    assert new.is_dir()
 
 
 def test_the_best_checkpoint_is_taken_else_the_last(tmp_path):
@@ -306,7 +378,7 @@ def test_the_batch_size_changes_nothing(classifier, photos):
 
 def test_where_nothing_can_be_read_nothing_is_written(classifier, photos, capsys):
     assert predict(PredictOptions(run=str(classifier), images=(str(photos / "b" / "broken.png"),), out="out")) == 1
-    assert files(Path("out")) == []
+    assert not Path("out").exists()
     assert "predicted 0 of 1 images, 1 skipped" in capsys.readouterr().out
 
 
@@ -417,15 +489,16 @@ def test_masks_take_the_size_of_the_image(tmp_path):
         "boxes": torch.tensor([[0.0, 0, 10, 20]]),
         "scores": torch.tensor([0.9]),
         "labels": torch.tensor([0]),
-        "masks": torch.zeros(1, 20, 40, dtype=torch.bool),
+        "masks": torch.zeros(1, 1, 28, 28),  # within the box
     }
-    answer["masks"][0, :10, :10] = True
+    answer["masks"][..., :14, :] = 1.0
     boxes = Boxes(canned(answer), threshold=0.5)
     _, (seen, (row,)) = boxes.draw(1, "a.png", Image.new("L", (400, 200)), answer, (0.1, 0.1))
     decoded = mask.decode(row["segmentation"])
     assert decoded.shape == (200, 400)
-    assert decoded[:100, :100].all()
-    assert decoded.sum() == 100 * 100
+    assert decoded[4:96, 4:96].all()
+    assert not decoded[104:].any()
+    assert not decoded[:, 104:].any()
     boxes.write(tmp_path, [(seen, [row])])
     written = json.loads((tmp_path / "images.json").read_text())
     assert written["categories"] == [{"id": 3, "name": "cat"}, {"id": 17, "name": "dog"}]

@@ -166,6 +166,17 @@ def test_info_as_data_and_the_size_that_a_run_would_have(bbframe):
         assert (facts["device"], facts["threads"]) == ("cpu", torch.get_num_threads())
 
 
+def test_info_selects_the_maps_that_the_detector_will(bbframe):
+    facts = json.loads(bbframe("info --json task=detection backbone=resnet18 head=mask_rcnn")[1])
+    assert [stage["name"] for stage in facts["stages"] if stage["selected"]] == [
+        "stage1",
+        "stage2",
+        "stage3",
+        "stage4",
+    ]
+    assert facts["image"] == [3, 96, 96]
+
+
 def test_info_of_a_network_of_timm(bbframe):
     facts = json.loads(bbframe("info --json backbone=timm backbone.name=resnet18 data.image_size=64")[1])
     native = json.loads(bbframe("info --json backbone=resnet18 data.image_size=64")[1])

@@ -70,7 +70,7 @@ class DigitScenesOptions(DetectionDataOptions):
 
     name: Literal["digit_scenes"] = "digit_scenes"
     num_workers: int | None = 0  # small pictures in memory
-    train_scenes: int = 700
+    train_scenes: int = 600
     val_scenes: int = 128
     test_scenes: int = 256
     image_size: int | tuple[int, int] = (96, 96)  # (height, width) of a scene

@@ -20,7 +20,7 @@ def scenes(masks=True, **options):
 
 def test_the_default_is_as_documented():
     data = build("digit_scenes")
-    assert data.counts == {"train": 700, "val": 128, "test": 256}
+    assert data.counts == {"train": 600, "val": 128, "test": 256}
     assert data.image_size == (96, 96)
     assert data.class_names == [str(digit) for digit in range(10)]
     batch = next(iter(data.train_dataloader()))

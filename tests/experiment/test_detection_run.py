@@ -192,21 +192,18 @@ def test_a_sweep_over_backbones_ends_in_a_table():
 
 
 @pytest.mark.slow
-def test_two_processes_test_as_one_does_whatever_their_shares(place):
+def test_two_processes_test_as_one_does_whatever_their_shares(first, place):
     """Five images for two processes: the metric gathers what each has seen, and so do the predictions."""
-    few = ["data.train_scenes=8", "data.val_scenes=1", "data.test_scenes=5", "data.image_size=[64,96]"]
-    line = [*SMALL, *few, "head=mask_rcnn", "head.num_convs=4", "head.detections_per_image=5"]
-    line += ["trainer.max_epochs=1"]
-    trained = command(*line)
+    again = ["train=false", f"ckpt_path={first}/checkpoints/best.ckpt", "data.test_scenes=5"]
+    alone = command(*again)
     devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp", "name=two"]
-    again = [*line, *devices, "train=false", f"ckpt_path={trained}/checkpoints/best.ckpt"]
     environment = {**os.environ, "PYTHONPATH": str(train.HOME), "OMP_NUM_THREADS": "1"}
-    program = [sys.executable, str(train.HOME / "train.py"), *again]
+    program = [sys.executable, str(train.HOME / "train.py"), *again, *devices]
     done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (place / "outputs").rglob("*_two")
-    assert summary(folder)["test"] == pytest.approx(summary(trained)["test"])
-    ours, theirs = (json.loads((f / "predictions.json").read_text()) for f in (folder, trained))
+    assert summary(folder)["test"] == pytest.approx(summary(alone)["test"])
+    ours, theirs = (json.loads((f / "predictions.json").read_text()) for f in (folder, alone))
     assert [row["image"] for row in ours] == [row["image"] for row in theirs]
 
 

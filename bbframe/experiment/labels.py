@@ -69,6 +69,7 @@ def overlap(one: Rect, other: Rect) -> float:
 
 
 def shortened(text: str, most: int = 24) -> str:
+    """A name of at most so many letters; what is cut off becomes three dots."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -97,6 +98,7 @@ def _sized(file: str, size: float) -> ImageFont.FreeTypeFont:
 
 
 def as_array(values: Any) -> np.ndarray:
+    """A tensor, a list or an array as an array."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
@@ -110,5 +112,6 @@ def tinted(pixels: np.ndarray, masks: Sequence[np.ndarray], labels: Sequence[int
 
 
 def scaled(box: Sequence[float], scale: float) -> Rect:
+    """The box with all sides times `scale`."""
     left, top, right, bottom = (float(side) * scale for side in box)
     return left, top, right, bottom

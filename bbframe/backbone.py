@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bbframe.config import BackboneConfigMixin
 from bbframe.layers.attention import recorded_attentions
+from bbframe.layers.pieces import by_images
 from bbframe.layers.recompute import Recomputed
 from bbframe.preprocessing import Preprocessing
 from bbframe.selection import Stage
@@ -70,9 +71,9 @@ class BackboneMixin:
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         """The state after the stem and after each built stage, from pixels (B, C, H, W): one after the other."""
-        states = [self.stem(x)]
+        states = [by_images(self.stem, x)]
         for stage in self.stages:
-            states.append(stage(states[-1]))
+            states.append(by_images(stage, states[-1]))
         return states
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bbframe.layers.linear import Linear, linear
+
 _local = threading.local()
 
 
@@ -78,7 +80,7 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(-3, -2).flatten(-2)
 
 
-class KeylessLinear(nn.Linear):
+class KeylessLinear(Linear):
     """Query, key and value in one product, with a bias for query and value alone: (..., C) -> (..., 3 * C).
 
     A key's bias would add the same to all scores of a query, which softmax does not see.
@@ -90,7 +92,7 @@ class KeylessLinear(nn.Linear):
         self.v_bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]))
+        return linear(x, self.weight, torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]))
 
 
 class Attention(nn.Module):
@@ -103,7 +105,7 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads, self.attention_dropout = num_heads, attention_dropout
         self.qkv = qkv
-        self.proj = nn.Linear(qkv.in_features, qkv.in_features)
+        self.proj = Linear(qkv.in_features, qkv.in_features)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:

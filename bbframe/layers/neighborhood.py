@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bbframe.layers.attention import attend, record, recorded_attentions, recording
+from bbframe.layers.linear import Linear
 from bbframe.layers.tiling import (
     Cut,
     Tiling,
@@ -53,7 +54,7 @@ class NeighborhoodAttention(nn.Module):
         self.num_heads, self.dilation, self.attention_dropout = num_heads, dilation, attention_dropout
         self.qkv = qkv
         self.rpb = nn.Parameter(torch.zeros(num_heads, 2 * kernel - 1, 2 * kernel - 1))
-        self.proj = nn.Linear(qkv.in_features, qkv.in_features)
+        self.proj = Linear(qkv.in_features, qkv.in_features)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, *around: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from bbframe.auto import register
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.drop_path import DropPath
+from bbframe.layers.linear import Linear
 from bbframe.models.convnext import NAMES, ConvNextBackbone, ConvNextFields
 
 
@@ -43,10 +44,10 @@ class Block(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.fc1 = nn.Linear(channels, 4 * channels)
+        self.fc1 = Linear(channels, 4 * channels)
         self.act = activation(config.hidden_act)
         self.grn = GlobalResponseNorm(4 * channels)
-        self.fc2 = nn.Linear(4 * channels, channels)
+        self.fc2 = Linear(4 * channels, channels)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.layer_scale import LayerScale
+from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.windows import fill_up
 
@@ -104,7 +105,7 @@ class Modulation(nn.Module):
     def __init__(self, config: FocalNetConfig, channels: int, levels: int, window: int):
         super().__init__()
         self.parts = (channels, channels, levels + 1)
-        self.proj_in = nn.Linear(channels, sum(self.parts))
+        self.proj_in = Linear(channels, sum(self.parts))
         kernels = [window + 2 * level for level in range(levels)]
         self.convs = nn.ModuleList(
             nn.Conv2d(channels, channels, k, padding=k // 2, groups=channels, bias=False) for k in kernels
@@ -114,7 +115,7 @@ class Modulation(nn.Module):
         self.proj_context = nn.Conv2d(channels, channels, 1)
         norm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.norm = norm if config.use_post_layernorm_in_modulation else nn.Identity()
-        self.proj_out = nn.Linear(channels, channels)
+        self.proj_out = Linear(channels, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor) -> Tensor:

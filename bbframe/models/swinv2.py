@@ -14,6 +14,7 @@ from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear, attend, join_heads, split_heads
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
+from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import patch_grid
 from bbframe.layers.windows import relative_index, shift_mask, unwindow, windows
@@ -48,7 +49,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = Linear(4 * channels, 2 * channels, bias=False)
         self.norm = nn.LayerNorm(2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class Block(nn.Module):
         self.size, self.shift = window
         self.position_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
         self.attn = CosineAttention(
-            KeylessLinear(channels) if config.qkv_bias else nn.Linear(channels, 3 * channels, bias=False),
+            KeylessLinear(channels) if config.qkv_bias else Linear(channels, 3 * channels, bias=False),
             num_heads,
             config.attention_probs_dropout_prob,
             config.hidden_dropout_prob,

@@ -1,0 +1,44 @@
+"""A few rows, or a few images, at a time: what is made of them then stays in a CPU's cache.
+
+A whole batch goes through memory between any two operations, and what is larger than 32 MB comes from the system anew
+each time, page by page. On two cores of a Zen 4 the perceptron of ConvNeXt-T's first stage takes 22 instead of 34 ms
+for 8 images, its products alone 19. Only without gradients: these need everything kept anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+_ROWS = 1536  # a thread; 1024 to 2048 are equally fast, fewer make thin products
+_NUMBERS = 2**18  # of a map, a thread; as above
+
+
+def row_count() -> int:
+    """How many rows at a time."""
+    return _ROWS * torch.get_num_threads()
+
+
+def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x) for a function of the rows of x, (..., C) -> (..., C_out), a few rows at a time where that pays."""
+    rows = x.shape[:-1]
+    if not _pays(x) or rows.numel() <= row_count():
+        return function(x)
+    pieces = x.flatten(0, -2).tensor_split(-(-rows.numel() // row_count()))
+    return torch.cat([function(piece) for piece in pieces]).unflatten(0, rows)
+
+
+def by_images(module: nn.Module, x: Tensor) -> Tensor:
+    """module(x) for a module that treats each image of x, (B, ...), alone in eval mode; as `by_rows`."""
+    count = max(1, _NUMBERS * torch.get_num_threads() * len(x) // max(x.numel(), 1)) if x.ndim else 1
+    if not _pays(x) or len(x) <= count or any(part.training for part in module.modules()):
+        return module(x)
+    return torch.cat([module(images) for images in x.tensor_split(-(-len(x) // count))])
+
+
+def _pays(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not (
+        torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    )

@@ -28,12 +28,17 @@ class Mlp(nn.Module):
         return perceptron(x, self.fc1, self.act, self.fc2)
 
 
-def perceptron(x: Tensor, fc1: nn.Module, act: nn.Module, fc2: nn.Module) -> Tensor:
-    """fc2(act(fc1(x))) over the last dimension of x (..., C)."""
+def perceptron(x: Tensor, fc1: nn.Module, act: nn.Module, fc2: nn.Module, norm: nn.Module | None = None) -> Tensor:
+    """fc2(norm(act(fc1(x)))) over the last dimension of x (B, ..., C); a norm, if any, sees one image of x at a time."""
     if not all(map(untouched, (fc1, act, fc2))):
-        return fc2(act(fc1(x)))
+        x = act(fc1(x))
+        return fc2(x if norm is None else norm(x))
     if by_onednn(x) and needs_gradient(x, *fc1.parameters(), *fc2.parameters()):
-        return _Perceptron.apply(act, *as_autocast(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias))
+        between = act if norm is None else nn.Sequential(act, norm)
+        weights = as_autocast(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+        return _Perceptron.apply(between, norm is None, *weights, *between.parameters())
+    if norm is not None:
+        return fc2(norm(linear(x, fc1.weight, fc1.bias, act)))
     return by_rows(lambda rows: fc2(linear(rows, fc1.weight, fc1.bias, act)), x)
 
 
@@ -44,42 +49,47 @@ def untouched(module: nn.Module) -> bool:
 
 
 class _Perceptron(torch.autograd.Function):
-    """The same for training, a few rows at a time: what the activation returned is computed again, not kept."""
+    """The same for training, a few rows or images at a time: what comes `between` is computed again, not kept."""
 
     @staticmethod
-    def forward(ctx: Any, act: nn.Module, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        pieces = _pieces(x)
-        hidden = [linear(rows, w1, b1) for rows in pieces]
-        ctx.act = act
-        ctx.save_for_backward(x, w1, b1, w2, b2, *hidden)
-        out = [linear(act(rows), w2, b2) for rows in hidden]
-        return torch.cat(out).view(*x.shape[:-1], -1) if len(out) > 1 else out[0].view(*x.shape[:-1], -1)
+    def forward(ctx: Any, between: nn.Module, of_rows: bool, x: Tensor, *weights: Tensor) -> Tensor:
+        w1, b1, w2, b2, *_ = weights
+        hidden = [linear(piece, w1, b1) for piece in _pieces(x, of_rows)]
+        out = [linear(between(piece), w2, b2) for piece in hidden]
+        ctx.between, ctx.of_rows = between, of_rows
+        ctx.save_for_backward(x, *weights, *hidden)
+        return torch.cat(out).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, w1, b1, w2, b2, *hidden = ctx.saved_tensors
+        own = len(list(ctx.between.parameters()))
+        x, w1, b1, w2, b2 = given = ctx.saved_tensors[:5]
+        weights, hidden = ctx.saved_tensors[5 : 5 + own], ctx.saved_tensors[5 + own :]
         if torch.is_grad_enabled():  # to be differentiated again
-            given = [t for t, needed in zip((x, w1, b1, w2, b2), ctx.needs_input_grad[1:], strict=True) if needed]
-            out = nn.functional.linear(ctx.act(nn.functional.linear(x, w1, b1)), w2, b2)
+            out = nn.functional.linear(ctx.between(nn.functional.linear(x, w1, b1)), w2, b2)
+            given = [t for t, asked in zip((*given, *weights), ctx.needs_input_grad[2:], strict=True) if asked]
             found = iter(torch.autograd.grad(out, given, grad, create_graph=True))
-            return (None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:]))
+            return (None, None, *(next(found) if asked else None for asked in ctx.needs_input_grad[2:]))
         of_x, sums = [], None
-        for rows, before, g in zip(_pieces(x), hidden, _pieces(grad), strict=True):
+        for rows, before, g in zip(_pieces(x, ctx.of_rows), hidden, _pieces(grad, ctx.of_rows), strict=True):
             with torch.enable_grad():
-                leaf = before.detach().requires_grad_()
-                after = ctx.act(leaf)
-            (of_before,) = torch.autograd.grad(after, leaf, linear(g, w2.t()))
+                before = before.detach().requires_grad_()
+                after = ctx.between(before)
+            own_needs = [before, *(w for w in weights if w.requires_grad)]
+            of_before, *of_own = torch.autograd.grad(after, own_needs, linear(g, w2.t()).to(after.dtype))
             of_x.append(linear(of_before, w1.t()))
-            parts = (
-                weight_gradient(rows, of_before),
-                of_before.sum(0),
-                weight_gradient(after.detach(), g),
-                g.sum(0),
-            )
-            sums = parts if sums is None else tuple(s.add_(part) for s, part in zip(sums, parts, strict=True))
-        return (None, torch.cat(of_x).view_as(x), *sums)
+            rows, g, of_before = (y.flatten(0, -2) for y in (rows, g, of_before))
+            after = after.detach().flatten(0, -2).to(g.dtype)
+            parts = [weight_gradient(rows, of_before), of_before.sum(0), weight_gradient(after, g), g.sum(0), *of_own]
+            sums = parts if sums is None else [total.add_(part) for total, part in zip(sums, parts, strict=True)]
+        assert sums is not None
+        for i, weight in enumerate(weights):
+            if not weight.requires_grad:
+                sums.insert(4 + i, None)
+        return (None, None, torch.cat(of_x).view_as(x), *sums)
 
 
-def _pieces(x: Tensor) -> tuple[Tensor, ...]:
-    x = x.reshape(-1, x.shape[-1])
-    return x.tensor_split(-(-len(x) // row_count()))
+def _pieces(x: Tensor, of_rows: bool) -> tuple[Tensor, ...]:
+    """A few rows (N, C), or images (B, ..., C), at a time."""
+    pieces = -(-x.shape[:-1].numel() // row_count())
+    return (x.flatten(0, -2) if of_rows else x).tensor_split(pieces if of_rows else min(pieces, len(x)))

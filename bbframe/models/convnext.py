@@ -11,6 +11,7 @@ from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
+from bbframe.layers.depthwise import DepthwiseConv
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
 from bbframe.layers.layer_scale import LayerScale
@@ -63,7 +64,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ConvNextConfig, channels: int, drop_path: float):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.conv = DepthwiseConv(channels, 7)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.fc1 = Linear(channels, 4 * channels)
         self.act = activation(config.hidden_act)

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from bbframe.auto import register
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
+from bbframe.layers.depthwise import DepthwiseConv
 from bbframe.layers.drop_path import DropPath
 from bbframe.layers.linear import Linear
+from bbframe.layers.mlp import perceptron
 from bbframe.models.convnext import NAMES, ConvNextBackbone, ConvNextFields
 
 
@@ -32,9 +34,9 @@ class GlobalResponseNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+        energy = x.square().sum(dim=(1, 2), keepdim=True, dtype=torch.float32).sqrt()
         share = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
-        return self.weight * (x * share) + self.bias + x
+        return torch.addcmul(self.bias, x, 1 + self.weight * share)
 
 
 class Block(nn.Module):
@@ -42,7 +44,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ConvNextV2Config, channels: int, drop_path: float):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.conv = DepthwiseConv(channels, 7)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.fc1 = Linear(channels, 4 * channels)
         self.act = activation(config.hidden_act)
@@ -53,7 +55,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         residual = x
         x = self.norm(self.conv(x).permute(0, 2, 3, 1))
-        x = self.fc2(self.grn(self.act(self.fc1(x))))
+        x = perceptron(x, self.fc1, self.act, self.fc2, self.grn)
         return residual + self.drop_path(x.permute(0, 3, 1, 2))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
+from bbframe.layers.depthwise import DepthwiseConv
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.linear import Linear
@@ -107,9 +108,7 @@ class Modulation(nn.Module):
         self.parts = (channels, channels, levels + 1)
         self.proj_in = Linear(channels, sum(self.parts))
         kernels = [window + 2 * level for level in range(levels)]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(channels, channels, k, padding=k // 2, groups=channels, bias=False) for k in kernels
-        )
+        self.convs = nn.ModuleList(DepthwiseConv(channels, k, bias=False) for k in kernels)
         self.act = nn.GELU()
         self.share = 1 / (levels + 1) if config.normalize_modulator else 1.0
         self.proj_context = nn.Conv2d(channels, channels, 1)

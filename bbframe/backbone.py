@@ -71,9 +71,11 @@ class BackboneMixin:
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         """The state after the stem and after each built stage, from pixels (B, C, H, W): one after the other."""
-        states = [by_images(self.stem, x)]
-        for stage in self.stages:
-            states.append(by_images(stage, states[-1]))
+        levels = self.config.stages
+        pixels, state, states = x.shape[2] * x.shape[3], x, []
+        for module, entered in zip((self.stem, *self.stages), (levels[0], *levels), strict=False):
+            state = by_images(module, state, pixels // entered.stride**2)
+            states.append(state)
         return states
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 _ROWS = 1536  # a thread; 1024 to 2048 are equally fast, fewer make thin products
-_NUMBERS = 2**18  # of a map, a thread; as above
 
 
 def row_count() -> int:
@@ -30,12 +29,14 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.cat([function(piece) for piece in pieces]).unflatten(0, rows)
 
 
-def by_images(module: nn.Module, x: Tensor) -> Tensor:
-    """module(x) for a module that treats each image of x, (B, ...), alone in eval mode; as `by_rows`."""
-    count = max(1, _NUMBERS * torch.get_num_threads() * len(x) // max(x.numel(), 1)) if x.ndim else 1
-    if not _pays(x) or len(x) <= count or any(part.training for part in module.modules()):
+def by_images(module: nn.Module, x: Tensor, rows: int) -> Tensor:
+    """module(x) for a module that treats each image of x, (B, ...), alone in eval mode; as `by_rows`.
+
+    An image enters it as so many rows.
+    """
+    if not _pays(x) or len(x) * rows <= row_count() or any(part.training for part in module.modules()):
         return module(x)
-    return torch.cat([module(images) for images in x.tensor_split(-(-len(x) // count))])
+    return torch.cat([module(images) for images in x.tensor_split(min(len(x), -(-len(x) * rows // row_count())))])
 
 
 def _pays(x: Tensor) -> bool:

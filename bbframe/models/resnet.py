@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
+from bbframe.layers.convolution import ConvNorm, channels_last
 from bbframe.layers.initialise import initialise_convolutions
 
 
@@ -43,18 +45,6 @@ class ResNetConfig(BackboneConfigMixin):
         return (Stage("stem", self.embedding_size, 4), *levels)
 
 
-class ConvNorm(nn.Module):
-    """Convolution and batch normalisation."""
-
-    def __init__(self, channels: int, out_channels: int, kernel_size: int, stride: int = 1):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
-
-
 class Stem(ConvNorm):
     """(B, num_channels, H, W) -> (B, C, H / 4, W / 4)."""
 
@@ -63,8 +53,8 @@ class Stem(ConvNorm):
         self.act = activation(config.hidden_act)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.act(super().forward(x)))
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self.pool(super().forward(channels_last(x), self.act))
 
 
 class Block(nn.Module):
@@ -88,13 +78,14 @@ class Block(nn.Module):
             )
         same = stride == 1 and channels == out_channels
         self.shortcut = nn.Identity() if same else ConvNorm(channels, out_channels, 1, stride)
+        self.relu = nn.ReLU()  # hidden_act is that of the stem and of the sums: so were the checkpoints made
         self.act = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.shortcut(x)
         for conv in self.convs[:-1]:
-            x = conv(x).relu()  # hidden_act is that of the stem and of the sums: so were the checkpoints made
-        return self.act(self.convs[-1](x) + residual)
+            x = conv(x, self.relu)
+        return self.convs[-1](x, self.act, residual)
 
 
 class ResNetStage(nn.Module):
@@ -137,3 +128,4 @@ class ResNetBackbone(Backbone):
             for before, level, depth in zip(levels, levels[1:], config.depths, strict=False)
         )
         initialise_convolutions(self)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bbframe.layers.linear import as_autocast, by_onednn, fused_activation, needs_gradient
+from bbframe.layers.linear import by_onednn, fused_activation, needs_gradient
+from bbframe.layers.precision import as_autocast
 
 _POINTWISE = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)  # with what follows it; torch's own, private
 

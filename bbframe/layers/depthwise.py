@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bbframe.layers.linear import as_autocast, by_onednn, needs_gradient
+from bbframe.layers.linear import by_onednn, needs_gradient
+from bbframe.layers.precision import as_autocast
 
 
 class DepthwiseConv(nn.Conv2d):

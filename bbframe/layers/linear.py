@@ -1,7 +1,7 @@
 """Linear layers by the fastest product of matrices that the machine has.
 
-On a CPU F.linear calls MKL in float32, which leaves much of an AMD processor unused: oneDNN does the same product, bias
-and activation included, at 200 instead of 150 to 190 GFLOP/s on two cores of a Zen 4, at twice the rate on a Zen 5.
+On a CPU F.linear calls MKL in float32, which leaves a part of an AMD processor unused: oneDNN computes the same, bias
+and activation included, at 200 instead of 140 to 190 GFLOP/s on two cores of a Zen 4, at twice MKL's rate on a Zen 5.
 Elsewhere, and for a compiler, which chooses by itself, these are F.linear and the activation.
 """
 
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from bbframe.layers.precision import as_autocast
 
 _POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # torch's own name for oneDNN's product; private
 
@@ -50,7 +52,9 @@ def by_onednn(x: Tensor) -> bool:
         and x.numel() > 0
         and torch.backends.mkldnn.enabled
         and _worthwhile()
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active())
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
     )
 
 
@@ -66,14 +70,6 @@ def fused_activation(act: nn.Module | None) -> tuple[str, str] | None:
     if isinstance(act, nn.GELU):
         return "gelu", act.approximate
     return {type(None): ("none", ""), nn.ReLU: ("relu", ""), nn.SiLU: ("swish", "")}.get(type(act))
-
-
-def as_autocast(*tensors: Any) -> tuple[Any, ...]:
-    """Tensors in the dtype of an active autocast, as operations that it knows get them; None stays."""
-    if not torch.is_autocast_enabled("cpu"):
-        return tensors
-    dtype = torch.get_autocast_dtype("cpu")
-    return tuple(None if x is None else x.to(dtype) for x in tensors)
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:

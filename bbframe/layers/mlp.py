@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bbframe.layers.activation import activation
-from bbframe.layers.linear import Linear, as_autocast, by_onednn, linear, needs_gradient, weight_gradient
+from bbframe.layers.linear import Linear, by_onednn, linear, needs_gradient, weight_gradient
 from bbframe.layers.pieces import by_rows, row_count
+from bbframe.layers.precision import as_autocast
 
 
 class Mlp(nn.Module):
@@ -29,7 +30,7 @@ class Mlp(nn.Module):
 
 
 def perceptron(x: Tensor, fc1: nn.Module, act: nn.Module, fc2: nn.Module, norm: nn.Module | None = None) -> Tensor:
-    """fc2(norm(act(fc1(x)))) over the last dimension of x (B, ..., C); a norm, if any, sees one image of x at a time."""
+    """fc2(norm(act(fc1(x)))) over the last dimension of x (B, ..., C); a norm, if any, sees whole images of x."""
     if not all(map(untouched, (fc1, act, fc2))):
         x = act(fc1(x))
         return fc2(x if norm is None else norm(x))

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from bbframe.layers.precision import casts_kept
+
 _ROWS = 1536  # a thread; 1024 to 2048 are equally fast, fewer make thin products
 
 
@@ -26,7 +28,8 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if not _pays(x) or rows.numel() <= row_count():
         return function(x)
     pieces = x.flatten(0, -2).tensor_split(-(-rows.numel() // row_count()))
-    return torch.cat([function(piece) for piece in pieces]).unflatten(0, rows)
+    with casts_kept():
+        return torch.cat([function(piece) for piece in pieces]).unflatten(0, rows)
 
 
 def by_images(module: nn.Module, x: Tensor, rows: int) -> Tensor:
@@ -36,7 +39,9 @@ def by_images(module: nn.Module, x: Tensor, rows: int) -> Tensor:
     """
     if not _pays(x) or len(x) * rows <= row_count() or any(part.training for part in module.modules()):
         return module(x)
-    return torch.cat([module(images) for images in x.tensor_split(min(len(x), -(-len(x) * rows // row_count())))])
+    pieces = x.tensor_split(min(len(x), -(-len(x) * rows // row_count())))
+    with casts_kept():
+        return torch.cat([module(images) for images in pieces])
 
 
 def _pays(x: Tensor) -> bool:

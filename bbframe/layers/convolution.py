@@ -40,10 +40,9 @@ class ConvNorm(nn.Module):
         conv, norm = self.conv, self.norm
         stride = conv.stride[0] * conv.stride[1]
         return (
-            _POINTWISE is not None
+            by_onednn(x)
+            and _POINTWISE is not None
             and not norm.training
-            and norm.running_mean is not None
-            and by_onednn(x)
             and not needs_gradient(x, *self.parameters())
             and conv.weight.numel() < x.numel() // x.shape[1] // stride * conv.out_channels
             and (type(conv), type(norm)) == (nn.Conv2d, nn.BatchNorm2d)  # nobody replaced or listens to them
@@ -52,8 +51,8 @@ class ConvNorm(nn.Module):
         )
 
     def _folded(self, x: Tensor, act: nn.Module | None, residual: Tensor | None) -> Tensor:
-        assert _POINTWISE is not None
         conv, norm = self.conv, self.norm
+        assert _POINTWISE is not None and norm.running_mean is not None and norm.running_var is not None
         factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
         weight, bias = conv.weight * factor.view(-1, 1, 1, 1), norm.bias - norm.running_mean * factor
         x, weight, bias, residual = as_autocast(x, weight, bias, residual)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 from bbframe.layers.linear import by_onednn, needs_gradient
 from bbframe.layers.precision import as_autocast
@@ -21,7 +22,7 @@ class DepthwiseConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         size = self.kernel_size[0]
         # smaller kernels are fast anyway, and larger maps would be kernels of another kind to oneDNN
-        if size >= 5 and size <= min(x.shape[2:]) and x.shape[2:].numel() <= 64 * 64 and by_onednn(x):
+        if by_onednn(x) and 5 <= size <= min(x.shape[2:]) and x.shape[2:].numel() <= 64 * 64:
             weights = as_autocast(x, self.weight, self.bias)
             if needs_gradient(*weights):
                 return _Depthwise.apply(*weights)
@@ -52,7 +53,7 @@ class _Depthwise(torch.autograd.Function):
             swapped = F.conv2d(x.reshape(maps), kernels, padding=pad, groups=maps[1])
             swapped = swapped.view(len(x), *weight.shape).sum(0)
         return (
-            nn.grad.conv2d_input(x.shape, weight, grad, padding=pad, groups=channels) if of_x else None,
+            conv2d_input(x.shape, weight, grad, padding=pad, groups=channels) if of_x else None,
             swapped if of_weight else None,
             grad.permute(0, 2, 3, 1).flatten(0, 2).sum(0) if of_bias else None,
         )

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from bbframe.layers.precision import as_autocast
 
@@ -34,6 +35,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, act: nn.Module
         x = F.linear(x, weight, bias)
         return x if act is None else act(x)
     x, weight, bias = as_autocast(x, weight, bias)
+    assert x.dtype == weight.dtype, f"{x.dtype} times {weight.dtype}"
     if needs_gradient(x, weight, bias):
         x = _Product.apply(x, weight, bias)
         return x if act is None else act(x)
@@ -45,14 +47,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, act: nn.Module
 def by_onednn(x: Tensor) -> bool:
     """Whether oneDNN is the faster one for what is computed from x, and may be called."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(x) in (Tensor, nn.Parameter)  # no subclass that wants to see the operations
         and x.ndim > 1
         and x.numel() > 0
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and _worthwhile()
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
     )
@@ -110,4 +112,4 @@ def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
         return weight_gradient(grad, x).t()
     count = math.gcd(len(x), 8)
     x, grad = (y.contiguous().view(count, 1, len(y) // count, -1).permute(0, 3, 1, 2) for y in (x, grad))
-    return nn.grad.conv2d_weight(x, (grad.shape[1], x.shape[1], 1, 1), grad).flatten(1)
+    return conv2d_weight(x, (grad.shape[1], x.shape[1], 1, 1), grad).flatten(1)

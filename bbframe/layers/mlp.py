@@ -29,7 +29,7 @@ class Mlp(nn.Module):
         return perceptron(x, self.fc1, self.act, self.fc2)
 
 
-def perceptron(x: Tensor, fc1: nn.Module, act: nn.Module, fc2: nn.Module, norm: nn.Module | None = None) -> Tensor:
+def perceptron(x: Tensor, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, norm: nn.Module | None = None) -> Tensor:
     """fc2(norm(act(fc1(x)))) over the last dimension of x (B, ..., C); a norm, if any, sees whole images of x."""
     if not all(map(untouched, (fc1, act, fc2))):
         x = act(fc1(x))
@@ -53,41 +53,50 @@ class _Perceptron(torch.autograd.Function):
     """The same for training, a few rows or images at a time: what comes `between` is computed again, not kept."""
 
     @staticmethod
-    def forward(ctx: Any, between: nn.Module, of_rows: bool, x: Tensor, *weights: Tensor) -> Tensor:
-        w1, b1, w2, b2, *_ = weights
+    def forward(
+        ctx: Any,
+        between: nn.Module,
+        of_rows: bool,
+        x: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        *inside: Tensor,
+    ) -> Tensor:
         hidden = [linear(piece, w1, b1) for piece in _pieces(x, of_rows)]
         out = [linear(between(piece), w2, b2) for piece in hidden]
         ctx.between, ctx.of_rows = between, of_rows
-        ctx.save_for_backward(x, *weights, *hidden)
+        ctx.save_for_backward(x, w1, b1, w2, b2, *hidden)
         return torch.cat(out).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        own = len(list(ctx.between.parameters()))
-        x, w1, b1, w2, b2 = given = ctx.saved_tensors[:5]
-        weights, hidden = ctx.saved_tensors[5 : 5 + own], ctx.saved_tensors[5 + own :]
+        x, w1, b1, w2, b2, *saved = ctx.saved_tensors
+        inside = list(ctx.between.parameters())
+        asked = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():  # to be differentiated again
             out = nn.functional.linear(ctx.between(nn.functional.linear(x, w1, b1)), w2, b2)
-            given = [t for t, asked in zip((*given, *weights), ctx.needs_input_grad[2:], strict=True) if asked]
+            given = [t for t, needed in zip((x, w1, b1, w2, b2, *inside), asked, strict=True) if needed]
             found = iter(torch.autograd.grad(out, given, grad, create_graph=True))
-            return (None, None, *(next(found) if asked else None for asked in ctx.needs_input_grad[2:]))
+            return (None, None, *(next(found) if needed else None for needed in asked))
         of_x, sums = [], None
-        for rows, before, g in zip(_pieces(x, ctx.of_rows), hidden, _pieces(grad, ctx.of_rows), strict=True):
+        trained = [weight for weight in inside if weight.requires_grad]
+        for piece, before, g in zip(_pieces(x, ctx.of_rows), saved, _pieces(grad, ctx.of_rows), strict=True):
             with torch.enable_grad():
                 before = before.detach().requires_grad_()
                 after = ctx.between(before)
-            own_needs = [before, *(w for w in weights if w.requires_grad)]
-            of_before, *of_own = torch.autograd.grad(after, own_needs, linear(g, w2.t()).to(after.dtype))
+            of_after = linear(g, w2.t()).to(after.dtype)
+            of_before, *of_inside = torch.autograd.grad(after, (before, *trained), of_after)
             of_x.append(linear(of_before, w1.t()))
-            rows, g, of_before = (y.flatten(0, -2) for y in (rows, g, of_before))
-            after = after.detach().flatten(0, -2).to(g.dtype)
-            parts = [weight_gradient(rows, of_before), of_before.sum(0), weight_gradient(after, g), g.sum(0), *of_own]
+            piece, of_before, after, g = (y.flatten(0, -2) for y in (piece, of_before, after.detach().to(g.dtype), g))
+            parts = [weight_gradient(piece, of_before), of_before.sum(0), weight_gradient(after, g), g.sum(0)]
+            parts += of_inside
             sums = parts if sums is None else [total.add_(part) for total, part in zip(sums, parts, strict=True)]
         assert sums is not None
-        for i, weight in enumerate(weights):
-            if not weight.requires_grad:
-                sums.insert(4 + i, None)
-        return (None, None, torch.cat(of_x).view_as(x), *sums)
+        found = iter(sums[4:])
+        of_norm = [next(found) if weight.requires_grad else None for weight in inside]
+        return (None, None, torch.cat(of_x).view_as(x), *sums[:4], *of_norm)
 
 
 def _pieces(x: Tensor, of_rows: bool) -> tuple[Tensor, ...]:

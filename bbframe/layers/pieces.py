@@ -24,9 +24,9 @@ def row_count() -> int:
 
 def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """function(x) for a function of the rows of x, (..., C) -> (..., C_out), a few rows at a time where that pays."""
-    rows = x.shape[:-1]
-    if not _pays(x) or rows.numel() <= row_count():
+    if not _pays(x) or x.shape[:-1].numel() <= row_count():
         return function(x)
+    rows = x.shape[:-1]
     pieces = x.flatten(0, -2).tensor_split(-(-rows.numel() // row_count()))
     with casts_kept():
         return torch.cat([function(piece) for piece in pieces]).unflatten(0, rows)
@@ -45,6 +45,5 @@ def by_images(module: nn.Module, x: Tensor, rows: int) -> Tensor:
 
 
 def _pays(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not (
-        torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
-    )
+    watched = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled()
+    return not watched and x.device.type == "cpu"

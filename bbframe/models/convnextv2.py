@@ -36,7 +36,7 @@ class GlobalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         energy = x.square().sum(dim=(1, 2), keepdim=True, dtype=torch.float32).sqrt()
         share = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
-        return torch.addcmul(self.bias, x, 1 + self.weight * share)
+        return torch.addcmul(self.bias, x, 1 + self.weight * share.to(x.dtype))
 
 
 class Block(nn.Module):

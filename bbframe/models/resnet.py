@@ -128,4 +128,4 @@ class ResNetBackbone(Backbone):
             for before, level, depth in zip(levels, levels[1:], config.depths, strict=False)
         )
         initialise_convolutions(self)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bbframe.config import BackboneConfigMixin
 from bbframe.layers.attention import recorded_attentions
@@ -53,6 +54,7 @@ class BackboneMixin:
     config_class: ClassVar[type[BackboneConfigMixin]]
     backbone_type: ClassVar[BackboneType] = BackboneType.TRANSFORMERS
     has_attentions: ClassVar[bool] = False
+    needs_a_cell: ClassVar[bool] = False  # of the coarsest stride that is built, to have a map at all
     config: Any
     preprocessing: Preprocessing
     stem: nn.Module
@@ -67,6 +69,8 @@ class BackboneMixin:
         self.config = copy.deepcopy(config)  # a backbone owns its config
         self.preprocessing = Preprocessing()
         self.num_built = max(config.stage_names.index(name) for name in config.out_features or ()) + 1
+        strides = [stage.stride for stage in config.stages[: self.num_built]]
+        self._least_side = max(strides) if self.needs_a_cell else 1
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         """The state after the stem and after each built stage, from pixels (B, C, H, W): one after the other."""
@@ -89,13 +93,18 @@ class BackboneMixin:
     ) -> BackboneOutput:
         """Compute the selected maps of a batch of normalised images (B, num_channels, H, W), any height and width.
 
-        Raises ValueError for another number of channels, or when attentions are asked of an architecture without.
+        An image that is too small to have a map is filled up with zeros, on the right and at the bottom. Raises
+        ValueError for another number of channels, or when attentions are asked of an architecture without.
         """
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
             raise ValueError(
                 f"{self.config.model_type}: pixel_values of shape {tuple(pixel_values.shape)} must be "
                 f"(batch, {self.config.num_channels}, height, width)"
             )
+        height, width = pixel_values.shape[2:]
+        if height < self._least_side or width < self._least_side:
+            missing = [max(self._least_side - side, 0) for side in (width, height)]
+            pixel_values = F.pad(pixel_values, (0, missing[0], 0, missing[1]))
         attentions = None
         if output_attentions:
             if not self.has_attentions:

@@ -93,18 +93,15 @@ class BackboneMixin:
     ) -> BackboneOutput:
         """Compute the selected maps of a batch of normalised images (B, num_channels, H, W), any height and width.
 
-        An image that is too small to have a map is filled up with zeros, on the right and at the bottom. Raises
-        ValueError for another number of channels, or when attentions are asked of an architecture without.
+        An image that is too small to have a map is filled up. Raises ValueError for another number of channels, or
+        when attentions are asked of an architecture without.
         """
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
             raise ValueError(
                 f"{self.config.model_type}: pixel_values of shape {tuple(pixel_values.shape)} must be "
                 f"(batch, {self.config.num_channels}, height, width)"
             )
-        height, width = pixel_values.shape[2:]
-        if height < self._least_side or width < self._least_side:
-            missing = [max(self._least_side - side, 0) for side in (width, height)]
-            pixel_values = F.pad(pixel_values, (0, missing[0], 0, missing[1]))
+        pixel_values = self.fill_up(pixel_values)
         attentions = None
         if output_attentions:
             if not self.has_attentions:
@@ -116,6 +113,14 @@ class BackboneMixin:
             states = self.forward_stages(pixel_values)
         maps = self.to_maps(states, (pixel_values.shape[2], pixel_values.shape[3]))
         return BackboneOutput(maps, tuple(states) if output_hidden_states else None, attentions)
+
+    def fill_up(self, x: Tensor) -> Tensor:
+        """Images (B, num_channels, H, W), with zeros on the right and at the bottom where they are too small to have
+        a map."""
+        (height, width), least = x.shape[2:], self._least_side
+        if height < least or width < least:
+            return F.pad(x, (0, max(least - width, 0), 0, max(least - height, 0)))
+        return x
 
     def forward_with_filtered_kwargs(self, *args: Any, **kwargs: Any) -> BackboneOutput:
         """`forward` without the arguments that it does not know, nor attentions where there are none."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bbframe.config import BackboneConfigMixin
 from bbframe.layers.attention import recorded_attentions
@@ -54,6 +55,7 @@ class BackboneMixin:
     config_class: ClassVar[type[BackboneConfigMixin]]
     backbone_type: ClassVar[BackboneType] = BackboneType.TRANSFORMERS
     has_attentions: ClassVar[bool] = False
+    needs_a_cell: ClassVar[bool] = False  # of the coarsest stride that is built, to have a map at all
     config: Any
     preprocessing: Preprocessing
     stem: nn.Module
@@ -68,6 +70,8 @@ class BackboneMixin:
         self.config = copy.deepcopy(config)  # a backbone owns its config
         self.preprocessing = Preprocessing()
         self.num_built = max(config.stage_names.index(name) for name in config.out_features or ()) + 1
+        strides = [stage.stride for stage in config.stages[: self.num_built]]
+        self._least_side = max(strides) if self.needs_a_cell else 1
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         """The state after the stem and after each built stage, from pixels (B, C, H, W): one after the other."""
@@ -92,13 +96,15 @@ class BackboneMixin:
     ) -> BackboneOutput:
         """Compute the selected maps of a batch of normalised images (B, num_channels, H, W), any height and width.
 
-        Raises ValueError for another number of channels, or when attentions are asked of an architecture without.
+        An image that is too small to have a map is filled up. Raises ValueError for another number of channels, or
+        when attentions are asked of an architecture without.
         """
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
             raise ValueError(
                 f"{self.config.model_type}: pixel_values of shape {tuple(pixel_values.shape)} must be "
                 f"(batch, {self.config.num_channels}, height, width)"
             )
+        pixel_values = self.fill_up(pixel_values)
         attentions = None
         if output_attentions:
             if not self.has_attentions:
@@ -110,6 +116,14 @@ class BackboneMixin:
             states = self.forward_stages(pixel_values)
         maps = self.to_maps(states, (pixel_values.shape[2], pixel_values.shape[3]))
         return BackboneOutput(maps, tuple(states) if output_hidden_states else None, attentions)
+
+    def fill_up(self, x: Tensor) -> Tensor:
+        """Images (B, num_channels, H, W), with zeros on the right and at the bottom where they are too small to have
+        a map."""
+        (height, width), least = x.shape[2:], self._least_side
+        if height < least or width < least:
+            return F.pad(x, (0, max(least - width, 0), 0, max(least - height, 0)))
+        return x
 
     def forward_with_filtered_kwargs(self, *args: Any, **kwargs: Any) -> BackboneOutput:
         """`forward` without the arguments that it does not know, nor attentions where there are none."""

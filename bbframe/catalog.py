@@ -163,8 +163,8 @@ def _map_shapes(net: Backbone, image: Tensor) -> dict[str, list[int]]:
     selected, states, _ = net(image, output_hidden_states=True)
     assert states is not None
     built = net.config.selectable_names[: len(states)]
-    size = (image.shape[2], image.shape[3])
-    maps = {name: net.to_map(state, name, size) for name, state in zip(built, states, strict=True)}
+    _, _, height, width = net.fill_up(image).shape
+    maps = {name: net.to_map(state, name, (height, width)) for name, state in zip(built, states, strict=True)}
     maps.update(zip(net.out_features, selected, strict=True))
     return {name: list(x.shape[1:]) for name, x in maps.items()}
 

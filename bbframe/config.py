@@ -19,6 +19,12 @@ _NOT_A_BACKBONES = frozenset(
     "transformers_version use_cache use_pretrained_backbone".split()
 )
 
+# fields that count what there must be some of
+_COUNTS = frozenset(
+    "embed_dim embedding_size hidden_size hidden_sizes intermediate_size num_channels num_groups num_hidden_layers "
+    "patch_size width_factor".split()
+)
+
 _SELECTION = frozenset("out_features out_indices out_strides".split())
 
 
@@ -66,9 +72,24 @@ class BackboneConfigMixin:
         for name, hint in type_hints(type(self)).items():
             if name in self.__dataclass_fields__ and name not in _SELECTION:  # `select` checks those
                 setattr(self, name, convert(getattr(self, name), hint, f"{self.model_type}: {name}"))
+        self._refuse_impossible()
         self.validate()
         self.select(self.out_features, self.out_indices, self.out_strides)
         self._aligned = True
+
+    def _refuse_impossible(self) -> None:
+        """Refuse counts of nothing, rates beyond 0 and 1, and training sizes without a patch, by a ValueError."""
+        patch = getattr(self, "patch_size", 1)
+        for name in self.__dataclass_fields__:
+            if name in _SELECTION or (value := getattr(self, name)) is None:
+                continue
+            values, stated = value if isinstance(value, tuple) else (value,), f"{name}={_plain(value)}"
+            if name in _COUNTS and min(values, default=1) < 1:
+                raise ValueError(f"{self.model_type}: {stated} must be at least 1")
+            if name.endswith(("_prob", "_rate")) and not 0 <= value < 1:
+                raise ValueError(f"{self.model_type}: {stated} must be at least 0 and below 1")
+            if name.endswith("image_size") and min(values) < patch:
+                raise ValueError(f"{self.model_type}: {stated} must be at least patch_size={patch}")
 
     def validate(self) -> None:
         """Refuse fields that contradict each other, by a ValueError; runs before the stages are read."""

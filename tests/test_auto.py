@@ -204,6 +204,11 @@ def test_auto_backbone_is_not_made_itself():
             {"model_type": "dinov2", "hidden_size": 10},
             "dinov2: hidden_size=10 must be a multiple of num_attention_hea",
         ),
+        ({"model_type": "swin", "patch_size": 0}, "swin: patch_size=0 must be at least 1"),
+        ({"model_type": "bit", "hidden_sizes": [8, 0, 8, 8]}, "bit: hidden_sizes=[8, 0, 8, 8] must be at least 1"),
+        ({"model_type": "nat", "drop_path_rate": 1}, "nat: drop_path_rate=1.0 must be at least 0 and below 1"),
+        ({"model_type": "beit", "hidden_dropout_prob": -1.0}, "beit: hidden_dropout_prob=-1.0 must be at least 0"),
+        ({"model_type": "dinov2", "image_size": [28, 7]}, "dinov2: image_size=[28, 7] must be at least patch_size=14"),
         ({"model_type": "resnet", "hidden_act": "rleu"}, "hidden_act='rleu' is not known; did you mean 'relu'?"),
     ],
 )

@@ -166,6 +166,12 @@ def test_info_as_data_and_the_size_that_a_run_would_have(bbframe):
         assert (facts["device"], facts["threads"]) == ("cpu", torch.get_num_threads())
 
 
+def test_info_of_an_image_smaller_than_a_cell(bbframe):
+    facts = json.loads(bbframe("info --json backbone=dinov2_small data.image_size=[5,30]")[1])
+    assert facts["image"] == [3, 5, 30]
+    assert [stage["map"] for stage in facts["stages"]] == [[384, 1, 2]] * 13
+
+
 def test_info_selects_the_maps_that_the_detector_will(bbframe):
     facts = json.loads(bbframe("info --json task=detection backbone=resnet18 head=mask_rcnn")[1])
     assert [stage["name"] for stage in facts["stages"] if stage["selected"]] == [
@@ -245,7 +251,10 @@ def test_the_catalog_says_what_the_network_has(name):
         ("info resnet18", ["'resnet18'", "backbone=resnet"]),
         ("info backbone=resnet18,resnet34", ["one backbone", "backbone=resnet18,resnet34"]),
         ("info recipes=digits_sweep", ["one backbone", "backbone=resnet18,"]),
-        ("info backbone=dinov2_small data.image_size=8", ["dinov2_small: an image of 3 x 8 x 8", "data.image_size"]),
+        (
+            "info backbone=timm backbone.name=convnext_atto data.image_size=8",
+            ["an image of 3 x 8 x 8", "data.image_size"],
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_the_nearest_fix(line, said, bbframe, mine):

@@ -91,6 +91,30 @@ def test_images_smaller_and_larger_than_in_training(case):
                     assert abs(count - side / stride) < 2
 
 
+@every_case
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 70), (70, 5)])
+def test_images_smaller_than_any_cell_have_maps_too(case, size):
+    """Where an architecture has none of them by itself, the maps are those of an image with zeros around it."""
+    net = from_case(case)
+    for training in (False, True):
+        net.train(training).zero_grad()
+        maps = net(images(net, *size)).feature_maps
+        for m, stride in zip(maps, net.strides, strict=True):
+            assert torch.isfinite(m).all()
+            for side, count in zip(size, m.shape[2:], strict=True):
+                assert max(1, side / stride - 2) <= count < side / stride + 2 or net.needs_a_cell
+        sum(m.cos().sum() for m in maps).backward()
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in net.parameters())
+    if net.needs_a_cell:
+        x, cell = images(net, *size), max(net.config.strides)
+        filled = x.new_zeros(*x.shape[:2], *(max(side, cell) for side in size))
+        filled[:, :, : size[0], : size[1]] = x
+        net.eval()
+        with torch.no_grad():
+            for a, b in zip(net(x).feature_maps, net(filled).feature_maps, strict=True):
+                assert torch.equal(a, b)
+
+
 @every_name
 def test_a_map_lies_as_its_image_does(name):
     """A change in the lower left corner of a wide image shows in the lower left corner of every map."""

@@ -148,7 +148,7 @@ class BeitBackbone(Backbone):
     (B, 1 + N, C), the class token first; attentions, (B, heads, 1 + N, 1 + N) a block."""
 
     config_class = BeitConfig
-    has_attentions = True
+    has_attentions = needs_a_cell = True
     adaptable = frozenset({"image_size"})
     keys = KeyMap(
         """

@@ -114,6 +114,7 @@ class ConvNextBackbone(Backbone):
     without that norm."""
 
     config_class: ClassVar[type[ConvNextFields]] = ConvNextConfig
+    needs_a_cell = True
     block_class: ClassVar[type[nn.Module]] = Block  # made of a config, the channels and the drop rate
     keys = KeyMap(
         NAMES

@@ -110,7 +110,7 @@ class Dinov2Backbone(Backbone):
     attentions, (B, heads, 1 + N, 1 + N) a block."""
 
     config_class = Dinov2Config
-    has_attentions = True
+    has_attentions = needs_a_cell = True
     adaptable = frozenset({"image_size"})
     keys = KeyMap(
         """

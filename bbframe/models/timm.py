@@ -6,12 +6,10 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from bbframe.auto import Backbone, config_from_dict, register
 from bbframe.backbone import BackboneConfigMixin, BackboneType
@@ -25,7 +23,7 @@ from bbframe.timm_weights import load, registered
 from bbframe.weights import adapt_input_channels
 
 
-@dataclass(kw_only=True)
+@dataclasses.dataclass(kw_only=True)
 class TimmBackboneConfig(BackboneConfigMixin):
     """A network by timm's name: `resnet50`, `resnet50.a1_in1k`, `hf-hub:user/model@revision`, `local-dir:folder`.
 
@@ -203,7 +201,7 @@ class TimmBackbone(Backbone):
         self.load_report = load(self, self.config.network, self._names, revision, **hub_options)
         return self.eval()
 
-    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
+    def adapt_weight(self, name: str, weight: Tensor, shape: Size) -> tuple[Tensor, str] | None:
         """The first convolution for another number of channels; None for anything else."""
         first = self.config.network.cfg.get("first_conv") or ()
         stems = [f"{conv}.weight" for conv in ([first] if isinstance(first, str) else first)]

@@ -171,7 +171,7 @@ class VitDetBackbone(Backbone):
     (B, heads, H * W, H * W) a global block, (B, windows, heads, size**2, size**2) one with windows."""
 
     config_class = VitDetConfig
-    has_attentions = True
+    has_attentions = needs_a_cell = True
     adaptable = frozenset({"image_size", "pretrain_image_size", "patch_size"})
     keys = KeyMap(
         """

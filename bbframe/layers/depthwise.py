@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
+from bbframe.layers.activation import activated
+from bbframe.layers.convolution import convolved
 from bbframe.layers.linear import by_onednn, needs_gradient
-from bbframe.layers.precision import as_autocast
+from bbframe.layers.once import as_autocast
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -19,14 +21,19 @@ class DepthwiseConv(nn.Conv2d):
     def __init__(self, channels: int, kernel: int, bias: bool = True):
         super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, act: nn.Module | None = None) -> Tensor:
+        """`act`, if any, follows."""
         size = self.kernel_size[0]
+        if not by_onednn(x):
+            return activated(super().forward(x), act)
+        weights = as_autocast(x, self.weight, self.bias)
+        if not needs_gradient(*weights):
+            x, weight, bias = weights
+            return convolved(x, weight, bias, self, act)
         # smaller kernels are fast anyway, and larger maps would be kernels of another kind to oneDNN
-        if by_onednn(x) and 5 <= size <= min(x.shape[2:]) and x.shape[2:].numel() <= 64 * 64:
-            weights = as_autocast(x, self.weight, self.bias)
-            if needs_gradient(*weights):
-                return _Depthwise.apply(*weights)
-        return super().forward(x)
+        if 5 <= size <= min(x.shape[2:]) and x.shape[2:].numel() <= 64 * 64:
+            return activated(_Depthwise.apply(*weights), act)
+        return activated(super().forward(x), act)
 
 
 class _Depthwise(torch.autograd.Function):

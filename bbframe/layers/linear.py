@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from bbframe.layers.precision import as_autocast
+from bbframe.layers.once import as_autocast
 
 _POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # torch's own name for oneDNN's product; private
 
@@ -64,7 +64,8 @@ def by_onednn(x: Tensor) -> bool:
 def _worthwhile() -> bool:
     """Whether this is an AMD processor: on Intel's MKL is as fast, on others oneDNN has no such kernels."""
     cpus = Path("/proc/cpuinfo")
-    return _POINTWISE is not None and cpus.exists() and "AuthenticAMD" in cpus.read_text()
+    private = _POINTWISE is not None and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    return private and cpus.exists() and "AuthenticAMD" in cpus.read_text()
 
 
 def fused_activation(act: nn.Module | None) -> tuple[str, str] | None:

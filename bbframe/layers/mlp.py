@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from bbframe.layers.activation import activation
 from bbframe.layers.linear import Linear, by_onednn, linear, needs_gradient, weight_gradient
+from bbframe.layers.once import as_autocast
 from bbframe.layers.pieces import by_rows, row_count
-from bbframe.layers.precision import as_autocast
 
 
 class Mlp(nn.Module):

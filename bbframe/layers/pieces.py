@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bbframe.layers.precision import casts_kept
+from bbframe.layers.once import computed_once
 
 _ROWS = 1536  # a thread; 1024 to 2048 are equally fast, fewer make thin products
 
@@ -28,7 +28,7 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return function(x)
     rows = x.shape[:-1]
     pieces = x.flatten(0, -2).tensor_split(-(-rows.numel() // row_count()))
-    with casts_kept():
+    with computed_once():
         return torch.cat([function(piece) for piece in pieces]).unflatten(0, rows)
 
 
@@ -40,7 +40,7 @@ def by_images(module: nn.Module, x: Tensor, rows: int) -> Tensor:
     if not _pays(x) or len(x) * rows <= row_count() or any(part.training for part in module.modules()):
         return module(x)
     pieces = x.tensor_split(min(len(x), -(-len(x) * rows // row_count())))
-    with casts_kept():
+    with computed_once():
         return torch.cat([module(images) for images in pieces])
 
 

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
-from bbframe.layers.activation import activation
+from bbframe.layers.activation import activated, activation
+from bbframe.layers.convolution import channels_last
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise_convolutions
+from bbframe.layers.once import once
 
 
 @dataclass(kw_only=True)
@@ -93,7 +95,7 @@ class StandardisedConv(nn.Conv2d):
         self.pad = SamePad(size, stride) if same else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = F.layer_norm(self.weight, self.weight.shape[1:], eps=1e-8)
+        weight = once(self, lambda: F.layer_norm(self.weight, self.weight.shape[1:], eps=1e-8))
         return F.conv2d(self.pad(x), weight, None, self.stride, self.padding, self.dilation)
 
 
@@ -105,7 +107,7 @@ class NormAct(nn.GroupNorm):
         self.act = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(super().forward(x))
+        return activated(super().forward(x), self.act)
 
 
 class Border(nn.Module):
@@ -129,7 +131,7 @@ class Stem(nn.Module):
         self.pool = nn.MaxPool2d(3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.pad(self.norm(self.border(self.conv(x)))))
+        return self.pool(self.pad(self.norm(self.border(self.conv(channels_last(x))))))
 
 
 class Shape(NamedTuple):
@@ -190,7 +192,7 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         residual = self.shortcut(x)
         x = self.norm2(self.conv2(self.norm1(self.conv1(x))))
-        return self.act(residual + self.drop_path(self.norm3(self.conv3(x))))
+        return activated(residual + self.drop_path(self.norm3(self.conv3(x))), self.act)
 
 
 class BitStage(nn.Module):

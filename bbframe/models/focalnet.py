@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
+from bbframe.layers.convolution import PointwiseConv
 from bbframe.layers.depthwise import DepthwiseConv
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.layer_scale import LayerScale
@@ -111,7 +113,7 @@ class Modulation(nn.Module):
         self.convs = nn.ModuleList(DepthwiseConv(channels, k, bias=False) for k in kernels)
         self.act = nn.GELU()
         self.share = 1 / (levels + 1) if config.normalize_modulator else 1.0
-        self.proj_context = nn.Conv2d(channels, channels, 1)
+        self.proj_context = PointwiseConv(channels, channels)
         norm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.norm = norm if config.use_post_layernorm_in_modulation else nn.Identity()
         self.proj_out = Linear(channels, channels)
@@ -121,12 +123,13 @@ class Modulation(nn.Module):
         query, context, gates = self.proj_in(x).split(self.parts, dim=-1)
         *local, last = (gates * self.share).split(1, dim=-1)
         context, gathered = context.permute(0, 3, 1, 2), []
-        for conv, gate in zip(self.convs, local, strict=True):
-            context = self.act(conv(context))
-            gathered.append(context.permute(0, 2, 3, 1) * gate)
-        everywhere = self.act(context.mean(dim=(2, 3)))[:, None, None]
-        context = sum(gathered, everywhere * last).permute(0, 3, 1, 2)
-        x = query * self.proj_context(context).permute(0, 2, 3, 1)
+        for conv in self.convs:
+            context = conv(context, self.act)
+            gathered.append(context.permute(0, 2, 3, 1))
+        total = self.act(context.mean(dim=(2, 3)))[:, None, None] * last
+        for level, gate in zip(gathered, local, strict=True):
+            total = torch.addcmul(total, level, gate)
+        x = query * self.proj_context(total.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.dropout(self.proj_out(self.norm(x)))
 
 

@@ -16,6 +16,7 @@ from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
 from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
+from bbframe.layers.once import once
 from bbframe.layers.positions import patch_grid
 from bbframe.layers.windows import relative_index, shift_mask, unwindow, windows
 from bbframe.models.swin import Stem, SwinConfig, join_patches
@@ -111,7 +112,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         _, H, W, _ = x.shape
-        bias = (16 * self.position_mlp(offsets).sigmoid())[index].permute(2, 0, 1)
+        bias = once(self, lambda: (16 * self.position_mlp(offsets).sigmoid())[index].permute(2, 0, 1))
         if self.shift:
             bias = bias + mask
         attended = unwindow(self.attn(windows(x, self.size, self.shift), bias), self.size, H, W, self.shift)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bbframe.layers.linear import Linear, linear
+from bbframe.layers.linear import Linear, linear, needs_gradient
+from bbframe.layers.once import as_autocast
 
 _local = threading.local()
 
@@ -64,9 +66,65 @@ def attend(
 def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float, scale: float | None) -> Tensor:
     if bias is not None and bias.ndim == 3:  # a mask of three dimensions takes the slow way: three times the time
         bias = bias.unsqueeze(0)
+    if bias is not None and not dropout and bias.shape[:2] == (1, q.shape[1]) and _gradient_by_hand(q, bias):
+        return _AttendOnCpu.apply(*as_autocast(q, k, v, bias), q.shape[-1] ** -0.5 if scale is None else scale)
     x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
     # what is exported may be lowered to another kernel than was traced, with another layout under the views behind it
     return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else x
+
+
+def _gradient_by_hand(q: Tensor, bias: Tensor) -> bool:
+    """Whether a gradient will be asked of a bias on a CPU, for which the fused kernels there have none."""
+    compiling = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return not compiling and q.device.type == "cpu" and needs_gradient(bias)
+
+
+class _AttendOnCpu(torch.autograd.Function):
+    """Attention with a bias (1, heads, N, M) that learns, without the copies of all scores that PyTorch would keep."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.detach().to(q.dtype), scale=scale)
+        ctx.save_for_backward(q, k, v, x, bias)
+        ctx.scale = scale
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, x, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again
+            out = (q @ k.transpose(-2, -1) * ctx.scale + bias).softmax(-1).to(v.dtype) @ v
+            return (*torch.autograd.grad(out, (q, k, v, bias), grad, create_graph=True), None)
+        bias_grad = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
+        pieces = [y.split(some(bias)) for y in (q, k, v, x, grad)]
+        found = [attention_gradient(piece, bias, bias_grad, ctx.scale) for piece in zip(*pieces, strict=True)]
+        return (*map(torch.cat, zip(*found, strict=True)), bias_grad.to(bias.dtype), None)
+
+
+def some(bias: Tensor) -> int:
+    """How many maps at a time have about a million scores, with a bias for those of one: these stay in the cache."""
+    return max(1, 2**20 // bias.numel())
+
+
+def attention_gradient(
+    attended: tuple[Tensor, ...], bias: Tensor, bias_grad: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of queries (n, ..., N, D), keys and values (n, ..., M, D), whose scores are computed again.
+
+    `attended` are these three, the result, and its gradient. That of the bias (1, ..., N, M) is added to `bias_grad`.
+    """
+    q, k, v, x, grad = attended
+    queries, keys, values, out, total = (
+        y.reshape(-1, *y.shape[-2:]) for y in (q * scale, k, v, grad, (x * grad).sum(-1, keepdim=True))
+    )
+    scores = torch.bmm(queries, keys.mT)
+    scores.view(-1, *bias.shape[1:]).add_(bias)
+    p = scores.softmax(-1)
+    of_values = torch.bmm(p.mT, out)
+    scores = torch.bmm(out, values.mT, out=scores).sub_(total).mul_(p)  # their gradient
+    bias_grad += scores.view(-1, *bias.shape[1:]).sum(0, dtype=bias_grad.dtype)
+    of_queries, of_keys = torch.bmm(scores, keys).mul_(scale), torch.bmm(scores.mT, queries)
+    return of_queries.view(q.shape), of_keys.view(k.shape), of_values.view(v.shape)
 
 
 def split_heads(x: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bbframe.layers.attention import attend, record, recorded_attentions, recording
+from bbframe.layers.attention import attend, attention_gradient, record, recorded_attentions, recording
 from bbframe.layers.linear import Linear
 from bbframe.layers.tiling import (
     Cut,
@@ -203,18 +203,10 @@ class _AttendOnCpu(torch.autograd.Function):
         bias_grad = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
         grads: tuple[list[Tensor], ...] = ([], [], [])
         for q, k, v, x, g in _some_images(bias, cuts, *saved, grad):
-            queries, out, total = (split(y, cuts).flatten(0, 3) for y in (q * scale, g, (x * g).sum(-1, keepdim=True)))
-            keys, values = (split_keys(y, cuts).flatten(0, 3) for y in (k, v))
-            scores = torch.bmm(queries, keys.mT)
-            scores.view(-1, *bias.shape).add_(bias)
-            p = scores.softmax(-1)
-            values_grad = torch.bmm(p.mT, out)
-            scores = torch.bmm(out, values.mT, out=scores).sub_(total).mul_(p)  # their gradient
-            for image in scores.view(-1, *bias.shape):
-                bias_grad += image
-            grads[0].append(join(torch.bmm(scores, keys).mul_(scale), cuts, q))
-            grads[1].append(sum_keys(torch.bmm(scores.mT, queries), cuts, k))
-            grads[2].append(sum_keys(values_grad, cuts, v))
+            tiles = split(q, cuts), split_keys(k, cuts), split_keys(v, cuts), split(x, cuts), split(g, cuts)
+            of_tiles = attention_gradient(tiles, bias[None], bias_grad, scale)
+            for found, of_one, back, like in zip(grads, of_tiles, (join, sum_keys, sum_keys), (q, k, v), strict=True):
+                found.append(back(of_one, cuts, like))
         return (*map(torch.cat, grads), bias_grad.to(bias.dtype), None)
 
 

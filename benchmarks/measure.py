@@ -125,6 +125,7 @@ def compare_maps(nets: Mapping[str, nn.Module], case: Case, device: str) -> dict
         rough = distance(forward(nets[library], x, True), theirs, None)
         counts = {"float32": far < FLOAT32, "bf16": far < FLOAT32 and 0.5 < (own + 1e-3) / (rough + 1e-3) < 2}
         attention = getattr(getattr(nets[library], "config", None), "_attn_implementation", None)
+        attention = attention if getattr(ours, "has_attentions", False) else "none"
         checks[library] = {"float32": far, "bf16": [own, rough], "counts": counts, "attention": attention}
     return checks
 

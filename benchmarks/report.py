@@ -19,8 +19,14 @@ from matplotlib.figure import Figure
 from benchmarks.cases import GROUPS, LIBRARIES, Measure
 
 CONVOLUTIONAL = ("ResNet-50", "BiT-50", "FocalNet-T (srf)")
-BARS = {"forward8": "#0072B2", "train8": "#E69F00", "bf16-forward8": "#009E73"}
-GPU_BARS = {"bf16-forward64": "#0072B2", "bf16-train64": "#E69F00", "compile-bf16-forward64": "#009E73"}
+BARS = {"forward8": "forward", "train8": "training step", "bf16-forward8": "forward, bf16"}
+GPU_BARS = {
+    "bf16-forward64": "forward",
+    "bf16-train64": "training step",
+    "compile-bf16-forward64": "forward, compiled",
+    "compile-bf16-train64": "training step, compiled",
+}
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # Okabe and Ito's: colour-blind readers tell them apart
 TITLES = {
     "forward": "Forward pass",
     "train": "Training step (forward, backward; no optimizer)",
@@ -215,14 +221,16 @@ def picture(result: Mapping[str, Any], out: Path) -> None:
         axes = figure.subplots()
         for i, (name, found) in enumerate(series.items()):
             places = [titles.index(title) + (i - (len(series) - 1) / 2) * thick for title in found]
-            drawn = axes.barh(places, list(found.values()), thick * 0.92, color=bars[name], label=name)
-            axes.bar_label(drawn, [f"{value:.2f}" for value in found.values()], padding=3, fontsize=8)
-        axes.axvline(1, color="#666666", linewidth=1)
+            drawn = axes.barh(places, list(found.values()), thick * 0.92, color=COLOURS[i], label=bars[name])
+            labels = axes.bar_label(drawn, [f"{value:.2f}" for value in found.values()], padding=2, fontsize=8)
+            for label in labels:
+                label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        axes.axvline(1, color="#666666", linewidth=1, zorder=0.5)
         axes.set_yticks(range(len(titles)), titles)
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("times as fast as the faster of transformers and timm")
-        axes.margins(x=0.08)
+        axes.margins(x=0.08, y=0.02)
         figure.legend(loc="outside upper right", ncols=len(series), frameon=False)
         machine = result["machine"]
         figure.suptitle(

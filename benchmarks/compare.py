@@ -1,6 +1,7 @@
 """bbframe beside transformers and timm: the same weights, the same maps, in one run on this machine.
 
-    make bench                                      # everything
+    make bench                                      # everything but compiled training and bfloat16
+    make bench ARGS="--only all"                    # these too: an hour or two more
     make bench ARGS="swin resnet"                   # two architectures
     make bench ARGS="swin --only forward8 train"    # some measurements: groups, or single ones
 
@@ -36,6 +37,7 @@ from benchmarks.measure import MARK, Job
 from benchmarks.peers import config
 
 ROOT = Path(__file__).resolve().parents[1]
+STARTS = 3  # rounds of what takes ten seconds and varies little
 START = {  # what a program does before its first image
     "bbframe": "from bbframe import AutoBackbone\nnet = AutoBackbone.from_config(data)",
     "transformers": "from transformers import AutoBackbone, AutoConfig\n"
@@ -50,7 +52,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("architectures", nargs="*", help="such as swin; default: all")
-    parser.add_argument("--only", nargs="+", default=[], metavar="WHAT", help=f"of {', '.join(GROUPS['cpu'])}")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WHAT", help=f"of {', '.join(GROUPS['cpu'])}, all")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each library; three times as many for batch 1")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
@@ -199,7 +201,7 @@ def start(case: Case, data: dict[str, Any], options: argparse.Namespace) -> dict
     whole: dict[str, list[float]] = {library: [] for library in libraries}
     again: dict[str, list[float]] = {library: [] for library in libraries}
     errors: dict[str, str] = {}
-    for turn in range(options.rounds + 1):
+    for turn in range(min(options.rounds, STARTS) + 1):
         for library in libraries:
             code = START[library].format(**given) if library == "timm" else START[library]
             built = code.splitlines()[-1]

@@ -75,6 +75,8 @@ def test_groups_and_single_measurements_are_chosen_in_order():
     assert list(options.cases) == ["resnet", "swin"]
     assert options.measures == ["bf16-forward1", "bf16-forward8", "bf16-train8", "compile-forward8"]
     every = [name for groups in GROUPS.values() for names in groups.values() for name in names]
+    assert compare.parse(["--only", "all", "--device", "cpu"]).measures == [n for n in every if "64" not in n]
+    assert set(every) - set(compare.parse(["--device", "cpu"]).measures) >= set(GROUPS["cpu"]["compile-more"])
     assert all(Measure(name).kind and Measure(name).batch for name in every)
 
 

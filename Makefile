@@ -1,4 +1,4 @@
-# make train, make test, make lint: each makes .venv first when it is missing
+# make train, make test, make lint, make bench: each makes .venv first when it is missing
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: train test lint wheel clean
+.PHONY: train test lint bench wheel clean
 train: $(VENV)/.ready
 	$(BIN)/python train.py $(ARGS)
 
@@ -17,6 +17,9 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.compare $(ARGS)
 
 wheel: $(VENV)/.ready
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
@@ -31,5 +34,13 @@ $(VENV)/.ready: pyproject.toml
 		uv venv --quiet --seed --allow-existing --python "$(PYTHON)" $(VENV) && uv pip install --python $(BIN)/python -e '.[dev]'; \
 	else \
 		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'; \
+	fi
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.ready
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --python $(BIN)/python -e '.[dev,bench]'; \
+	else \
+		$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev,bench]'; \
 	fi
 	@touch $@

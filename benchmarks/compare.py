@@ -1,0 +1,227 @@
+"""bbframe beside transformers and timm: the same weights, the same maps, in one run on this machine.
+
+    make bench                                      # everything but compiled training and bfloat16
+    make bench ARGS="--only all"                    # these too: an hour or two more
+    make bench ARGS="swin resnet"                   # two architectures
+    make bench ARGS="swin --only forward8 train"    # some measurements: groups, or single ones
+
+It prints a line for each result, and leaves table.md, table.json and ratios.png in outputs/benchmark/<date>_<time>.
+They are written anew after each result, so an interruption loses none; --out goes on in such a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import train
+from bbframe.experiment.record import cpu_name
+from benchmarks import report
+from benchmarks.cases import GROUPS, Case, Measure, applies, chosen_cases, chosen_measures
+from benchmarks.measure import MARK, Job
+from benchmarks.peers import config
+
+ROOT = Path(__file__).resolve().parents[1]
+STARTS = 3  # rounds of what takes ten seconds and varies little
+START = {  # what a program does before its first image
+    "bbframe": "from bbframe import AutoBackbone\nnet = AutoBackbone.from_config(data)",
+    "transformers": "from transformers import AutoBackbone, AutoConfig\n"
+    "net = AutoBackbone.from_config(AutoConfig.for_model(**data))",
+    "timm": "import timm\nnet = timm.create_model({timm!r}, features_only=True, out_indices={indices}, **{options})",
+}
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; a wrong word is a ValueError with the nearest right one."""
+    parser = argparse.ArgumentParser(
+        prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("architectures", nargs="*", help="such as swin; default: all")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WHAT", help=f"of {', '.join(GROUPS['cpu'])}, all")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each library; three times as many for batch 1")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, help="a folder; results that are there are kept")
+    options = parser.parse_intermixed_args(words)
+    options.cases = chosen_cases(options.architectures)
+    options.measures = chosen_measures(options.only, options.device)
+    return options
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    """What the numbers belong to."""
+    gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
+    versions = {name: metadata.version(name) for name in ("torch", "transformers", "timm")}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": cpu_name(),
+        **({"gpu": gpu} if gpu else {}),
+        "cores": cores,
+        "threads": options.threads,
+        **versions,
+        "python": platform.python_version(),
+    }
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    try:
+        options = parse(words)
+        if importlib.util.find_spec("transformers") is None:
+            raise ValueError("transformers is not installed; it comes with an extra: pip install -e '.[bench]'")
+        folder, result = open_result(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("  ".join(f"{key} {value}" for key, value in result["machine"].items()), flush=True)
+    try:
+        for name, case in options.cases.items():
+            wanted = [m for m in options.measures if applies(case, Measure(m)) and not Measure(m).compiled]
+            measure_case(name, case, wanted, options, result, folder)
+        for name, case in options.cases.items():  # these take minutes each
+            wanted = [m for m in options.measures if applies(case, Measure(m)) and Measure(m).compiled]
+            measure_case(name, case, wanted, options, result, folder)
+    except KeyboardInterrupt:
+        print("interrupted; what was measured is kept", file=sys.stderr)
+    for what, aim, reached, enough in report.targets(result["rows"]):
+        print(f"{'  ' if enough else '! '}{what}: {reached}, target {aim}")
+    print(folder)
+    return 0
+
+
+def open_result(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """The folder and what it holds already; ValueError when that is another machine's."""
+    here = machine(options)
+    folder = options.out or ROOT / "outputs" / "benchmark" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"machine": here, "rows": {}}
+    if (folder / "table.json").is_file():
+        result = json.loads((folder / "table.json").read_text())
+        if result["machine"] != here:
+            raise ValueError(
+                f"--out {folder}: holds results of {result['machine']}, not of {here}; choose another folder"
+            )
+    return folder, result
+
+
+def measure_case(
+    name: str, case: Case, wanted: list[str], options: argparse.Namespace, result: dict[str, Any], folder: Path
+) -> None:
+    """Fill the row of an architecture; whatever fails is named in it."""
+    if not wanted:
+        return
+    row = result["rows"].setdefault(name, {"title": case.title, "note": case.note, "errors": {}, "measures": {}})
+    with train.composition() as compose:
+        choices = {
+            name: case.choice,
+            **({case.against: chosen_cases([case.against])[case.against].choice} if case.against else {}),
+        }
+        data = {key: train.plain(compose, [f"backbone={choice}"])["backbone"] for key, choice in choices.items()}
+    job = Job(name, data, [], options.rounds, options.threads, options.device)
+    apart = {"memory", "start"}
+    job.measures = [m for m in wanted if Measure(m).kind not in apart]
+    for found in child(job) if job.measures else ():
+        measure = found.pop("measure", None)
+        if measure is None:
+            row["errors"].update(found.pop("errors", {}))
+            row.update(found)
+        else:
+            keep(row, measure, found, case, result, folder)
+    for m in [m for m in wanted if Measure(m).kind == "memory"]:
+        keep(row, m, memory(job, case, m), case, result, folder)
+    for m in [m for m in wanted if Measure(m).kind == "start"]:
+        keep(row, m, start(case, data[name], options), case, result, folder)
+
+
+def keep(
+    row: dict[str, Any], name: str, found: dict[str, Any], case: Case, result: dict[str, Any], folder: Path
+) -> None:
+    """Enter a measurement, show it, and write the files."""
+    row["measures"][name] = found
+    print(report.one_line(case.title, name, row), flush=True)
+    report.write(result, folder)
+
+
+def child(job: Job) -> Iterator[dict[str, Any]]:
+    """What a process of its own measures, as it comes; for what it does not, an error."""
+    left = list(job.measures)
+    command = [sys.executable, "-m", "benchmarks.measure", json.dumps(dataclasses.asdict(job))]
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=said, text=True)
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.startswith(MARK):
+                    found = json.loads(line.removeprefix(MARK))
+                    if found.get("measure") in left:
+                        left.remove(found["measure"])
+                    yield found
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        said.seek(0)
+        last = (said.read().strip().splitlines() or [""])[-1]
+    for name in left if process.returncode else ():
+        why = f"the process ended with {process.returncode}: {last[:200]}"
+        yield {"measure": name, "values": {}, "errors": {"bbframe": why}}
+
+
+def memory(job: Job, case: Case, name: str) -> dict[str, Any]:
+    """Peak memory of each library, each in a process of its own."""
+    values, errors = {}, {}
+    for library in ["bbframe", *(["transformers"] if case.transformers else []), *(["timm"] if case.timm else [])]:
+        (found, *_) = child(dataclasses.replace(job, measures=[name], library=library))
+        if "value" in found:
+            values[library] = found["value"]
+        else:
+            errors[library] = found["errors"]["bbframe"]
+    return {"values": values, "errors": errors}
+
+
+def start(case: Case, data: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds from the first line of a fresh process to a backbone, and of building it once more."""
+    stated = config(case, data).to_dict()
+    given = {"timm": case.timm, "indices": [i + case.shift for i in case.indices], "options": case.timm_options}
+    libraries = ["bbframe", "transformers", *(["timm"] if case.timm else [])]
+    whole: dict[str, list[float]] = {library: [] for library in libraries}
+    again: dict[str, list[float]] = {library: [] for library in libraries}
+    errors: dict[str, str] = {}
+    for turn in range(min(options.rounds, STARTS) + 1):
+        for library in libraries:
+            code = START[library].format(**given) if library == "timm" else START[library]
+            built = code.splitlines()[-1]
+            program = (
+                f"import time\nbegin = time.perf_counter()\ndata = {stated!r}\n{code}\nend = time.perf_counter()\n"
+                f"{built}\nprint(end - begin, time.perf_counter() - end)"
+            )
+            environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+            done = subprocess.run(
+                [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+            )
+            if done.returncode:
+                errors[library] = (done.stderr.strip().splitlines() or ["?"])[-1][:200]
+            elif turn:  # the first warms the disk's cache
+                for taken, seconds in zip((whole, again), done.stdout.split()[-2:], strict=True):
+                    taken[library].append(float(seconds))
+    found: dict[str, Any] = {"values": {name: statistics.median(taken) for name, taken in whole.items() if taken}}
+    found["built_again"] = {name: statistics.median(taken) for name, taken in again.items() if taken}
+    return {**found, "errors": errors}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,7 @@ from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.initialise import truncated_normal
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.windows import fill_up
@@ -216,7 +217,7 @@ class FocalNetBackbone(Backbone):
     def _initialise(self, module: nn.Module) -> None:
         """The linear layers; the convolutions keep torch's initial values, as the authors' do."""
         if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=self.config.initializer_range)
+            truncated_normal(module.weight, self.config.initializer_range)
             nn.init.zeros_(module.bias)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:

@@ -45,7 +45,7 @@ class Crop(v2.RandomResizedCrop):
     """A random part of a PIL image, resized by torch's kernels for bytes, which take a third of PIL's time."""
 
     def transform(self, inpt: Image.Image, params: dict[str, int]) -> Image.Image:
-        """PIL's values but for rounding, and where bicubic overshoots black or white; nearest and Lanczos are PIL's."""
+        """PIL's values but for rounding, and where bicubic overshoots black or white; other modes are PIL's."""
         if self.interpolation not in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC):
             return super().transform(inpt, params)
         part = F.pil_to_tensor(F.crop(inpt, **params))

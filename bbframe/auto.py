@@ -17,6 +17,7 @@ import bbframe.models
 from bbframe.backbone import BackboneConfigMixin, BackboneMixin
 from bbframe.hub import Checkpoint
 from bbframe.keymap import Host, KeyMap
+from bbframe.layers.initialise import DrawnOnce, LateDraws
 from bbframe.options import nearest
 from bbframe.weights import (
     LoadReport,
@@ -31,7 +32,7 @@ B = TypeVar("B", bound="Backbone")
 _registered: dict[str, type[Backbone]] = {}
 
 
-class Backbone(BackboneMixin, nn.Module):
+class Backbone(BackboneMixin, nn.Module, metaclass=DrawnOnce):
     """Base of the native backbones: the contract, with weights from and to the Hub's layout through `keys`."""
 
     keys: ClassVar[KeyMap]
@@ -164,8 +165,9 @@ class AutoBackbone:
             config = backbone.config_class.from_dict(_replaced(stated, selection, fields))
         else:
             raise ValueError(f"{files.source}: no config.json there; put it beside the weights, or pass config=")
-        net = backbone(config)
-        net.load_report = load_weights(net, _tables(backbone, data), files)
+        with LateDraws():  # of what the checkpoint lacks alone
+            net = backbone(config)
+            net.load_report = load_weights(net, _tables(backbone, data), files)
         net.load_report.unknown_config = unknown
         preprocessing = read_preprocessing(files)
         if preprocessing is not None:

@@ -14,6 +14,7 @@ from unittest import mock
 from torch import Tensor, nn
 
 from bbframe.hub import Checkpoint
+from bbframe.layers.initialise import LateDraws
 from bbframe.options import nearest
 from bbframe.timm_networks import RESERVED, Names, Network
 from bbframe.weights import LoadReport, fill, read_tensors
@@ -111,8 +112,9 @@ def converted(net: Network, tensors: dict[str, Tensor], source: str) -> dict[str
     options = {key: value for key, value in net.options.items() if key != "in_chans"}  # the stem is adapted later
     overlay = {"source": None, "state_dict": tensors}
     try:
-        with mock.patch.object(type(net.full), "load_state_dict", catch):
+        with mock.patch.object(type(net.full), "load_state_dict", catch), LateDraws() as draws:
             timm.create_model(net.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+            draws.pending.clear()  # the network is thrown away
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{source}: not a checkpoint of {net.name}, timm cannot convert it ({reason})") from error

@@ -91,7 +91,7 @@ def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadR
         on_disk = _modern(keys.strip(tensors), keys, whole)
     except ValueError as error:
         raise ValueError(f"{report.source}: {error}") from error
-    own = module.state_dict()
+    own = module.state_dict(keep_vars=True)
     missing, misshapen, filled = [], [], {}
     used: set[str] = set()
     for name, target in own.items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,15 +48,19 @@ NEEDED = {
 }  # what cannot have a default
 
 
-@pytest.fixture(scope="module")
-def composed():
-    """A function from overrides to plain data."""
+@cache
+def _composed(*overrides):
     with train.composition() as compose:
-        yield lambda *overrides: train.plain(compose, list(overrides))
+        return train.plain(compose, list(overrides))
+
+
+def composed(*overrides):
+    """The plain data that overrides compose to; composed once for all tests, and each may change its own."""
+    return copy.deepcopy(_composed(*overrides))
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["=".join(pair) for pair in CHOICES])
-def test_every_choice_of_every_group_composes_and_passes(group, choice, composed):
+def test_every_choice_of_every_group_composes_and_passes(group, choice):
     detection = (group, choice) in DETECTION
     config = composed(*(["task=detection"] if detection else []), f"{group}={choice}", *NEEDED.get(choice, []))
     plan = check(config)
@@ -64,7 +70,7 @@ def test_every_choice_of_every_group_composes_and_passes(group, choice, composed
 
 
 @pytest.mark.parametrize("recipe", sorted(p.stem for p in RECIPES.glob("*.yaml")))
-def test_every_recipe_composes_and_its_header_says_how_and_what(recipe, composed):
+def test_every_recipe_composes_and_its_header_says_how_and_what(recipe):
     text = (RECIPES / f"{recipe}.yaml").read_text()
     header = [line for line in text.splitlines() if line.startswith("#")]
     assert any(f"recipes={recipe}" in line for line in header), "the header must give the command"
@@ -76,7 +82,7 @@ def test_every_recipe_composes_and_its_header_says_how_and_what(recipe, composed
 
 
 @pytest.mark.parametrize("choice", BACKBONES)
-def test_a_file_gives_every_option_of_its_config(choice, composed):
+def test_a_file_gives_every_option_of_its_config(choice):
     options = composed(f"backbone={choice}")["backbone"]
     config_class = backbone_class(options["model_type"]).config_class
     fields = {field.name for field in dataclasses.fields(config_class)}
@@ -134,7 +140,7 @@ def test_the_top_of_the_configuration_agrees_with_its_options():
 
 
 @pytest.mark.parametrize("choice", [name for name in BACKBONES if name != "timm"])
-def test_every_variant_has_as_many_parameters_as_its_file_says(choice, composed):
+def test_every_variant_has_as_many_parameters_as_its_file_says(choice):
     """The comment `# 25.6 M parameters ...` of a file, against the network on the meta device."""
     options = composed(f"backbone={choice}")["backbone"]
     line = next(x for x in (CONF / "backbone" / f"{choice}.yaml").read_text().splitlines() if "M parameters" in x)

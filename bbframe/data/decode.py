@@ -24,7 +24,8 @@ def read_image(path: str | Path) -> Image.Image:
         if image.mode in ("I", "F") and not sixteen_bits:
             raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range; save it with 8 or 16 bits")
         image.load()
-        upright = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies even what is upright
+    upright: Image.Image = image
     if sixteen_bits:
         return Image.fromarray(((np.asarray(upright).astype(np.uint32) + 128) // 257).astype(np.uint8))
     grey = upright.mode in _GREY

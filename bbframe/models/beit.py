@@ -16,7 +16,7 @@ from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear
 from bbframe.layers.drop_path import DropPath, rising_rates
-from bbframe.layers.initialise import initialise
+from bbframe.layers.initialise import initialise, truncated_normal
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import RelativeBias, adapt_offsets, adapt_positions, patch_grid, token_index
@@ -191,7 +191,7 @@ class BeitBackbone(Backbone):
         initialise(self, config.initializer_range)
         for depth, block in enumerate(blocks, start=1):  # section 2.5 of the paper
             for last in (block.attn.proj, block.mlp.fc2):
-                last.weight.data.div_(math.sqrt(2 * depth))
+                truncated_normal(last.weight, config.initializer_range / math.sqrt(2 * depth))
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         config, patch = self.config, self.config.patch_size

@@ -14,6 +14,7 @@ from bbframe.keymap import KeyMap
 from bbframe.layers.convolution import PointwiseConv
 from bbframe.layers.depthwise import DepthwiseConv
 from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.initialise import truncated_normal
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
@@ -219,7 +220,7 @@ class FocalNetBackbone(Backbone):
     def _initialise(self, module: nn.Module) -> None:
         """The linear layers; the convolutions keep torch's initial values, as the authors' do."""
         if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=self.config.initializer_range)
+            truncated_normal(module.weight, self.config.initializer_range)
             nn.init.zeros_(module.bias)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:

@@ -16,6 +16,7 @@ from bbframe.backbone import BackboneConfigMixin, BackboneType
 from bbframe.factory import Source
 from bbframe.hub import Checkpoint
 from bbframe.keymap import KeyMap
+from bbframe.layers.initialise import LateDraws
 from bbframe.preprocessing import Preprocessing
 from bbframe.selection import Stage, align
 from bbframe.timm_networks import RESERVED, Names, Network, build, maps, matched, network, reached_parameters
@@ -180,7 +181,9 @@ class TimmBackbone(Backbone):
         if os.path.isdir(name) and "model_type" in (Checkpoint(name).json("config.json") or {}):
             return super().from_pretrained(name, revision=revision, **hub, **fields)
         given = {key: value for key, value in fields.items() if value is not None}
-        return cls(cls.config_class.from_dict({"backbone": name, **given}))._load(revision, **hub)
+        config = cls.config_class.from_dict({"backbone": name, **given})
+        with LateDraws():
+            return cls(config)._load(revision, **hub)
 
     @classmethod
     def from_source(cls, source: Source, config: BackboneConfigMixin) -> TimmBackbone:
@@ -194,8 +197,9 @@ class TimmBackbone(Backbone):
                 stages_of=config.to_dict(),
                 out_features=config.out_features,
             )
-        net = cls(config)
-        return net._load(source.revision, sha256=source.sha256) if source.pretrained else net
+        with LateDraws():
+            net = cls(config)
+            return net._load(source.revision, sha256=source.sha256) if source.pretrained else net
 
     def _load(self, revision: str | None, **hub_options: Any) -> TimmBackbone:
         self.load_report = load(self, self.config.network, self._names, revision, **hub_options)

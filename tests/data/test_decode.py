@@ -145,3 +145,10 @@ def test_the_size_is_that_of_the_upright_image(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     assert glance(coloured(tmp_path / "a.jpg", exif=exif)) == (40, 60)
+
+
+def test_an_upright_image_is_not_copied(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "copy", None)
+    image = read_image(tmp_path / "a.png")
+    assert image.getpixel((7, 5)) == (255, 0, 0)  # though its file is closed

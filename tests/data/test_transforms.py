@@ -10,7 +10,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from bbframe.data.options import AugmentOptions
 from bbframe.data.seeds import torch_seed
-from bbframe.data.transforms import Fit, batch_mix, eval_transform, normalisation, train_transform
+from bbframe.data.transforms import Crop, Fit, batch_mix, eval_transform, normalisation, train_transform
 from bbframe.preprocessing import Preprocessing
 
 NOISE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
@@ -50,6 +50,23 @@ def test_centre_crop_is_torchvisions(interpolation, source):
     resize = v2.Resize(31, InterpolationMode(interpolation))
     theirs = v2.Compose([resize, v2.CenterCrop(28), v2.PILToTensor()])
     assert torch.equal(ours(picture(size=source)), theirs(picture(size=source)))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("source", [(53, 37), (500, 375)])
+def test_a_random_crop_is_torchvisions_but_for_rounding(interpolation, mode, source):
+    ours = Crop((28, 40), (0.35, 1.0), interpolation=InterpolationMode(interpolation))
+    theirs = v2.RandomResizedCrop((28, 40), (0.35, 1.0), interpolation=InterpolationMode(interpolation))
+    image = picture(mode, source).point(lambda value: 64 + value // 2)  # nothing overshoots
+    for seed in range(5):
+        with torch_seed(seed):
+            a = ours(image)
+        with torch_seed(seed):
+            b = theirs(image)
+        assert (a.mode, a.size) == (b.mode, b.size) == (mode, (40, 28))
+        difference = np.abs(np.asarray(a).astype(int) - np.asarray(b)).max()
+        assert difference <= (1 if interpolation in ("bilinear", "bicubic") else 0)
 
 
 def test_the_resize_before_the_crop_is_what_the_hub_says():

@@ -10,30 +10,23 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from bbframe.layers.activation import activated
-from bbframe.layers.convolution import convolved
+from bbframe.layers.convolution import Conv
 from bbframe.layers.linear import by_onednn, needs_gradient
 from bbframe.layers.once import as_autocast
 
 
-class DepthwiseConv(nn.Conv2d):
+class DepthwiseConv(Conv):
     """One odd kernel a channel, zeros at the borders: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, kernel: int, bias: bool = True):
         super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias)
 
-    def forward(self, x: Tensor, act: nn.Module | None = None) -> Tensor:
-        """`act`, if any, follows."""
-        size = self.kernel_size[0]
-        if not by_onednn(x):
-            return activated(super().forward(x), act)
-        weights = as_autocast(x, self.weight, self.bias)
-        if not needs_gradient(*weights):
-            x, weight, bias = weights
-            return convolved(x, weight, bias, self, act)
+    def forward(self, x: Tensor, act: nn.Module | None = None, residual: Tensor | None = None) -> Tensor:
         # smaller kernels are fast anyway, and larger maps would be kernels of another kind to oneDNN
-        if 5 <= size <= min(x.shape[2:]) and x.shape[2:].numel() <= 64 * 64:
-            return activated(_Depthwise.apply(*weights), act)
-        return activated(super().forward(x), act)
+        fits = by_onednn(x) and 5 <= self.kernel_size[0] <= min(x.shape[2:]) and x.shape[2:].numel() <= 64 * 64
+        if fits and residual is None and needs_gradient(x, self.weight, self.bias):
+            return activated(_Depthwise.apply(*as_autocast(x, self.weight, self.bias)), act)
+        return super().forward(x, act, residual)
 
 
 class _Depthwise(torch.autograd.Function):

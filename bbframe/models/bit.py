@@ -13,7 +13,7 @@ from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activated, activation
-from bbframe.layers.convolution import channels_last
+from bbframe.layers.convolution import SamePad, channels_last, convolution
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise_convolutions
 from bbframe.layers.once import once
@@ -74,18 +74,6 @@ def rounded(width: float) -> int:
     return nearest + 8 if nearest < 0.9 * width else nearest
 
 
-class SamePad(nn.Module):
-    """Zeros around a map (B, C, H, W), so that windows of `size` every `stride` places cover it; an odd one behind."""
-
-    def __init__(self, size: int, stride: int):
-        super().__init__()
-        self.size, self.stride = size, stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = ((side - 1) // self.stride * self.stride + self.size - side for side in x.shape[2:])
-        return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-
-
 class StandardisedConv(nn.Conv2d):
     """Convolution by weights of mean 0 and variance 1 in each output channel (Qiao et al., arXiv:1903.10520)."""
 
@@ -95,8 +83,8 @@ class StandardisedConv(nn.Conv2d):
         self.pad = SamePad(size, stride) if same else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = once(self, lambda: F.layer_norm(self.weight, self.weight.shape[1:], eps=1e-8))
-        return F.conv2d(self.pad(x), weight, None, self.stride, self.padding, self.dilation)
+        weight = once(self, lambda: channels_last(F.layer_norm(self.weight, self.weight.shape[1:], eps=1e-8)))
+        return convolution(self.pad(x), weight, None, self)
 
 
 class NormAct(nn.GroupNorm):

@@ -123,13 +123,11 @@ class Modulation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, context, gates = self.proj_in(x).split(self.parts, dim=-1)
         *local, last = (gates * self.share).split(1, dim=-1)
-        context, gathered = context.permute(0, 3, 1, 2), []
-        for conv in self.convs:
+        context, total = context.permute(0, 3, 1, 2), query.new_zeros(())
+        for conv, gate in zip(self.convs, local, strict=True):
             context = conv(context, self.act)
-            gathered.append(context.permute(0, 2, 3, 1))
-        total = self.act(context.mean(dim=(2, 3)))[:, None, None] * last
-        for level, gate in zip(gathered, local, strict=True):
-            total = torch.addcmul(total, level, gate)
+            total = torch.addcmul(total, context.permute(0, 2, 3, 1), gate)
+        total = torch.addcmul(total, self.act(context.mean(dim=(2, 3)))[:, None, None], last)
         x = query * self.proj_context(total.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.dropout(self.proj_out(self.norm(x)))
 

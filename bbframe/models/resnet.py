@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from bbframe.auto import Backbone, register
@@ -128,4 +127,3 @@ class ResNetBackbone(Backbone):
             for before, level, depth in zip(levels, levels[1:], config.depths, strict=False)
         )
         initialise_convolutions(self)
-        self.to(memory_format=torch.channels_last)

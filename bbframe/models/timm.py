@@ -88,8 +88,7 @@ class TimmBackboneConfig(BackboneConfigMixin):
 
     @property
     def selectable_names(self) -> list[str]:
-        names = self.stage_names
-        return [names[index] for index in self.taps]
+        return [self.stage_names[index] for index in self.taps]
 
     def select(
         self,
@@ -176,14 +175,12 @@ class TimmBackbone(Backbone):
         unexpected or of another shape.
         """
         name = os.fspath(checkpoint)
-        hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-        hub["sha256"] = sha256
+        hub: Any = dict(cache_dir=cache_dir, local_files_only=local_files_only, token=token, sha256=sha256)
         if os.path.isdir(name) and "model_type" in (Checkpoint(name).json("config.json") or {}):
             return super().from_pretrained(name, revision=revision, **hub, **fields)
         given = {key: value for key, value in fields.items() if value is not None}
-        config = cls.config_class.from_dict({"backbone": name, **given})
         with LateDraws():
-            return cls(config)._load(revision, **hub)
+            return cls(cls.config_class.from_dict({"backbone": name, **given}))._load(revision, **hub)
 
     @classmethod
     def from_source(cls, source: Source, config: BackboneConfigMixin) -> TimmBackbone:
@@ -198,8 +195,7 @@ class TimmBackbone(Backbone):
                 out_features=config.out_features,
             )
         with LateDraws():
-            net = cls(config)
-            return net._load(source.revision, sha256=source.sha256) if source.pretrained else net
+            return cls(config)._load(source.revision, sha256=source.sha256) if source.pretrained else cls(config)
 
     def _load(self, revision: str | None, **hub_options: Any) -> TimmBackbone:
         self.load_report = load(self, self.config.network, self._names, revision, **hub_options)

@@ -83,9 +83,13 @@ class Conv(nn.Conv2d):
     """nn.Conv2d by the fastest way; an activation and a residual may follow in the same: maps (B, C, H, W)."""
 
     def reset_parameters(self) -> None:
-        if not self.weight.is_contiguous(memory_format=torch.channels_last):  # just made: kernels lie as maps do
+        """Draw as torch does, kernels that lie as maps do."""
+        if not self.weight.is_contiguous(memory_format=torch.channels_last):
             self.weight = nn.Parameter(torch.empty_like(self.weight, memory_format=torch.channels_last))
-        super().reset_parameters()
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        if self.bias is not None:
+            bound = self.weight[0].numel() ** -0.5
+            nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor, act: nn.Module | None = None, residual: Tensor | None = None) -> Tensor:
         return convolution(x, self.weight, self.bias, self, act, residual)

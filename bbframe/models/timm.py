@@ -175,7 +175,7 @@ class TimmBackbone(Backbone):
         unexpected or of another shape.
         """
         name = os.fspath(checkpoint)
-        hub: Any = dict(cache_dir=cache_dir, local_files_only=local_files_only, token=token, sha256=sha256)
+        hub: Any = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token, "sha256": sha256}
         if os.path.isdir(name) and "model_type" in (Checkpoint(name).json("config.json") or {}):
             return super().from_pretrained(name, revision=revision, **hub, **fields)
         given = {key: value for key, value in fields.items() if value is not None}

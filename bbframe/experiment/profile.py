@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import resource
 import sys
@@ -92,7 +93,7 @@ def _counting(module: nn.Module) -> Iterator[FlopCounterMode]:
     module.eval()
     torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention's fused operation counts as nothing
     try:
-        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention_flops}) as mode:
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_FLOPS) as mode:
             yield mode
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -103,6 +104,23 @@ def _counting(module: nn.Module) -> Iterator[FlopCounterMode]:
 def _attention_flops(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any, **options: Any) -> int:
     """Called with the shapes in the place of the tensors of one call of CPU_ATTENTION."""
     return sdpa_flop_count(query, key, value)
+
+
+def _product_flops(x: Any, weight: Any, *rest: Any, out_shape: Any, **options: Any) -> int:
+    """Called in the same way for oneDNN's linear layers."""
+    return 2 * math.prod(out_shape) * weight[-1]
+
+
+def _convolution_flops(x: Any, *shapes: Any, out_shape: Any, **options: Any) -> int:
+    """Called in the same way for oneDNN's convolutions; one that adds a residual has it before its weight."""
+    weight = shapes[1] if list(shapes[0]) == list(out_shape) and len(shapes[1] or ()) == 4 else shapes[0]
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+
+_FLOPS = {CPU_ATTENTION: _attention_flops}
+for _name, _flops in (("_linear_pointwise", _product_flops), ("_convolution_pointwise", _convolution_flops)):
+    if hasattr(torch.ops.mkldnn, _name):
+        _FLOPS[getattr(torch.ops.mkldnn, _name)] = _flops
 
 
 def reset_peak_memory() -> None:

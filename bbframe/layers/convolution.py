@@ -88,7 +88,7 @@ class Conv(nn.Conv2d):
             self.weight = nn.Parameter(torch.empty_like(self.weight, memory_format=torch.channels_last))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         if self.bias is not None:
-            bound = self.weight[0].numel() ** -0.5
+            bound = (self.weight.numel() // self.out_channels) ** -0.5
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor, act: nn.Module | None = None, residual: Tensor | None = None) -> Tensor:

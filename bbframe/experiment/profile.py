@@ -117,10 +117,10 @@ def _convolution_flops(x: Any, *shapes: Any, out_shape: Any, **options: Any) -> 
     return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
-_FLOPS = {CPU_ATTENTION: _attention_flops}
-for _name, _flops in (("_linear_pointwise", _product_flops), ("_convolution_pointwise", _convolution_flops)):
-    if hasattr(torch.ops.mkldnn, _name):
-        _FLOPS[getattr(torch.ops.mkldnn, _name)] = _flops
+_FLOPS: dict[Any, Any] = {CPU_ATTENTION: _attention_flops}
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    _FLOPS[torch.ops.mkldnn._linear_pointwise] = _product_flops
+    _FLOPS[torch.ops.mkldnn._convolution_pointwise] = _convolution_flops
 
 
 def reset_peak_memory() -> None:

@@ -1,0 +1,257 @@
+"""The faster ways to compute a layer: on a CPU they give what the plain operations give, gradients included."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bbframe.layers import linear as linear_layer
+from bbframe.layers import pieces
+from bbframe.layers.attention import attend
+from bbframe.layers.convolution import Conv, ConvNorm, PointwiseConv, channels_last
+from bbframe.layers.depthwise import DepthwiseConv
+from bbframe.layers.linear import Linear, by_onednn, linear
+from bbframe.layers.mlp import Mlp, perceptron
+from bbframe.layers.once import computed_once, once
+from bbframe.layers.pieces import by_images, by_rows
+from bbframe.models.convnextv2 import GlobalResponseNorm
+from tests.tiny import distance, images, names, tiny
+
+ACTIVATIONS = (nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU(), nn.SiLU(), nn.SELU())
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    """Any CPU counts as one where these ways pay, and few rows as many."""
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch has no such operations")
+    monkeypatch.setattr(linear_layer, "_worthwhile", lambda: True)
+    monkeypatch.setattr(pieces, "_ROWS", 16)
+    torch.manual_seed(0)
+
+
+def gradients(f, x, *parameters):
+    """What f gives at x, its gradients, and the gradients of these."""
+    x = x.detach().clone().requires_grad_()
+    given = [x, *parameters]
+    out = f(x)
+    first = torch.autograd.grad(out.sin().sum(), given)
+    again = torch.autograd.grad(f(x).sin().sum(), given, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in again), given)
+    return [out, *first, *again, *second]
+
+
+def assert_same(f, plain, x, *parameters):
+    for a, b in zip(gradients(f, x, *parameters), gradients(plain, x, *parameters), strict=True):
+        assert distance(a, b) < 1e-5
+    with torch.no_grad():
+        assert distance(f(x), plain(x)) < 1e-5
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7), (1, 7), (4, 5, 6, 7)])
+@pytest.mark.parametrize("out", [3, 16])
+def test_linear_layers_are_those_of_torch(shape, out, bias):
+    layer = Linear(7, out, bias=bias)
+    x = torch.randn(shape)
+    assert by_onednn(x)
+    assert_same(layer, lambda x: F.linear(x, layer.weight, layer.bias), x, *layer.parameters())
+    with torch.no_grad():
+        assert distance(layer(x.mT.contiguous().mT), F.linear(x, layer.weight, layer.bias)) < 1e-5
+        for act in ACTIVATIONS:
+            fused = linear(x, layer.weight, layer.bias, act)
+            assert (fused - act(F.linear(x, layer.weight, layer.bias))).abs().max() < 3e-6
+
+
+def test_where_the_plain_operation_is_used():
+    layer = Linear(7, 3)
+    assert not by_onednn(torch.randn(2, 7, dtype=torch.float64))
+    assert not by_onednn(torch.randn(7))
+    assert not by_onednn(torch.randn(2, 7, device="meta"))
+    assert layer(torch.randn(0, 7)).shape == (0, 3)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not by_onednn(torch.randn(2, 7))
+    many = torch.randn(4, 7)
+    assert torch.func.vmap(layer)(many[:, None]).shape == (4, 1, 3)
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_new", "relu", "silu", "selu"])
+def test_perceptrons_of_many_rows(act):
+    net = Mlp(8, 20, act)
+
+    def plain(x):
+        x = net.act(F.linear(x, net.fc1.weight, net.fc1.bias))
+        return F.linear(x, net.fc2.weight, net.fc2.bias)
+
+    assert_same(net, plain, torch.randn(3, 5, 7, 8), *net.parameters())
+
+
+def test_perceptrons_with_a_norm_of_whole_images():
+    fc1, act, norm, fc2 = Linear(6, 24), nn.GELU(), GlobalResponseNorm(24), Linear(24, 6)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+
+    def plain(x):
+        x = F.gelu(F.linear(x, fc1.weight, fc1.bias))
+        energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+        share = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
+        x = norm.weight * (x * share) + norm.bias + x
+        return F.linear(x, fc2.weight, fc2.bias)
+
+    weights = [*fc1.parameters(), *norm.parameters(), *fc2.parameters()]
+    assert_same(lambda x: perceptron(x, fc1, act, fc2, norm), plain, torch.randn(3, 5, 4, 6), *weights)
+
+
+def test_what_is_frozen_gets_no_gradient_and_the_rest_its_own():
+    net = Mlp(8, 20, "gelu")
+    whole = copy.deepcopy(net)
+    net.fc1.weight.requires_grad_(False)
+    x = torch.randn(40, 8)
+    net(x).sin().sum().backward()
+    whole(x).sin().sum().backward()
+    assert net.fc1.weight.grad is None
+    for name in ("fc1.bias", "fc2.weight", "fc2.bias"):
+        assert torch.equal(net.get_parameter(name).grad, whole.get_parameter(name).grad)
+
+
+def test_what_listens_to_a_layer_or_stands_in_its_place_is_heard():
+    net, heard = Mlp(8, 20, "gelu"), []
+    net.fc1.register_forward_hook(lambda module, given, out: heard.append(out))
+    net(torch.randn(3, 8))
+    assert len(heard) == 1
+    net.fc2 = nn.Sequential(net.fc2, nn.Tanh())
+    assert net(100 * torch.randn(3, 8)).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    "shape", [((3, 2, 5, 4), (2, 5, 5)), ((2, 6, 2, 5, 4), (2, 5, 5)), ((2, 6, 2, 5, 4), (6, 2, 5, 5))]
+)
+def test_attention_with_a_bias_that_learns(shape):
+    q, k, v = (torch.randn(shape[0]) for _ in range(3))
+    bias = torch.randn(shape[1], requires_grad=True)
+    k.requires_grad_()
+    v.requires_grad_()
+
+    def plain(q):
+        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5 + bias).softmax(-1) @ v
+
+    assert_same(lambda q: attend(q, k, v, bias), plain, q, k, v, bias)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("size", [(9, 11), (3, 20), (7, 7)])
+def test_depthwise_convolutions(kernel, size, bias):
+    conv = DepthwiseConv(6, kernel, bias)
+    x = torch.randn(3, 6, *size)
+
+    def plain(x):
+        return F.conv2d(x, conv.weight, conv.bias, padding=kernel // 2, groups=6)
+
+    for layout in (x, channels_last(x)):
+        assert_same(conv, plain, layout, *conv.parameters())
+    with torch.no_grad():
+        for act in ACTIVATIONS:
+            assert (conv(x, act) - act(plain(x))).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [5, 30])  # few places and many
+@pytest.mark.parametrize("training", [True, False])
+def test_convolutions_with_a_norm_an_activation_and_a_residual(kernel, stride, side, training):
+    net = ConvNorm(4, 6, kernel, stride).train(training)
+    for value in (net.norm.weight, net.norm.running_var):
+        nn.init.uniform_(value, 0.5, 2)
+    nn.init.normal_(net.norm.running_mean)
+    plain = nn.Sequential(nn.Conv2d(4, 6, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(6)).train(training)
+    plain.load_state_dict(dict(zip(plain.state_dict(), net.state_dict().values(), strict=True)))
+    x = torch.randn(2, 4, side, side + 3)
+    residual = torch.randn(plain[0](x).shape)
+    for act in (None, *ACTIVATIONS):
+        for added in (None, residual):
+            expected = plain(x) if added is None else plain(x) + added
+            expected = expected if act is None else act(expected)
+            assert distance(net(channels_last(x), act, added), expected) < 1e-5
+            with torch.no_grad():
+                assert distance(net(channels_last(x), act, added), expected.detach()) < 1e-5
+
+
+@pytest.mark.parametrize("layer", [PointwiseConv(4, 6), Conv(4, 6, 3, 2, 1)])
+def test_convolutions_are_those_of_torch(layer):
+    def plain(x):
+        return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding)
+
+    assert_same(layer, plain, torch.randn(2, 4, 9, 8), *layer.parameters())
+
+
+def test_autocast_reaches_what_it_does_not_know():
+    net, conv, norm = Mlp(8, 20, "gelu"), DepthwiseConv(8, 5), ConvNorm(8, 4, 3)
+    x, m = torch.randn(3, 8, requires_grad=True), torch.randn(2, 8, 9, 9, requires_grad=True)
+    for grad in (True, False):
+        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(grad):
+            results = [net(x), conv(m), norm(m), norm.eval()(m, nn.ReLU())]
+        assert all(y.dtype == torch.bfloat16 for y in results)
+        if grad:
+            sum(y.float().sum() for y in results).backward()
+    assert all(p.grad.dtype == torch.float32 for module in (net, conv, norm) for p in module.parameters())
+
+
+def test_pieces_are_joined_in_order():
+    x = torch.randn(3, 50, 4)
+    counts = []
+
+    def double(rows):
+        counts.append(len(rows))
+        return 2 * rows
+
+    with torch.no_grad():
+        assert torch.equal(by_rows(double, x), 2 * x)
+    assert len(counts) > 1
+    assert sum(counts) == 150
+    assert torch.equal(by_rows(double, x), 2 * x)  # with gradients all at once
+    assert counts[-1] == 3
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_batch_in_pieces_gives_the_same_maps(name, monkeypatch):
+    net = tiny(name).eval()
+    x = images(net, 64, 96, batch=5)
+    with torch.no_grad():
+        few = net(x).feature_maps
+        monkeypatch.setattr(pieces, "_ROWS", 10**9)
+        for a, b in zip(few, net(x).feature_maps, strict=True):
+            assert distance(a, b) < 1e-5
+
+
+def test_a_norm_that_learns_statistics_sees_the_whole_batch():
+    net = nn.Sequential(nn.BatchNorm2d(3)).eval()
+    net[0].train()
+    x = torch.randn(8, 3, 9, 9)
+    with torch.no_grad():
+        by_images(net, x, 81)
+    assert net[0].num_batches_tracked == 1
+
+
+def test_a_thing_is_computed_once_inside_the_block_alone():
+    made = []
+    owner = object()
+    for _ in range(2):
+        with computed_once():
+            assert once(owner, lambda: made.append(1) or len(made)) == once(owner, lambda: made.append(1) or len(made))
+    assert once(owner, lambda: made.append(1) or len(made)) == 3
+
+
+def test_weights_that_change_between_calls_are_seen():
+    net = ConvNorm(4, 6, 3).eval()
+    x = torch.randn(2, 4, 30, 30)
+    with torch.no_grad():
+        before = net(x)
+        net.conv.weight.mul_(2)
+        net.norm.running_mean.zero_()
+        net.norm.bias.zero_()
+        assert distance(net(x), 2 * before) < 1e-5

@@ -47,8 +47,9 @@ def _in_one_go(
     name, algorithm = fused_activation(act) or ("none", "")
     rows = len(x) * (x.shape[2] // conv.stride[0]) * (x.shape[3] // conv.stride[1])
     if 0 < rows <= _FEW and conv.groups == 1 and conv.dilation == (1, 1):
-        x = linear(_patches(x, conv), weight.permute(0, 2, 3, 1).flatten(1), bias).permute(0, 3, 1, 2)
-        return activated(x if residual is None else x.add_(residual), act)
+        x, weight = _patches(x, conv), weight.permute(0, 2, 3, 1).flatten(1)
+        x = linear(x, weight, bias, act if residual is None else None).permute(0, 3, 1, 2)
+        return x if residual is None else activated(x.add_(residual), act)
     how = (weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups)
     if residual is None:
         x = _POINTWISE(x, *how, name, [], algorithm)
@@ -130,6 +131,8 @@ class ConvNorm(nn.Module):
             and not needs_gradient(x, *self.parameters())
             and conv.weight.numel() < x.numel() // x.shape[1] // stride * conv.out_channels
             and (type(conv), type(norm)) == (Conv, nn.BatchNorm2d)  # nobody replaced or listens to them
+            and norm.affine
+            and norm.track_running_stats
             and not any(m._forward_hooks or m._forward_pre_hooks for m in (conv, norm))
         )
 

@@ -56,7 +56,8 @@ def maps(net: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def forward(net: nn.Module, x: Tensor, bf16: bool) -> list[Tensor]:
-    with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+    # not inference_mode: transformers' BEiT keeps a table that it then cannot train with
+    with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         return maps(net, x)
 
 

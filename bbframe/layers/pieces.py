@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bbframe.layers.once import computed_once
 
 _ROWS = 1536  # a thread; 1024 to 2048 are equally fast, fewer make thin products
+_ROWS_OF_IMAGES = 6144  # a thread; of 768 to 12,288 the fastest for a whole stage, by 5 to 15 %, and in bfloat16
 
 
 def row_count() -> int:
@@ -37,9 +38,12 @@ def by_images(module: nn.Module, x: Tensor, rows: int) -> Tensor:
 
     An image enters it as so many rows.
     """
-    if not _pays(x) or len(x) * rows <= row_count() or any(part.training for part in module.modules()):
+    if not _pays(x) or any(part.training for part in module.modules()):
         return module(x)
-    pieces = x.tensor_split(min(len(x), -(-len(x) * rows // row_count())))
+    count = max(1, _ROWS_OF_IMAGES * torch.get_num_threads() // max(rows, 1))
+    if len(x) <= count:
+        return module(x)
+    pieces = x.tensor_split(-(-len(x) // count))
     with computed_once():
         return torch.cat([module(images) for images in pieces])
 

@@ -103,7 +103,7 @@ class Border(nn.Module):
     part of the pooling behind, whose own border is not zero."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, None], (1, 1, 1, 1)).squeeze(1)
+        return F.pad(x.permute(0, 2, 3, 1)[:, None], (0, 0, 1, 1, 1, 1)).squeeze(1).permute(0, 3, 1, 2)
 
 
 class Stem(nn.Module):

@@ -31,6 +31,7 @@ def fast(monkeypatch):
         pytest.skip("this torch has no such operations")
     monkeypatch.setattr(linear_layer, "_worthwhile", lambda: True)
     monkeypatch.setattr(pieces, "_ROWS", 16)
+    monkeypatch.setattr(pieces, "_ROWS_OF_IMAGES", 16)
     torch.manual_seed(0)
 
 
@@ -226,6 +227,7 @@ def test_a_batch_in_pieces_gives_the_same_maps(name, monkeypatch):
     with torch.no_grad():
         few = net(x).feature_maps
         monkeypatch.setattr(pieces, "_ROWS", 10**9)
+        monkeypatch.setattr(pieces, "_ROWS_OF_IMAGES", 10**9)
         for a, b in zip(few, net(x).feature_maps, strict=True):
             assert distance(a, b) < 1e-5
 

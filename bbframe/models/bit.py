@@ -13,9 +13,10 @@ from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activated, activation
-from bbframe.layers.convolution import SamePad, channels_last, convolution
+from bbframe.layers.convolution import SamePad, convolution
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise_convolutions
+from bbframe.layers.norm import GroupNorm
 from bbframe.layers.once import once
 
 
@@ -83,12 +84,12 @@ class StandardisedConv(nn.Conv2d):
         self.pad = SamePad(size, stride) if same else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = once(self, lambda: channels_last(F.layer_norm(self.weight, self.weight.shape[1:], eps=1e-8)))
+        weight = once(self, lambda: F.layer_norm(self.weight, self.weight.shape[1:], eps=1e-8))
         return convolution(self.pad(x), weight, None, self)
 
 
-class NormAct(nn.GroupNorm):
-    """Group normalisation (Wu and He, arXiv:1803.08494) and activation."""
+class NormAct(GroupNorm):
+    """Group normalisation and activation."""
 
     def __init__(self, config: BitConfig, channels: int):
         super().__init__(config.num_groups, channels)
@@ -119,7 +120,7 @@ class Stem(nn.Module):
         self.pool = nn.MaxPool2d(3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.pad(self.norm(self.border(self.conv(channels_last(x))))))
+        return self.pool(self.pad(self.norm(self.border(self.conv(x)))))
 
 
 class Shape(NamedTuple):
@@ -172,8 +173,8 @@ class Bottleneck(nn.Module):
         self.conv2 = StandardisedConv(config, shape.inner, shape.inner, 3, shape.stride, shape.dilation)
         self.norm2 = NormAct(config, shape.inner)
         self.conv3 = StandardisedConv(config, shape.inner, shape.out, 1)
-        self.norm3 = nn.GroupNorm(config.num_groups, shape.out)
-        self.shortcut = projection(config, shape, norm=nn.GroupNorm(config.num_groups, shape.out))
+        self.norm3 = GroupNorm(config.num_groups, shape.out)
+        self.shortcut = projection(config, shape, norm=GroupNorm(config.num_groups, shape.out))
         self.drop_path = DropPath(drop_path)
         self.act = activation(config.hidden_act)
 
@@ -231,5 +232,5 @@ class BitBackbone(Backbone):
             self.stages.append(BitStage(config, levels[i], levels[i + 1], dilation, rates[i]))
         self.norm: nn.Module = nn.Identity()
         if config.layer_type == "preactivation":  # a classifier's: no map passes it, but the Hub's checkpoints hold it
-            self.norm = nn.GroupNorm(config.num_groups, levels[-1].channels).requires_grad_(False)
+            self.norm = GroupNorm(config.num_groups, levels[-1].channels).requires_grad_(False)
         initialise_convolutions(self)

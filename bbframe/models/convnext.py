@@ -85,10 +85,8 @@ class ConvNextStage(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, stride: int, blocks: list[nn.Module]):
         super().__init__()
-        self.downsample = nn.Sequential()
-        if stride > 1:
-            self.downsample.append(LayerNorm2d(channels, eps=1e-6))
-            self.downsample.append(nn.Conv2d(channels, out_channels, 2, stride))
+        step = (LayerNorm2d(channels, eps=1e-6), nn.Conv2d(channels, out_channels, 2, stride)) if stride > 1 else ()
+        self.downsample = nn.Sequential(*step)
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from bbframe.layers.convolution import Conv, ConvNorm, PointwiseConv, channels_l
 from bbframe.layers.depthwise import DepthwiseConv
 from bbframe.layers.linear import Linear, by_onednn, linear
 from bbframe.layers.mlp import Mlp, perceptron
+from bbframe.layers.norm import GroupNorm
 from bbframe.layers.once import computed_once, once
 from bbframe.layers.pieces import by_images, by_rows
 from bbframe.models.convnextv2 import GlobalResponseNorm
@@ -259,3 +260,21 @@ def test_weights_that_change_between_calls_are_seen():
         net.norm.running_mean.zero_()
         net.norm.bias.zero_()
         assert distance(net(x), 2 * before) < 1e-5
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_faster_ways_are_as_exact(name, monkeypatch):
+    """What float64 gives is the measure."""
+    net = tiny(name).eval()
+    x = images(net, 64, 96)
+    with torch.no_grad():
+        exact = copy.deepcopy(net).double()(x.double()).feature_maps
+        fast = net(x).feature_maps
+        monkeypatch.setattr(linear_layer, "_worthwhile", lambda: False)
+        for a, b, truth in zip(fast, net(x).feature_maps, exact, strict=True):
+            assert distance(a.double(), truth) < 4 * distance(b.double(), truth) + 1e-6
+
+
+def test_group_norms_do_not_depend_on_the_layout():
+    norm, x = GroupNorm(4, 8), 5 + torch.randn(2, 8, 30, 30)
+    assert torch.equal(norm(x), norm(channels_last(x)))

@@ -34,7 +34,8 @@ class GlobalResponseNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        energy = x.square().sum(dim=(1, 2), keepdim=True, dtype=torch.float32).sqrt()
+        energy = x.square().sum(dim=(1, 2), keepdim=True, dtype=torch.float32)
+        energy = energy.clamp(min=1e-38).sqrt()  # the root of 0 has no gradient
         share = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
         return torch.addcmul(self.bias, x, 1 + self.weight * share.to(x.dtype))
 

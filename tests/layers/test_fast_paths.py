@@ -278,3 +278,11 @@ def test_the_faster_ways_are_as_exact(name, monkeypatch):
 def test_group_norms_do_not_depend_on_the_layout():
     norm, x = GroupNorm(4, 8), 5 + torch.randn(2, 8, 30, 30)
     assert torch.equal(norm(x), norm(channels_last(x)))
+
+
+def test_a_channel_without_energy_has_a_gradient():
+    norm, x = GlobalResponseNorm(4), torch.randn(2, 3, 3, 4)
+    nn.init.ones_(norm.weight)
+    x[..., 1] = 0
+    norm(x.requires_grad_()).sin().sum().backward()
+    assert torch.isfinite(x.grad).all()

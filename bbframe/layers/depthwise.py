@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
 from bbframe.layers.activation import activated
 from bbframe.layers.convolution import Conv
@@ -53,7 +52,16 @@ class _Depthwise(torch.autograd.Function):
             swapped = F.conv2d(x.reshape(maps), kernels, padding=pad, groups=maps[1])
             swapped = swapped.view(len(x), *weight.shape).sum(0)
         return (
-            conv2d_input(x.shape, weight, grad, padding=pad, groups=channels) if of_x else None,
+            _input_gradient(x, weight, grad, pad) if of_x else None,
             swapped if of_weight else None,
             grad.permute(0, 2, 3, 1).flatten(0, 2).sum(0) if of_bias else None,
         )
+
+
+def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor, pad: int) -> Tensor:
+    """That of x, which lies in memory as x does: torch.nn.grad.conv2d_input returns another layout.
+
+    A training step of FocalNet-T takes 10 % longer with that, one of ConvNeXt-T 8 %.
+    """
+    geometry = ([1, 1], [pad, pad], [1, 1], False, [0, 0], len(weight))
+    return torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry, [True, False, False])[0]

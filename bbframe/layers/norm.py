@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,8 +21,8 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation (Wu and He, arXiv:1803.08494) of a map (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # with channels last torch takes the variance as a difference of squares: 20 times the error
-        return super().forward(x.contiguous())
+        # with channels last torch, no compiler, takes the variance as a difference of squares: 20 times the error
+        return super().forward(x if torch.compiler.is_compiling() else x.contiguous())
 
 
 class MapNorms(nn.ModuleDict):

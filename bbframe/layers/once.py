@@ -43,4 +43,6 @@ def as_autocast(*tensors: Any) -> tuple[Any, ...]:
 
 
 def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return once(x, lambda: x.to(dtype)) if isinstance(x, nn.Parameter) and x.dtype != dtype else x.to(dtype)
+    if torch.compiler.is_compiling() or not isinstance(x, nn.Parameter) or x.dtype == dtype:
+        return x.to(dtype)
+    return once(x, lambda: x.to(dtype))

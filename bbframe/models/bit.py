@@ -13,7 +13,7 @@ from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activated, activation
-from bbframe.layers.convolution import SamePad, convolution
+from bbframe.layers.convolution import SamePad, channels_last, convolution
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise_convolutions
 from bbframe.layers.norm import GroupNorm
@@ -120,7 +120,7 @@ class Stem(nn.Module):
         self.pool = nn.MaxPool2d(3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.pad(self.norm(self.border(self.conv(x)))))
+        return self.pool(channels_last(self.pad(self.norm(self.border(self.conv(x))))))
 
 
 class Shape(NamedTuple):

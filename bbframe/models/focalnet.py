@@ -127,7 +127,8 @@ class Modulation(nn.Module):
         for conv, gate in zip(self.convs, local, strict=True):
             context = conv(context, self.act)
             total = torch.addcmul(total, context.permute(0, 2, 3, 1), gate)
-        total = torch.addcmul(total, self.act(context.mean(dim=(2, 3)))[:, None, None], last)
+        everywhere = context.permute(0, 2, 3, 1).mean(dim=(1, 2), keepdim=True)
+        total = torch.addcmul(total, self.act(everywhere), last)
         x = query * self.proj_context(total.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.dropout(self.proj_out(self.norm(x)))
 

@@ -85,7 +85,7 @@ class Stem(nn.Module):
         self.positions = nn.Parameter(torch.zeros(1, count, width)) if absolute else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch(x).permute(0, 2, 3, 1)
+        x = self.patch(x).permute(0, 2, 3, 1).contiguous()
         if self.positions is None:
             return x
         grid = (x.shape[1], x.shape[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from bbframe.layers.norm import GroupNorm
 from bbframe.layers.once import computed_once, once
 from bbframe.layers.pieces import by_images, by_rows
 from bbframe.models.convnextv2 import GlobalResponseNorm
-from tests.tiny import distance, images, names, tiny
+from tests.tiny import distance, example, images, names, tiny
 
 ACTIVATIONS = (nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU(), nn.SiLU(), nn.SELU())
 
@@ -30,7 +31,7 @@ def fast(monkeypatch):
     """Any CPU counts as one where these ways pay, and few rows as many."""
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no such operations")
-    monkeypatch.setattr(linear_layer, "_worthwhile", lambda: True)
+    monkeypatch.setattr(linear_layer, "_FASTER", True)
     monkeypatch.setattr(pieces, "_ROWS", 16)
     monkeypatch.setattr(pieces, "_ROWS_OF_IMAGES", 16)
     torch.manual_seed(0)
@@ -67,6 +68,84 @@ def test_linear_layers_are_those_of_torch(shape, out, bias):
         for act in ACTIVATIONS:
             fused = linear(x, layer.weight, layer.bias, act)
             assert (fused - act(F.linear(x, layer.weight, layer.bias))).abs().max() < 3e-6
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5)])
+def test_the_gradient_of_a_large_weight(shape, monkeypatch):
+    monkeypatch.setattr(linear_layer, "_LARGE", 1)
+    layer = Linear(*shape)
+    assert_same(
+        layer, lambda x: F.linear(x, layer.weight, layer.bias), torch.randn(4, 6, shape[0]), *layer.parameters()
+    )
+
+
+class Seen:
+    """A compiler that runs what it is given as it is, and keeps the names of the operations."""
+
+    def __init__(self):
+        self.operations = set()
+
+    def __call__(self, graph, inputs):
+        self.operations |= {str(node.target) for node in graph.graph.nodes if node.op == "call_function"}
+        return graph.forward
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_compiler_gets_the_product_as_one_operation(dtype, dynamic):
+    net, seen = Mlp(8, 20, "gelu"), Seen()
+    torch.compiler.reset()
+    compiled = torch.compile(net, backend=seen, fullgraph=True, dynamic=dynamic)
+    x = torch.randn(3, 5, 8)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with torch.no_grad():
+            out, expected = compiled(x), net(x)
+        assert "bbframe.product" in seen.operations
+        assert out.dtype == expected.dtype == dtype
+        assert distance(out, expected) < 1e-6
+        seen.operations.clear()
+        compiled(x).sum().backward()  # gradients are left to the compiler
+    assert seen.operations
+    assert "bbframe.product" not in seen.operations
+    exported = torch.export.export(net.eval(), (x,))
+    assert not any("bbframe" in str(node.target) for node in exported.graph.nodes)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch's own compiler needs one of C++")
+def test_what_the_compiler_of_torch_makes_of_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    net = Mlp(8, 20, "gelu")
+    x = torch.randn(3, 5, 8)
+    torch.compiler.reset()
+    with torch.no_grad():
+        assert distance(torch.compile(net, fullgraph=True)(x), net(x)) < 1e-6
+
+
+@pytest.mark.parametrize("name", names())
+def test_gradients_lie_as_their_maps_do(name):
+    """Whatever layout the gradient comes in from behind the maps; and it is the same gradient."""
+    net, seen = tiny(name).eval(), []
+    maps = net(example(net)).feature_maps
+    for x in maps:
+        x.grad_fn.register_prehook(lambda grads, x=x: seen.append((x, grads[0])))
+    given = [torch.randn(x.shape) for x in maps]
+    weights = [p for p in net.parameters() if p.requires_grad]
+    found = torch.autograd.grad(maps, weights, given, retain_graph=True)
+    assert len(seen) == len(maps)
+    for x, grad in seen:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            assert grad.is_contiguous(memory_format=layout) or not x.is_contiguous(memory_format=layout)
+    alike = [g.contiguous(memory_format=torch.channels_last) for g in given]
+    for a, b in zip(found, torch.autograd.grad(maps, weights, alike), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_the_gradient_of_a_depthwise_convolution_lies_as_its_map_does(kernel):
+    x = channels_last(torch.randn(2, 6, 9, 11)).requires_grad_()
+    out = DepthwiseConv(6, kernel)(x)
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert grad.stride() == x.stride()
 
 
 def test_where_the_plain_operation_is_used():
@@ -270,7 +349,7 @@ def test_the_faster_ways_are_as_exact(name, monkeypatch):
     with torch.no_grad():
         exact = copy.deepcopy(net).double()(x.double()).feature_maps
         fast = net(x).feature_maps
-        monkeypatch.setattr(linear_layer, "_worthwhile", lambda: False)
+        monkeypatch.setattr(linear_layer, "_FASTER", False)
         for a, b, truth in zip(fast, net(x).feature_maps, exact, strict=True):
             assert distance(a.double(), truth) < 4 * distance(b.double(), truth) + 1e-6
 

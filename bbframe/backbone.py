@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from bbframe.config import BackboneConfigMixin
 from bbframe.layers.attention import recorded_attentions
-from bbframe.layers.convolution import gradient_alike
 from bbframe.layers.pieces import by_images
 from bbframe.layers.recompute import Recomputed
 from bbframe.preprocessing import Preprocessing
@@ -115,7 +114,7 @@ class BackboneMixin:
             attentions = tuple(recorded)
         else:
             states = self.forward_stages(pixel_values)
-        maps = tuple(map(gradient_alike, self.to_maps(states, (pixel_values.shape[2], pixel_values.shape[3]))))
+        maps = self.to_maps(states, (pixel_values.shape[2], pixel_values.shape[3]))
         return BackboneOutput(maps, tuple(states) if output_hidden_states else None, attentions)
 
     def fill_up(self, x: Tensor) -> Tensor:

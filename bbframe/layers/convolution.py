@@ -22,21 +22,6 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
-def gradient_alike(x: Tensor) -> Tensor:
-    """A map (B, C, H, W) whose gradient will lie in a CPU's memory as the map does, whatever a head returns.
-
-    That of a mean or a pooling lies with the places side by side; added to others it would take all stages before
-    that way, against the order of their maps: 3 to 5 % of a training step of ResNet or SwinV2.
-    """
-    graph = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
-    if graph or x.device.type != "cpu" or not needs_gradient(x) or x.is_contiguous():
-        return x
-    if x.is_contiguous(memory_format=torch.channels_last):
-        x = x.view_as(x)  # a node of its own, before the sum with the next stage's gradient
-        x.register_hook(channels_last)
-    return x
-
-
 def convolution(
     x: Tensor,
     weight: Tensor,

@@ -94,16 +94,19 @@ class _AttendOnCpu(torch.autograd.Function):
         q, k, v, x, bias = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
             out = (q @ k.transpose(-2, -1) * ctx.scale + bias).softmax(-1).to(v.dtype) @ v
-            return (*torch.autograd.grad(out, (q, k, v, bias), grad, create_graph=True), None)
+            asked = ctx.needs_input_grad[:4]
+            given = [y for y, needed in zip((q, k, v, bias), asked, strict=True) if needed]
+            found = iter(torch.autograd.grad(out, given, grad, create_graph=True))
+            return (*(next(found) if needed else None for needed in asked), None)
         bias_grad = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
-        pieces = [y.split(some(bias)) for y in (q, k, v, x, grad)]
-        found = [attention_gradient(piece, bias, bias_grad, ctx.scale) for piece in zip(*pieces, strict=True)]
-        return (*map(torch.cat, zip(*found, strict=True)), bias_grad.to(bias.dtype), None)
+        pieces = [y.split(some(bias.numel())) for y in (q, k, v, x, grad)]
+        parts = [attention_gradient(piece, bias, bias_grad, ctx.scale) for piece in zip(*pieces, strict=True)]
+        return (*map(torch.cat, zip(*parts, strict=True)), bias_grad.to(bias.dtype), None)
 
 
-def some(bias: Tensor) -> int:
-    """How many maps at a time have about a million scores, with a bias for those of one: these stay in the cache."""
-    return max(1, 2**20 // bias.numel())
+def some(scores: int) -> int:
+    """How many maps at a time have about a million scores, if each has so many: these stay in the cache."""
+    return max(1, 2**20 // scores)
 
 
 def attention_gradient(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bbframe.layers.attention import attend, attention_gradient, record, recorded_attentions, recording
+from bbframe.layers.attention import attend, attention_gradient, record, recorded_attentions, recording, some
 from bbframe.layers.linear import Linear
 from bbframe.layers.tiling import (
     Cut,
@@ -211,6 +211,5 @@ class _AttendOnCpu(torch.autograd.Function):
 
 
 def _some_images(bias: Tensor, cuts: Tiling, *maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """A few images at a time, with about a million scores: these stay in the cache."""
-    scores = bias[0].numel() * cuts.dilation**2
-    return zip(*(x.split(max(1, 2**20 // scores)) for x in maps), strict=True)
+    count = some(bias[0].numel() * cuts.dilation**2)
+    return zip(*(x.split(count) for x in maps), strict=True)

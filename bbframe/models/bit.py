@@ -120,7 +120,7 @@ class Stem(nn.Module):
         self.pool = nn.MaxPool2d(3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(channels_last(self.pad(self.norm(self.border(self.conv(x))))))
+        return self.pool(channels_last(self.pad(self.norm(self.border(self.conv(x)))))).contiguous()
 
 
 class Shape(NamedTuple):

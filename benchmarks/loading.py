@@ -140,6 +140,8 @@ def data_of(plan: Plan, backbone: Any) -> Any:
 
 def main() -> None:
     """Measure every backbone named, and print the table."""
+    if any("=" not in argument for argument in sys.argv[1:]):
+        raise SystemExit(__doc__)
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     names = given.pop("backbone", "resnet18,convnextv2_atto,resnet50").split(",")
     count = int(given.pop("images", "2000"))

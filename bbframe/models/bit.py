@@ -84,8 +84,8 @@ class StandardisedConv(nn.Conv2d):
         self.pad = SamePad(size, stride) if same else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = once(self, lambda: F.layer_norm(self.weight, self.weight.shape[1:], eps=1e-8))
-        return convolution(self.pad(x), weight, None, self)
+        weight = once(self, lambda: F.layer_norm(self.weight.flatten(1), (self.weight[0].numel(),), eps=1e-8))
+        return convolution(self.pad(x), weight.view_as(self.weight), None, self)
 
 
 class NormAct(GroupNorm):

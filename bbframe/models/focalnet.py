@@ -18,6 +18,7 @@ from bbframe.layers.initialise import truncated_normal
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
+from bbframe.layers.norm import LayerNorm2d
 from bbframe.layers.windows import fill_up
 
 
@@ -75,7 +76,7 @@ class FocalNetConfig(BackboneConfigMixin):
 
 
 class Embedding(nn.Module):
-    """Cut a map (B, H, W, C) into patches and project them: a map of lower resolution, normalised.
+    """Cut a map (B, C, H, W) into patches and project them: a map of lower resolution, normalised.
 
     Zeros fill the map up to a multiple of `patch_size` first.
     """
@@ -84,15 +85,15 @@ class Embedding(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         self.proj = proj
-        self.norm = nn.LayerNorm(proj.out_channels, eps=eps)
+        self.norm = LayerNorm2d(proj.out_channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = fill_up(x, self.patch_size).permute(0, 3, 1, 2)
-        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+        x = fill_up(x.permute(0, 2, 3, 1), self.patch_size)
+        return self.norm(self.proj(x.permute(0, 3, 1, 2)))
 
 
 class Stem(Embedding):
-    """(B, num_channels, H, W) -> (B, H / stride, W / stride, embed_dim)."""
+    """(B, num_channels, H, W) -> (B, embed_dim, H / stride, W / stride)."""
 
     def __init__(self, config: FocalNetConfig):
         patch, conv = config.patch_size, (7, 4, 2) if config.use_conv_embed else (config.patch_size, config.patch_size)
@@ -100,7 +101,7 @@ class Stem(Embedding):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(super().forward(x.permute(0, 2, 3, 1)))
+        return self.dropout(super().forward(x))
 
 
 class Modulation(nn.Module):
@@ -134,11 +135,13 @@ class Modulation(nn.Module):
 
 
 class Block(nn.Module):
-    """Focal modulation, then a perceptron, each behind its norm; maps (B, H, W, C)."""
+    """Focal modulation, then a perceptron, each behind its norm, or before it with `use_post_layernorm`; maps
+    (B, C, H, W), inside (B, H, W, C)."""
 
     def __init__(self, config: FocalNetConfig, channels: int, levels: int, window: int, drop_path: float):
         super().__init__()
         eps, scale = config.layer_norm_eps, config.layerscale_value
+        self.norm_last = config.use_post_layernorm
         self.norm1 = nn.LayerNorm(channels, eps=eps)
         self.modulation = Modulation(config, channels, levels, window)
         self.scale1 = LayerScale(channels, scale) if config.use_layerscale else nn.Identity()
@@ -148,16 +151,11 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.scale1(self.modulation(self.norm1(x))))
-        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
-
-
-class PostNormBlock(Block):
-    """The block of the large variants: each norm follows what the other block puts behind it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.scale1(self.norm1(self.modulation(x))))
-        return x + self.drop_path(self.scale2(self.norm2(self.mlp(x))))
+        for norm, part, scale in (self.norm1, self.modulation, self.scale1), (self.norm2, self.mlp, self.scale2):
+            branch = x.permute(0, 2, 3, 1)
+            branch = norm(part(branch)) if self.norm_last else part(norm(branch))
+            x = x + self.drop_path(scale(branch)).permute(0, 3, 1, 2)
+        return x
 
 
 class FocalNetStage(nn.Module):
@@ -166,9 +164,8 @@ class FocalNetStage(nn.Module):
     def __init__(self, config: FocalNetConfig, index: int, rates: list[float]):
         super().__init__()
         channels = config.embed_dim * 2**index
-        block = PostNormBlock if config.use_post_layernorm else Block
         levels, window = config.focal_levels[index], config.focal_windows[index]
-        self.blocks = nn.Sequential(*[block(config, channels, levels, window, rate) for rate in rates])
+        self.blocks = nn.Sequential(*[Block(config, channels, levels, window, rate) for rate in rates])
         self.downsample: nn.Module = nn.Identity()
         if index < len(config.depths) - 1:
             conv = (3, 2, 1) if config.use_conv_embed else (2, 2)
@@ -181,7 +178,7 @@ class FocalNetStage(nn.Module):
 @register
 class FocalNetBackbone(Backbone):
     """FocalNet. The map of a stage is that behind its step to the next resolution: strides 4 (stem), 8, 16, 32 and 32.
-    Hidden states are maps (B, H, W, C)."""
+    Hidden states are these maps."""
 
     config_class = FocalNetConfig
     keys = KeyMap(
@@ -221,6 +218,3 @@ class FocalNetBackbone(Backbone):
         if isinstance(module, nn.Linear):
             truncated_normal(module.weight, self.config.initializer_range)
             nn.init.zeros_(module.bias)
-
-    def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
-        return state.permute(0, 3, 1, 2)

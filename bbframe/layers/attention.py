@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bbframe.layers.linear import Linear, linear, needs_gradient
+from bbframe.layers.linear import Linear, by_onednn, linear, needs_gradient
 from bbframe.layers.once import as_autocast
 
+_SCORES = 2**19  # of a piece: half or twice as many take up to 5 % longer
 _local = threading.local()
 
 
@@ -52,6 +53,9 @@ def attend(
         probabilities = (scores if bias is None else scores + bias).softmax(-1)
         recorded.append(probabilities)
         return F.dropout(probabilities, dropout) @ v
+    if not dropout and _pays_in_pieces(q, k, v, bias):
+        q, k, v = as_autocast(q, k, v)
+        return _in_pieces(q, k, v, bias, q.shape[-1] ** -0.5 if scale is None else scale)
     if q.ndim != 5:
         return _fused(q, k, v, bias, dropout, scale)
     # the fused kernels take four dimensions: windows join the heads where each has its own bias, the batch elsewhere
@@ -61,6 +65,40 @@ def attend(
     shape = q.shape[at : at + 2]
     q, k, v = (x.flatten(at, at + 1) for x in (q, k, v))
     return _fused(q, k, v, bias, dropout, scale).unflatten(at, shape)
+
+
+def _pays_in_pieces(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
+    """Whether attention in pieces is the faster one: for windows of up to 12 x 12 places; 14 x 14 gain nothing."""
+    small = q.ndim in (4, 5) and 0 < q.shape[-2] <= 144 and 0 < k.shape[-2] <= 1024
+    return small and by_onednn(q) and not needs_gradient(q, k, v, bias)
+
+
+def _in_pieces(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """Attention by products of matrices in float32, a few windows at a time, whose scores stay in a CPU's cache.
+
+    All pieces use the same memory for them. The fused kernels, which treat one window after the other, take 10 to 70 %
+    longer: on two cores of a Zen 4, for 8 images in the first stage of Swin 14 instead of 12 ms, of SwinV2 21 instead
+    of 13, in float32 and in bfloat16.
+    """
+    out = q.new_empty(*q.shape[:-3], q.shape[-2], q.shape[-3], v.shape[-1]).transpose(-3, -2)
+    bias = (q.new_zeros(()) if bias is None else bias).float().expand(*q.shape[:-1], k.shape[-2])
+    every: tuple[Tensor, ...] = (q, k, v, bias, out)
+    if q.ndim == 4 or not bias.stride(1):  # no window has a bias of its own: each head may go alone
+        every = tuple(x.flatten(0, -4).unsqueeze(2) for x in every)
+    images, windows, heads, N, M = every[3].shape
+    count = max(1, _SCORES // (heads * N * M))
+    images_at_once, windows_at_once = max(1, count // windows), min(count, windows)
+    scores = bias.new_empty(images_at_once * windows_at_once * heads, N, M)
+    for i in range(0, images, images_at_once):
+        for j in range(0, windows, windows_at_once):
+            q, k, v, bias, given = (x[i : i + images_at_once, j : j + windows_at_once] for x in every)
+            q, k, v = (bias.new_empty(x.shape).copy_(x).flatten(0, 2) for x in (q, k, v))
+            p = scores[: len(q)]
+            torch.baddbmm(p, q, k.mT, beta=0, alpha=scale, out=p)
+            p.view(bias.shape).add_(bias)
+            torch.softmax(p, -1, out=p)
+            given.copy_(torch.bmm(p, v).view(given.shape))
+    return out
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float, scale: float | None) -> Tensor:
@@ -84,7 +122,7 @@ class _AttendOnCpu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.detach().to(q.dtype), scale=scale)
+        x = attend(q, k, v, bias.detach().to(q.dtype), scale=scale)
         ctx.save_for_backward(q, k, v, x, bias)
         ctx.scale = scale
         return x

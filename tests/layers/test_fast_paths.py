@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bbframe.layers import attention, pieces
 from bbframe.layers import linear as linear_layer
-from bbframe.layers import pieces
-from bbframe.layers.attention import attend
+from bbframe.layers.attention import attend, join_heads
 from bbframe.layers.convolution import Conv, ConvNorm, PointwiseConv, channels_last
 from bbframe.layers.depthwise import DepthwiseConv
 from bbframe.layers.linear import Linear, by_onednn, linear
@@ -28,12 +28,13 @@ ACTIVATIONS = (nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU(), nn.SiLU(), nn.
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    """Any CPU counts as one where these ways pay, and few rows as many."""
+    """Any CPU counts as one where these ways pay, and few rows and scores as many."""
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no such operations")
     monkeypatch.setattr(linear_layer, "_FASTER", True)
     monkeypatch.setattr(pieces, "_ROWS", 16)
     monkeypatch.setattr(pieces, "_ROWS_OF_IMAGES", 16)
+    monkeypatch.setattr(attention, "_SCORES", 200)
     torch.manual_seed(0)
 
 
@@ -205,6 +206,36 @@ def test_attention_with_a_bias_that_learns(windows):
 
     assert_same(lambda q: attend(q, k, v, bias), lambda q: plain(q, k), q, k, v, bias)
     assert_same(lambda k: attend(q, k, v, bias), lambda k: plain(q, k), k, bias)  # the queries take no gradient
+
+
+# all windows with the same bias, each with its own, or none; of many windows and of few
+@pytest.mark.parametrize("bias", [None, (), (5, 7), (3, 5, 7), (1, 3, 5, 7), (4, 1, 5, 7), (4, 3, 5, 7)])
+@pytest.mark.parametrize("windows", [(4,), (2, 4), (7, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scores", [1, 40, 500, 10**6])
+def test_attention_in_pieces(scores, dtype, windows, bias, monkeypatch):
+    monkeypatch.setattr(attention, "_SCORES", scores)
+    q, k, v = (torch.randn(*windows, 3, n, 8, dtype=dtype) for n in (5, 7, 7))
+    bias = None if bias is None else 3 * torch.randn(bias, dtype=dtype)
+    with torch.no_grad():
+        assert attention._pays_in_pieces(q, k, v, bias)
+        x = attend(q, k, v, bias, scale=0.5)
+        exact = q.double() @ k.double().mT * 0.5
+        exact = (exact if bias is None else exact + bias.double()).softmax(-1) @ v.double()
+    assert x.dtype == dtype
+    assert distance(x, exact) < {torch.float32: 1e-6, torch.bfloat16: 4e-3}[dtype]
+    assert join_heads(x).data_ptr() == x.data_ptr()  # no copy
+
+
+def test_attention_in_pieces_is_for_small_windows_without_a_gradient():
+    q, large = torch.randn(2, 3, 9, 8), torch.randn(1, 1, 145, 8)
+    with torch.no_grad():
+        assert attention._pays_in_pieces(q, q, q, None)
+        assert not attention._pays_in_pieces(large, q, q, None)
+        assert not attention._pays_in_pieces(q[:, :, :0], q, q, None)
+        assert not attention._pays_in_pieces(q.double(), q, q, None)
+    assert attention._pays_in_pieces(q, q, q, None)
+    assert not attention._pays_in_pieces(q, q, q, torch.zeros(9, 9, requires_grad=True))
 
 
 @pytest.mark.parametrize("bias", [True, False])

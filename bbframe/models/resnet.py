@@ -53,7 +53,7 @@ class Stem(ConvNorm):
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return self.pool(super().forward(channels_last(x), self.act))
+        return self.pool(super().forward(x, self.act))
 
 
 class Block(nn.Module):

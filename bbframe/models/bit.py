@@ -18,6 +18,7 @@ from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise_convolutions
 from bbframe.layers.norm import GroupNorm
 from bbframe.layers.once import once
+from bbframe.layers.pooling import MaxPool2d
 
 
 @dataclass(kw_only=True)
@@ -117,7 +118,7 @@ class Stem(nn.Module):
         self.border = nn.Identity() if same else Border()  # before the norm: so were the checkpoints made
         self.norm = NormAct(config, channels) if bottleneck else nn.Identity()
         self.pad = SamePad(3, stride=2) if config.embedding_dynamic_padding else nn.Identity()
-        self.pool = nn.MaxPool2d(3, stride=2)
+        self.pool = MaxPool2d(3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(channels_last(self.pad(self.norm(self.border(self.conv(x)))))).contiguous()

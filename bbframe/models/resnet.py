@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
-from bbframe.layers.activation import activation
-from bbframe.layers.convolution import ConvNorm, channels_last
+from bbframe.layers.activation import activated, activation
+from bbframe.layers.convolution import ConvNorm
 from bbframe.layers.initialise import initialise_convolutions
+from bbframe.layers.linear import needs_gradient
+from bbframe.layers.pooling import MaxPool2d
 
 
 @dataclass(kw_only=True)
@@ -50,9 +52,11 @@ class Stem(ConvNorm):
     def __init__(self, config: ResNetConfig):
         super().__init__(config.num_channels, config.embedding_size, 7, stride=2)
         self.act = activation(config.hidden_act)
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.pool = MaxPool2d(3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if needs_gradient(x, *self.parameters()) and isinstance(self.act, nn.ReLU):  # behind the maxima it is the same
+            return activated(self.pool(super().forward(x)), self.act)
         return self.pool(super().forward(x, self.act))
 
 

@@ -20,6 +20,7 @@ from bbframe.layers.mlp import Mlp, perceptron
 from bbframe.layers.norm import GroupNorm
 from bbframe.layers.once import computed_once, once
 from bbframe.layers.pieces import by_images, by_rows
+from bbframe.layers.pooling import MaxPool2d
 from bbframe.models.convnextv2 import GlobalResponseNorm
 from tests.tiny import distance, images, names, tiny
 
@@ -236,6 +237,30 @@ def test_attention_in_pieces_is_for_small_windows_without_a_gradient():
         assert not attention._pays_in_pieces(q.double(), q, q, None)
     assert attention._pays_in_pieces(q, q, q, None)
     assert not attention._pays_in_pieces(q, q, q, torch.zeros(9, 9, requires_grad=True))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "ceil_mode": True}])
+def test_max_pooling_keeps_places_alone(options, layout):
+    pool = MaxPool2d(3, **options)
+    x = torch.randn(2, 4, 11, 9).contiguous(memory_format=layout)
+    assert_same(pool, lambda x: F.max_pool2d(x, 3, **options), x)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        out = pool(x.requires_grad_())
+    assert [t.dtype for t in kept] == [torch.int64]
+    out.sum().backward()
+    assert x.grad.stride() == x.stride()
+
+
+def test_max_pooling_under_transforms_and_without_gradient():
+    pool, x = MaxPool2d(3, 2), torch.randn(2, 4, 11, 9)
+    assert torch.equal(pool(x), F.max_pool2d(x, 3, 2))
+    given = torch.func.grad(lambda x: pool(x).sum())(x)
+    y = x.clone().requires_grad_()
+    pool(y).sum().backward()
+    assert torch.equal(given, y.grad)
+    assert torch.equal(torch.compile(pool, backend="aot_eager")(y), pool(y))
 
 
 @pytest.mark.parametrize("bias", [True, False])

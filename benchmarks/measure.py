@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from benchmarks import peers
 from benchmarks.cases import LIBRARIES, Case, Measure, cases
 
-FLOAT32 = 1e-4  # the relative distance that maps may have
+FLOAT32, BF16 = 1e-4, 0.05  # the relative distance that maps may have; the second of compiled ones
 MARK = "@ "  # before a line for `compare`
 EARLY = (1, 2)
 
@@ -152,13 +152,19 @@ def time_in_turn(nets: Mapping[str, nn.Module], case: Case, measure: Measure, jo
     runs: dict[str, Callable[[], object]] = {}
     errors: dict[str, str] = {}
     compiling: dict[str, float] = {}
+    far: dict[str, float] = {}  # compiled maps from eager ones
     for library, net in nets.items():
         net.train(measure.kind == "train")
+        eager = net
         if measure.compiled:  # a graph break of ours is an error
             net = torch.compile(net, fullgraph=not library.startswith(LIBRARIES[1:]))
         run = lambda net=net: step(net, x, measure.bf16)  # noqa: E731
         try:
             compiling[library] = timed(run, job.device) / 1e3
+            if measure.compiled and measure.kind == "forward":
+                far[library] = distance(forward(net, x, measure.bf16), forward(eager, x, measure.bf16), None)
+                if far[library] > (BF16 if measure.bf16 else FLOAT32):
+                    raise ValueError(f"the compiled maps differ by {far[library]:.1e}")
             runs[library] = run
         except Exception as error:  # one library's failure is that of its column
             errors[library] = reason(error)
@@ -175,7 +181,7 @@ def time_in_turn(nets: Mapping[str, nn.Module], case: Case, measure: Measure, jo
     done: dict[str, Any] = {"values": {library: statistics.median(times) for library, times in taken.items()}}
     done["spread"] = {library: [min(times), max(times)] for library, times in taken.items()}
     if measure.compiled:
-        done["compile_seconds"] = compiling
+        done["compile_seconds"], done["compiled_distance"] = compiling, far
     return {**done, "errors": errors}
 
 

@@ -1,6 +1,6 @@
 """bbframe beside transformers and timm: the same weights, the same maps, in one run on this machine.
 
-    make bench                                      # everything but compiled training and bfloat16
+    make bench                                      # an hour: all but compiled training and compiled bfloat16
     make bench ARGS="--only all"                    # these too: an hour or two more
     make bench ARGS="swin resnet"                   # two architectures
     make bench ARGS="swin --only forward8 train"    # some measurements: groups, or single ones

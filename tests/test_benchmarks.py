@@ -9,7 +9,7 @@ import torch
 
 import train
 from bbframe.auto import AutoBackbone
-from benchmarks import compare, peers, report
+from benchmarks import compare, measure, peers, report
 from benchmarks.cases import GROUPS, Measure, cases
 from tests.tiny import names
 
@@ -116,3 +116,24 @@ def test_results_of_another_machine_are_refused(result, tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "machine", lambda options: {"cpu": "another"})
     with pytest.raises(ValueError, match="choose another folder"):
         compare.open_result(compare.parse(["swin", "--device", "cpu", "--out", str(tmp_path)]))
+
+
+@pytest.mark.parametrize(("error", "counts"), [(0.0, True), (1e-2, False)])
+def test_a_compiled_network_with_other_maps_does_not_count(error, counts, monkeypatch):
+    class Compiled(torch.nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return [y * (1 + error) for y in self.net(x)]
+
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return [x]
+
+    monkeypatch.setattr(torch, "compile", lambda net, fullgraph: Compiled(net))
+    job = measure.Job(case="resnet", options={}, measures=[], rounds=1, threads=1, device="cpu")
+    found = measure.time_in_turn({"bbframe": Net()}, cases()["resnet"], Measure("compile-forward1"), job)
+    assert ("bbframe" in found["values"]) == counts
+    assert found["errors"] == ({} if counts else {"bbframe": "ValueError: the compiled maps differ by 1.0e-02"})

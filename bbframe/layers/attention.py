@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bbframe.layers.linear import Linear, by_onednn, linear, needs_gradient
+from bbframe.layers.linear import Linear, by_hand, by_onednn, linear, needs_gradient
 from bbframe.layers.once import as_autocast
 
 _SCORES = 2**19  # of a piece: half or twice as many take up to 5 % longer
@@ -86,7 +86,7 @@ def _in_pieces(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: floa
     if q.ndim == 4 or not bias.stride(1):  # no window has a bias of its own: each head may go alone
         every = tuple(x.flatten(0, -4).unsqueeze(2) for x in every)
     images, windows, heads, N, M = every[3].shape
-    count = max(1, _SCORES // (heads * N * M))
+    count = some(heads * N * M, _SCORES)
     images_at_once, windows_at_once = max(1, count // windows), min(count, windows)
     scores = bias.new_empty(images_at_once * windows_at_once * heads, N, M)
     for i in range(0, images, images_at_once):
@@ -113,8 +113,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float,
 
 def _gradient_by_hand(q: Tensor, bias: Tensor) -> bool:
     """Whether a gradient will be asked of a bias on a CPU, for which the fused kernels there have none."""
-    compiling = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return not compiling and q.device.type == "cpu" and needs_gradient(bias)
+    return by_hand() and q.device.type == "cpu" and needs_gradient(bias)
 
 
 class _AttendOnCpu(torch.autograd.Function):
@@ -142,9 +141,9 @@ class _AttendOnCpu(torch.autograd.Function):
         return (*map(torch.cat, zip(*parts, strict=True)), bias_grad.to(bias.dtype), None)
 
 
-def some(scores: int) -> int:
+def some(scores: int, together: int = 2**20) -> int:
     """How many maps at a time have about a million scores, if each has so many: these stay in the cache."""
-    return max(1, 2**20 // scores)
+    return max(1, together // scores)
 
 
 def attention_gradient(

@@ -92,6 +92,11 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
+def by_hand() -> bool:
+    """Whether an autograd.Function of ours may stand for torch's operations: no compiler, no torch.func looks on."""
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
+
+
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act: str = "none", algorithm: str = "") -> Tensor:
     return (torch.ops.bbframe.product if torch.compiler.is_compiling() else _onednn)(x, weight, bias, act, algorithm)
 

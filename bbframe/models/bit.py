@@ -85,6 +85,7 @@ class StandardisedConv(nn.Conv2d):
         self.pad = SamePad(size, stride) if same else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        # as rows, which compilers write faster than kernels
         weight = once(self, lambda: F.layer_norm(self.weight.flatten(1), (self.weight[0].numel(),), eps=1e-8))
         return convolution(self.pad(x), weight.view_as(self.weight), None, self)
 

@@ -154,7 +154,7 @@ class Block(nn.Module):
         for norm, part, scale in (self.norm1, self.modulation, self.scale1), (self.norm2, self.mlp, self.scale2):
             branch = x.permute(0, 2, 3, 1)
             branch = norm(part(branch)) if self.norm_last else part(norm(branch))
-            x = x + self.drop_path(scale(branch)).permute(0, 3, 1, 2)
+            x = x + self.drop_path(scale(branch)).permute(0, 3, 1, 2)  # a map: so compilers lay out sums between convs
         return x
 
 

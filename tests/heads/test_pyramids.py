@@ -129,4 +129,4 @@ def test_the_strides_that_a_detector_reads_of_those_that_a_backbone_has(name, de
 
 def test_strides_are_known_without_torch():
     code = "import sys, bbframe.heads.levels; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

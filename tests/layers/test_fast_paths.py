@@ -253,6 +253,18 @@ def test_max_pooling_keeps_places_alone(options, layout):
     assert x.grad.stride() == x.stride()
 
 
+@pytest.mark.parametrize("act", ["relu", "gelu"])
+def test_a_stem_pools_what_its_activation_gives(act):
+    """Though ReLU may come behind: the same map and gradients."""
+    stem = tiny("resnet", hidden_act=act).stem.train()
+    assert_same(
+        stem,
+        lambda x: F.max_pool2d(stem.act(stem.norm(stem.conv(x))), 3, 2, 1),
+        torch.randn(2, 3, 32, 32),
+        *stem.parameters(),
+    )
+
+
 def test_max_pooling_under_transforms_and_without_gradient():
     pool, x = MaxPool2d(3, 2), torch.randn(2, 4, 11, 9)
     assert torch.equal(pool(x), F.max_pool2d(x, 3, 2))

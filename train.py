@@ -65,8 +65,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def single(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
     """One run in a new folder."""
-    from bbframe.experiment.options import check
-    from bbframe.experiment.record import reserve_folder
+    from bbframe.run.configuration import check
+    from bbframe.run.record import reserve_folder
 
     config, overrides = configuration(compose, overrides)
     plan = check(config)
@@ -82,16 +82,16 @@ def single(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
 
 def execute(job: Job) -> None:
     """Train and test; everything heavy is imported here, after the configuration has been checked."""
-    from bbframe.experiment.run import run
+    from bbframe.run.run import run
 
     run(*job, secrets=_secrets)
 
 
 def sweep(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
     """Every combination of the swept values, by Hydra's launcher; a job that fails leaves the others alone."""
-    from bbframe.experiment import leaderboard
-    from bbframe.experiment.options import check
-    from bbframe.experiment.record import reserve_folder
+    from bbframe.report import leaderboard
+    from bbframe.run.configuration import check
+    from bbframe.run.record import reserve_folder
 
     hydra_overrides = [o for o in overrides if _key(o).startswith(("hydra.", "hydra/"))]
     if any(_key(o) == "hydra/sweeper" for o in hydra_overrides):
@@ -169,7 +169,7 @@ def launch(jobs: Sequence[Job], hydra_overrides: list[str], folder: Path) -> Non
 
 def report_failure(folder: Path, overrides: Sequence[str], error: Exception) -> None:
     """Say at once that a job failed, and leave the reason in its folder for the table."""
-    from bbframe.experiment.record import write_failure
+    from bbframe.run.record import write_failure
 
     write_failure(folder, list(overrides), str(error) or type(error).__name__)
     print(f"FAILED {' '.join(overrides)}\n  {error}", file=sys.stderr, flush=True)
@@ -208,8 +208,8 @@ def configuration(compose: Callable[[list[str]], Any], overrides: list[str]) -> 
     source = next((values[k] for k in ("rerun", "ckpt_path") if values.get(k) not in (None, "", "null")), None)
     if source is None:
         return plain(compose, overrides), overrides
-    from bbframe.experiment.masking import masked_keys
-    from bbframe.experiment.record import read_record
+    from bbframe.run.masking import masked_keys
+    from bbframe.run.record import read_record
 
     recorded, old = read_record(Path(source))
     new = [o for o in overrides if _key(o) != "rerun"]
@@ -281,7 +281,7 @@ def plain(compose: Callable[[list[str]], Any], overrides: list[str]) -> dict[str
 def _explained(compose: Callable[[list[str]], Any], overrides: list[str], error: Exception) -> str:
     from hydra.errors import OverrideParseException
 
-    from bbframe.options import nearest
+    from bbframe.schema import nearest
 
     text = str(error)
     if missing := re.search(r"(?:In '([^']+)': )?Could not (?:find|load) '([^']+)/([^/']+)'", text):
@@ -305,7 +305,7 @@ def _unreadable(error: Any) -> str:
 
 
 def _unknown_key(compose: Callable[[list[str]], Any], overrides: list[str], key: str) -> str:
-    from bbframe.options import nearest
+    from bbframe.schema import nearest
 
     node: Any = plain(compose, overrides)
     *parents, last = key.split(".")
@@ -375,7 +375,7 @@ def _quoted(value: object) -> str:
 
 def _environment_variable(key: str, *default: Any) -> Any:
     """OmegaConf's `oc.env`, which also takes note of what is secret, so that no record shows it."""
-    from bbframe.experiment.masking import is_secret
+    from bbframe.run.masking import is_secret
 
     if key not in os.environ:
         if not default:
@@ -391,8 +391,8 @@ def _environment_variable(key: str, *default: Any) -> Any:
 
 def shown(config: dict[str, Any]) -> str:
     """A configuration as YAML, its secrets masked."""
-    from bbframe.experiment.files import dump_yaml
-    from bbframe.experiment.masking import mask_secrets
+    from bbframe.files import dump_yaml
+    from bbframe.run.masking import mask_secrets
 
     return dump_yaml(mask_secrets(config, _secrets)).rstrip()
 

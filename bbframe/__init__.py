@@ -19,7 +19,7 @@ _HOMES = {
     "BackboneType": "bbframe.backbone",
     "Stage": "bbframe.backbone",
     "KeyMap": "bbframe.keymap",
-    "LoadReport": "bbframe.weights",
+    "LoadReport": "bbframe.hub.loading",
     "Preprocessing": "bbframe.preprocessing",
 }
 __all__ = ["__version__", *_HOMES]
@@ -32,20 +32,23 @@ def __getattr__(name: str) -> Any:
     for suffix in ("Backbone", "Config"):
         if name.endswith(suffix):
             file = _model_file(name.removesuffix(suffix).removesuffix("Backbone"))
-            module = importlib.import_module(f"bbframe.models.{file}") if file else None
+            module = importlib.import_module(file) if file else None
             if hasattr(module, name):
                 return getattr(module, name)
     raise AttributeError(f"module 'bbframe' has no attribute {name!r}")
 
 
 def _model_file(architecture: str) -> str | None:
-    """The file of an architecture: its name in lower case, with underscores where they read better."""
+    """The module of an architecture: its file has its name in lower case, with underscores where they read better."""
     import pkgutil
 
     import bbframe.models
 
     files = {info.name.replace("_", ""): info.name for info in pkgutil.iter_modules(bbframe.models.__path__)}
-    return files.get(architecture.lower())
+    name = architecture.lower()
+    if name == "timm":
+        return "bbframe.timm_backbone.backbone"
+    return f"bbframe.models.{files[name]}" if name in files else None
 
 
 def __dir__() -> list[str]:

@@ -15,11 +15,8 @@ from torch import Tensor, nn
 
 import bbframe.models
 from bbframe.backbone import BackboneConfigMixin, BackboneMixin
-from bbframe.hub import Checkpoint
-from bbframe.keymap import Host, KeyMap
-from bbframe.layers.initialise import DrawnOnce, LateDraws
-from bbframe.options import nearest
-from bbframe.weights import (
+from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.loading import (
     LoadReport,
     adapt_input_channels,
     hub_tensors,
@@ -27,6 +24,9 @@ from bbframe.weights import (
     read_preprocessing,
     save_checkpoint,
 )
+from bbframe.keymap import Host, KeyMap
+from bbframe.layers.initialise import DrawnOnce, LateDraws
+from bbframe.schema import nearest
 
 B = TypeVar("B", bound="Backbone")
 _registered: dict[str, type[Backbone]] = {}
@@ -76,8 +76,10 @@ def register(backbone: type[B]) -> type[B]:
 
 
 @cache
-def _model_files() -> tuple[str, ...]:
-    return tuple(info.name for info in pkgutil.iter_modules(bbframe.models.__path__))
+def _model_files() -> dict[str, str]:
+    """The module of every architecture by its file's name."""
+    ours = {info.name: f"bbframe.models.{info.name}" for info in pkgutil.iter_modules(bbframe.models.__path__)}
+    return {**ours, "timm": "bbframe.timm_backbone.backbone"}
 
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
@@ -99,7 +101,7 @@ def backbone_class(model_type: str) -> type[Backbone]:
     file = _file_name(model_type)
     if model_type not in _registered:
         if file in _model_files():
-            importlib.import_module(f"bbframe.models.{file}")
+            importlib.import_module(_model_files()[file])
         elif file in (points := _entry_points()):
             register(points[file].load())
     by_file = {_file_name(name): backbone for name, backbone in _registered.items()}

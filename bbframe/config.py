@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from bbframe.options import convert, nearest, type_hints
+from bbframe.schema import convert, nearest, type_hints
 from bbframe.selection import Stage, align
 
 C = TypeVar("C", bound="BackboneConfigMixin")

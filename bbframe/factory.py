@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from bbframe.auto import AutoBackbone, Backbone, backbone_class, stated_config
 from bbframe.backbone import BackboneConfigMixin, BackboneType
-from bbframe.hub import Checkpoint
-from bbframe.options import nearest, parse
+from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.schema import nearest, parse
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bbframe.options import parse
+from bbframe.schema import parse
 
 # PIL's resampling codes, the form in which `preprocessor_config.json` states the interpolation
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from bbframe.options import nearest
+from bbframe.schema import nearest
 
 
 class Stage(NamedTuple):

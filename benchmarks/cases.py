@@ -10,7 +10,7 @@ from typing import Any
 
 from bbframe import list_backbones
 from bbframe.keymap import KeyMap
-from bbframe.options import nearest
+from bbframe.schema import nearest
 
 LIBRARIES = ("bbframe", "transformers", "timm")
 STAGES, BLOCKS = (1, 2, 3, 4), (3, 6, 9, 12)

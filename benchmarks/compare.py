@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 import train
-from bbframe.experiment.record import cpu_name
+from bbframe.run.record import cpu_name
 from benchmarks import report
 from benchmarks.cases import GROUPS, Case, Measure, applies, chosen_cases, chosen_measures
 from benchmarks.measure import MARK, Job

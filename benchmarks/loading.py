@@ -33,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import train
 from bbframe.data import make_data
-from bbframe.experiment.build import make_task
-from bbframe.experiment.options import Plan, check
-from bbframe.experiment.run import _trainer
 from bbframe.factory import make_backbone
+from bbframe.run.build import make_task
+from bbframe.run.configuration import Plan, check
+from bbframe.run.run import _trainer
 
 SIZE = (500, 375)  # width, height
 WARM_UP = float(os.environ.get("WARM_UP", "5"))  # seconds, for workers to start and buffers to fill: uncounted

@@ -11,8 +11,8 @@ import torch
 
 import bbframe
 import train
-from bbframe.experiment.options import check
 from bbframe.heads.levels import choose_pyramid
+from bbframe.run.configuration import check
 
 README = (train.HOME / "README.md").read_text()
 COMMANDS = re.findall(r"^python train\.py ([^#\n]+?) *(?:#.*)?$", README, flags=re.MULTILINE)

@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bbframe.data.options import OPTIONS
-from bbframe.options import nearest
+from bbframe.data.options_by_name import OPTIONS
 from bbframe.preprocessing import Preprocessing
+from bbframe.schema import nearest
 
 if TYPE_CHECKING:
     from bbframe.data.base import DataModule
@@ -53,7 +53,8 @@ def make_data(
     if masks and options.task != "detection":
         raise ValueError(f"data: {options.name} has no masks; choose a data set for detection")
     if type(options) not in _MODULES:
-        importlib.import_module(f"{__name__}.{options.name}")  # its decorator registers it
+        room = {"classification": "images", "detection": "boxes"}[options.task]
+        importlib.import_module(f"{__name__}.{room}.{options.name}")  # its decorator registers it
     more = {"masks": masks} if options.task == "detection" else {}
     return _MODULES[type(options)](
         options, seed=seed, preprocessing=preprocessing, num_channels=num_channels, stride=stride, **more

@@ -13,11 +13,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from bbframe.data import loading
+from bbframe.data.images.image_transforms import batch_mix, eval_transform, train_transform
 from bbframe.data.loading import Batches, BatchLoader, ImageBatches, Images, Skipped, TrainLoader, TrainOrder
-from bbframe.data.options import DataOptions
+from bbframe.data.loading_options import LoadingOptions
+from bbframe.data.options_by_name import DataOptions
 from bbframe.data.pixels import settle
-from bbframe.data.shared_options import LoadingOptions
-from bbframe.data.transforms import batch_mix, eval_transform, train_transform
 from bbframe.preprocessing import Preprocessing
 
 

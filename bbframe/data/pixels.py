@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from bbframe.data.shared_options import LoadingOptions
+from bbframe.data.loading_options import LoadingOptions
 from bbframe.preprocessing import Preprocessing
 
 

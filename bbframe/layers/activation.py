@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from bbframe.options import nearest
+from bbframe.schema import nearest
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,

@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from bbframe.auto import Backbone
+from bbframe.tasks.optimizer import keep_in_eval, make_optimizer, parameter_groups, prepare, rate_factor
 from bbframe.tasks.options import OptimOptions, ScheduleOptions, TuningOptions
-from bbframe.tasks.tuning import keep_in_eval, make_optimizer, parameter_groups, prepare, rate_factor
 
 
 class Task(pl.LightningModule, ABC):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .helpers import write
+from tests.data.helpers import write
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from bbframe.data import OPTIONS, make_data
-from bbframe.options import parse
 from bbframe.preprocessing import Preprocessing
+from bbframe.schema import parse
 
 
 def build(name="digits", *, seed=1, preprocessing=None, num_channels=3, stride=32, masks=False, **options):

@@ -13,14 +13,13 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from PIL import Image
 
 from bbframe.data.base import ImageDataModule
+from bbframe.data.images.image_transforms import eval_transform
 from bbframe.data.loading import BatchLoader, ImageBatches, Skipped, TrainOrder, eval_order
-from bbframe.data.options import AugmentOptions, DataOptions
+from bbframe.data.options_by_name import AugmentOptions, DataOptions
 from bbframe.data.seeds import derive, torch_seed
-from bbframe.data.transforms import eval_transform
-from bbframe.options import parse
 from bbframe.preprocessing import Preprocessing
-
-from .helpers import build, write
+from bbframe.schema import parse
+from tests.data.helpers import build, write
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),  # Lightning's use of torch

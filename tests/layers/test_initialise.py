@@ -13,10 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 from bbframe import AutoBackbone
 from bbframe.auto import backbone_class
-from bbframe.hub import Checkpoint
+from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.loading import load_weights
 from bbframe.keymap import KeyMap
 from bbframe.layers.initialise import _DRAWS, LateDraws, truncated_normal
-from bbframe.weights import load_weights
 from tests.own import OwnBackbone, OwnConfig
 from tests.tiny import cases, golden_config, names, tiny
 

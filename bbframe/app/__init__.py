@@ -1,0 +1,1 @@
+"""The application: configurations composed by Hydra, the console command, sweeps."""

@@ -1,0 +1,97 @@
+"""What data sets for detection add: images that differ in size, and a target for each."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bbframe.data.base import DataModule
+from bbframe.data.boxes.box_options import DetectionDataOptions
+from bbframe.data.boxes.box_transforms import Sample, eval_boxes, select, train_boxes
+from bbframe.data.loading import Batch, Batches, Images, Key
+from bbframe.data.pixels import normalise
+from bbframe.preprocessing import Preprocessing
+
+
+class Annotated(Images, Protocol):
+    """The images of one part, and the objects in them."""
+
+    def target(self, index: int, masks: bool) -> dict[str, Tensor]:
+        """An image's objects, in pixels of the image that `read` gives.
+
+        `boxes` (N, 4) float xyxy, `labels` (N,) long, `crowd` (N,) bool, `area` (N,) float, `size` (height, width)
+        and, if asked for, `masks` (N, H, W) uint8.
+        """
+
+
+class TargetBatches(Batches):
+    """Batches of `image`, a list of (C, H, W) float, and `target`, a list of dicts. Training sees no crowds."""
+
+    images: Annotated
+    masks = False
+
+    def load(self, index: int) -> Sample:
+        sample: Sample = {**self.images.target(index, self.masks), "image": self.images.read(index)}
+        return sample if self.train_seed is None else select(sample, ~sample["crowd"])
+
+    def collate(self, found: list[Sample], index: list[int], key: Key) -> Batch:
+        images = [normalise(sample.pop("image"), self.mean, self.std) for sample in found]
+        # each tensor of a worker occupies an open file, of which there are too few for so many: arrays take none
+        targets = [{k: v if k == "masks" else v.numpy() for k, v in sample.items()} for sample in found]
+        return {"image": images, "target": targets}
+
+    def unpack(self, batch: Batch) -> Batch:
+        for target in batch["target"]:
+            target.update({k: torch.from_numpy(v) for k, v in target.items() if isinstance(v, np.ndarray)})
+        return batch
+
+
+class DetectionDataModule(DataModule):
+    """Batches {"image": list of (C, H, W) float, normalised, not padded; "target": list of dicts; "index": (B,) long}.
+
+    A target has `boxes` (N, 4) float xyxy in pixels of its image, `labels` (N,) long, `crowd` (N,) bool, `area` (N,)
+    float in pixels of the original image, `size` (2,) long, the original's height and width, `scale` (2,) float, by
+    which x and y were multiplied, so that an evaluation's boxes / scale are the original's, and with `masks` also
+    `masks` (N, H, W) uint8: for training in the pixels of the image, for an evaluation in those of the original, whose
+    `size` they have. N may be 0. Crowds are regions that an evaluation ignores and that training does not see.
+    """
+
+    def __init__(
+        self,
+        options: DetectionDataOptions,
+        *args: Any,
+        preprocessing: Preprocessing,
+        num_channels: int,
+        masks: bool = False,
+        **settings: Any,
+    ):
+        """As `DataModule`; with `masks` the targets hold masks."""
+        super().__init__(options, *args, preprocessing=preprocessing, num_channels=num_channels, **settings)
+        self.masks = masks
+        self.category_ids = list(range(self.num_classes))  # what a file of annotations calls the classes
+        self._eval_transform = eval_boxes(options, self.preprocessing, num_channels)
+        self._train_transform = train_boxes(options, self.preprocessing, num_channels)
+
+    def picture(self, part: str, index: int) -> Tensor:
+        """The image as an evaluation sees it, before normalisation: (C, H, W) uint8."""
+        return self._eval_transform({"image": self.parts[part].read(index)})["image"]
+
+    def target(self, part: str, index: int) -> dict[str, Tensor]:
+        """What an evaluation compares with: boxes in pixels of `picture`, masks in those of the original image."""
+        images: Any = self.parts[part]
+        sample = self._eval_transform({**images.target(index, self.masks), "image": images.read(index)})
+        return {key: value for key, value in sample.items() if key != "image"}
+
+    def image_id(self, part: str, index: int) -> int | str:
+        """What a file of annotations calls the image."""
+        return index
+
+    def _batches(self, part: str, train: bool) -> TargetBatches:
+        transform = self._train_transform if train else self._eval_transform
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        batches = TargetBatches(self.parts[part], transform, mean, std, train_seed=self.seed if train else None)
+        batches.masks = self.masks
+        return batches

@@ -1,0 +1,162 @@
+"""The options of data sets for detection; light, as all options are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions, check
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionAugmentOptions(MirrorOptions):
+    """What happens at random to a training image and its boxes, in the order of the YAML files.
+
+    `scale_jitter` and `crop_size` make arXiv:2012.07177's large-scale jitter; `iou_crop` is arXiv:1512.02325's.
+    """
+
+    iou_crop: bool = False  # a random part of the image in which some boxes keep much of their area
+    min_sizes: tuple[int, ...] | None = None  # one is drawn in place of data.min_size
+    scale_jitter: tuple[float, float] | None = None  # the image fits into crop_size, times a factor from this range
+    crop_size: tuple[int, int] | None = None  # (height, width) of the largest random part that is kept after resizing
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes, crop = self.min_sizes, self.crop_size
+        check(sizes is None or min(sizes, default=0) >= 1, "augment.min_sizes", sizes, "must be 1 pixel or more each")
+        check(crop is None or min(crop) >= 1, "augment.crop_size", crop, "must be 1 pixel or more")
+        if self.scale_jitter is not None:
+            low, high = self.scale_jitter
+            check(0 < low <= high, "augment.scale_jitter", self.scale_jitter, "must rise above 0, say [0.1, 2]")
+            check(crop is not None, "augment.scale_jitter", self.scale_jitter, "needs augment.crop_size, to fit into")
+            check(sizes is None, "augment.min_sizes", sizes, "must be null beside scale_jitter: both say how large")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionDataOptions(LoadingOptions):
+    """What every data set of images with boxes takes. Images keep their aspect ratio."""
+
+    task = "detection"
+
+    batch_size: int = 8
+    min_size: int | None = None  # the shorter side once resized; null: as it is
+    max_size: int | None = None  # unless the longer one would then exceed this
+    augment: DetectionAugmentOptions | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least, most = self.min_size, self.max_size
+        sizes = self.augment.min_sizes if self.augment else None
+        check(least is None or least >= 1, "min_size", least, "must be 1 pixel or more")
+        check(
+            most is None or most >= max(1, least or 1, *(sizes or ())), "max_size", most, "must be at least min_size"
+        )
+
+    @property
+    def usual_size(self) -> tuple[int, int]:
+        """The (height, width) of a usual image once resized; without better knowledge 4:3, as most photographs."""
+        longest = math.inf if self.max_size is None else self.max_size
+        height = int(min(self.min_size or 480, longest))
+        return height, int(min(round(height * 4 / 3), longest))
+
+    def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
+        return self.usual_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitScenesOptions(DetectionDataOptions):
+    """Scenes of scikit-learn's digits at random places: the same whatever the run's seed."""
+
+    name: Literal["digit_scenes"] = "digit_scenes"
+    num_workers: int | None = 0  # small pictures in memory
+    train_scenes: int = 600
+    val_scenes: int = 128
+    test_scenes: int = 256
+    image_size: int | tuple[int, int] = (96, 96)  # (height, width) of a scene
+    num_digits: tuple[int, int] = (1, 5)  # in a scene: the fewest and the most, of those that find a place
+    digit_size: tuple[int, int] = (22, 48)  # the side of a scan once resized: the smallest and the largest
+    scene_seed: int = 0
+    cache: str | None = None  # a folder in which the scenes are kept for the next run
+    augment: DetectionAugmentOptions | None = field(default_factory=DetectionAugmentOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("train_scenes", "val_scenes", "test_scenes"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
+        check(1 <= self.num_digits[0] <= self.num_digits[1], "num_digits", self.num_digits, "must rise from 1 or more")
+        low, high = self.digit_size
+        check(8 <= low <= high, "digit_size", self.digit_size, "must rise from 8 pixels or more, the side of a scan")
+        rule = f"must be at least the largest digit, digit_size={self.digit_size}"
+        check(min(self.canvas) >= high, "image_size", self.image_size, rule)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """The (height, width) of a scene."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def usual_size(self) -> tuple[int, int]:
+        return self.canvas
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileDetectionOptions(FileOptions, DetectionDataOptions):
+    """What every data set of image files with boxes takes: sizes that are usual for photographs, and mirroring.
+
+    The options `<part>_<given_by>` name files that make a part; without them train gives a fraction.
+    """
+
+    given_by: ClassVar[str]
+
+    min_size: int | None = 800
+    max_size: int | None = 1333
+    augment: DetectionAugmentOptions | None = field(default_factory=lambda: DetectionAugmentOptions(flip=True))
+
+    def __post_init__(self) -> None:
+        DetectionDataOptions.__post_init__(self)
+        FileOptions.__post_init__(self)
+        for part, fraction in (("val", self.val_fraction), ("test", self.test_fraction)):
+            key = f"{part}_{self.given_by}"
+            good = fraction is None or not getattr(self, key)
+            check(good, f"{part}_fraction", fraction, f"must be null beside {key}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoOptions(FileDetectionOptions):
+    """Image folders, each with a JSON file of COCO's format."""
+
+    given_by = "annotations"
+
+    name: Literal["coco"] = "coco"
+    train_images: str | None = None
+    train_annotations: str | None = None
+    val_images: str | None = None
+    val_annotations: str | None = None
+    test_images: str | None = None
+    test_annotations: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for part in ("train", "val", "test"):
+            for kind, other, what in (("annotations", "images", "JSON file"), ("images", "annotations", "folder")):
+                key, value, given = f"{part}_{kind}", getattr(self, f"{part}_{kind}"), getattr(self, f"{part}_{other}")
+                rule = f"must be the {what} of your {part} images: data.{key}=path/to/it"
+                check(bool(value) or (part != "train" and not given), key, value, rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocOptions(FileDetectionOptions):
+    """A folder of Pascal VOC's layout: Annotations/*.xml, JPEGImages/ and ImageSets/Main/*.txt."""
+
+    given_by = "set"
+
+    name: Literal["voc"] = "voc"
+    root: str | None = None
+    train_set: str = "train"
+    val_set: str | None = "val"
+    test_set: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(bool(self.root), "root", self.root, "must be the folder with Annotations/: data.root=path/to/VOC2012")

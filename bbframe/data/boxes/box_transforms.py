@@ -1,0 +1,212 @@
+"""From a PIL image and its boxes to what a detector takes, by torchvision's transforms (v2).
+
+A sample is a dict: `image`, a PIL image; and, where there is a target, `boxes` (N, 4) xyxy and `masks` (N, H, W) in
+the image's pixels, `labels`, `crowd` and `area` (N,), and `size`. A step of training changes image, boxes and masks
+together; an evaluation leaves the masks as they are, for what they are compared with is in the original's pixels too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import BoundingBoxes, Mask
+
+from bbframe.data.boxes.box_options import DetectionDataOptions
+from bbframe.data.pixels import ToTensor, color_jitter
+from bbframe.preprocessing import Preprocessing
+
+Sample = dict[str, Any]
+GEOMETRIC = {"image", "boxes", "masks"}
+EACH = ("boxes", "labels", "crowd", "area", "masks")  # those with one entry an object
+
+
+def select(sample: Sample, kept: Tensor) -> Sample:
+    """The objects for which `kept` (N,) is true, as plain tensors."""
+    return {k: v.as_subclass(Tensor)[kept] if k in EACH else v for k, v in sample.items()}
+
+
+def tight(masks: Tensor) -> Tensor:
+    """The boxes around masks: (N, H, W) -> (N, 4) float xyxy; zeros for a mask without any pixel."""
+    ends = []
+    for lines in (masks.amax(1) > 0, masks.amax(2) > 0):  # columns, then rows
+        number, length = torch.arange(lines.shape[1]), lines.shape[1]
+        ends.append((torch.where(lines, number, length).amin(1), torch.where(lines, number + 1, 0).amax(1)))
+    (left, right), (top, bottom) = ends
+    return torch.stack([left, top, right, bottom], 1).float() * (right > 0)[:, None]
+
+
+class Wrap(nn.Module):
+    """Tell torchvision what are boxes and masks, and of which image."""
+
+    def forward(self, sample: Sample) -> Sample:
+        width, height = sample["image"].size
+        sample = {**sample, "scale": torch.ones(2)}
+        if "boxes" in sample:
+            sample["boxes"] = BoundingBoxes(sample["boxes"], format="XYXY", canvas_size=(height, width))
+        if "masks" in sample:
+            sample["masks"] = Mask(sample["masks"])
+        return sample
+
+
+class Resize(nn.Module):
+    """The shorter side becomes one of `sizes`, drawn at random, unless the longer one would then exceed `longest`.
+
+    Without `sizes` an image is only made smaller, to fit `longest`.
+    """
+
+    def __init__(self, sizes: Sequence[int], longest: int | None, mode: InterpolationMode):
+        super().__init__()
+        self.sizes, self.longest, self.mode = sizes, longest, mode
+
+    def forward(self, sample: Sample) -> Sample:
+        sides = sample["image"].size
+        factor = 1.0
+        if self.sizes:
+            drawn = int(torch.randint(len(self.sizes), ())) if len(self.sizes) > 1 else 0
+            factor = self.sizes[drawn] / min(sides)
+        if self.longest is not None:
+            factor = min(factor, self.longest / max(sides))
+        return resized(sample, factor, self.mode)
+
+
+class ScaleJitter(nn.Module):
+    """Resize to fit into `size` (height, width), times a random factor."""
+
+    def __init__(self, size: tuple[int, int], factors: tuple[float, float], mode: InterpolationMode):
+        super().__init__()
+        self.size, self.factors, self.mode = size, factors, mode
+
+    def forward(self, sample: Sample) -> Sample:
+        width, height = sample["image"].size
+        low, high = self.factors
+        factor = low + (high - low) * float(torch.rand(()))
+        return resized(sample, factor * min(self.size[0] / height, self.size[1] / width), self.mode)
+
+
+def resized(sample: Sample, factor: float, mode: InterpolationMode) -> Sample:
+    """Both sides times `factor`, rounded down to whole pixels; `scale` says how much that is."""
+    width, height = sample["image"].size
+    if factor == 1:
+        return sample
+    # the small term keeps 800 / 375 * 375 from becoming 799
+    new = [max(1, int(side * factor + 1e-6)) for side in (height, width)]
+    scale = sample["scale"] * torch.tensor([new[1] / width, new[0] / height])
+    return {**_geometric(sample, lambda x: F.resize(x, new, mode)), "scale": scale}
+
+
+class Crop(nn.Module):
+    """A random part, at most `size` (height, width) large."""
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+    def forward(self, sample: Sample) -> Sample:
+        width, height = sample["image"].size
+        sides = min(height, self.size[0]), min(width, self.size[1])
+        top = int(torch.randint(height - sides[0] + 1, ()))
+        left = int(torch.randint(width - sides[1] + 1, ()))
+        return _geometric(sample, lambda x: F.crop(x, top, left, *sides))
+
+
+class Cut(nn.Module):
+    """Around a step that cuts pieces off: boxes that lost some are drawn anew around what is left of their masks."""
+
+    def __init__(self, step: nn.Module):
+        super().__init__()
+        self.step = step
+
+    def forward(self, sample: Sample) -> Sample:
+        before = sample["boxes"]
+        sample = self.step(sample)
+        if "masks" in sample:
+            boxes = F.clamp_bounding_boxes(sample["boxes"])
+            sides, was = _sides(boxes), _sides(before)
+            lost = (sides < was - 1e-3).any(1) & (sides > 0).all(1)
+            boxes[lost] = tight(sample["masks"].as_subclass(Tensor)[lost])
+            sample["boxes"] = boxes
+        return sample
+
+
+class WithoutMasks(nn.Module):
+    """Around steps that leave the masks in the pixels of the original image."""
+
+    def __init__(self, *steps: nn.Module):
+        super().__init__()
+        self.steps = nn.Sequential(*steps)
+
+    def forward(self, sample: Sample) -> Sample:
+        masks = {key: value for key, value in sample.items() if key == "masks"}
+        return {**self.steps({key: value for key, value in sample.items() if key != "masks"}), **masks}
+
+
+class Finish(nn.Module):
+    """Plain tensors; boxes end at the border. In training, objects of which less than a pixel is left are gone."""
+
+    def __init__(self, num_channels: int, drop: bool):
+        super().__init__()
+        self.to_tensor, self.drop = ToTensor(num_channels), drop
+
+    def forward(self, sample: Sample) -> Sample:
+        if "boxes" in sample:
+            sample = {**sample, "boxes": F.clamp_bounding_boxes(sample["boxes"])}
+            kept = torch.ones(len(sample["boxes"]), dtype=torch.bool)
+            if self.drop:
+                kept = (_sides(sample["boxes"]) >= 1).all(1)
+                if "masks" in sample:
+                    kept &= sample["masks"].as_subclass(Tensor).amax((1, 2)) > 0
+            sample = select(sample, kept)
+        return {**sample, "image": self.to_tensor(sample["image"])}
+
+
+def _sides(boxes: Tensor) -> Tensor:
+    """Widths and heights, (N, 2)."""
+    plain = boxes.as_subclass(Tensor)
+    return plain[:, 2:] - plain[:, :2]
+
+
+def _geometric(sample: Sample, change: Callable[[Any], Any]) -> Sample:
+    return {k: change(v) if k in GEOMETRIC else v for k, v in sample.items()}
+
+
+def eval_boxes(options: DetectionDataOptions, preprocessing: Preprocessing, num_channels: int) -> nn.Module:
+    """What validation, test and prediction do to a sample, which may lack a target. No randomness.
+
+    The boxes become those of the resized image; the masks stay in the pixels of the original.
+    """
+    mode = InterpolationMode(preprocessing.interpolation)
+    sizes = [] if options.min_size is None else [options.min_size]
+    return WithoutMasks(Wrap(), Resize(sizes, options.max_size, mode), Finish(num_channels, drop=False))
+
+
+def train_boxes(options: DetectionDataOptions, preprocessing: Preprocessing, num_channels: int) -> nn.Module:
+    """The augmentations of a sample, its boxes and masks included; they draw from torch's global generator alone.
+
+    Raises ValueError for a change of colours where there are none.
+    """
+    mode, augment = InterpolationMode(preprocessing.interpolation), options.augment
+    sizes: Sequence[int] = [] if options.min_size is None else [options.min_size]
+    if augment is None:
+        return nn.Sequential(Wrap(), Resize(sizes, options.max_size, mode), Finish(num_channels, drop=True))
+    steps: list[nn.Module] = [Wrap()]
+    if augment.iou_crop:
+        steps.append(Cut(v2.RandomIoUCrop()))
+    if augment.scale_jitter is not None:
+        assert augment.crop_size is not None
+        steps.append(ScaleJitter(augment.crop_size, augment.scale_jitter, mode))
+    else:
+        steps.append(Resize(augment.min_sizes or sizes, options.max_size, mode))
+    if augment.crop_size is not None:
+        steps.append(Cut(Crop(augment.crop_size)))
+    if augment.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if augment.vertical_flip:
+        steps.append(v2.RandomVerticalFlip())
+    if augment.color_jitter is not None:
+        steps.append(color_jitter(augment.color_jitter, num_channels))
+    return nn.Sequential(*steps, Finish(num_channels, drop=True))

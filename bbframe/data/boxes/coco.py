@@ -1,0 +1,224 @@
+"""Images with boxes and masks in COCO's JSON: every fault of the files is told at once, before training."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from bbframe.data import register
+from bbframe.data.boxes.annotated import TOLERANCE, AnnotatedDataModule, Reading
+from bbframe.data.boxes.box_options import CocoOptions
+
+# what is kept of a file, for the polygons alone can fill the memory
+KEYS = frozenset("images annotations categories id name file_name width height".split())
+KEYS |= frozenset("image_id category_id bbox area iscrowd".split())
+MASK_KEYS = frozenset(("segmentation", "size", "counts"))
+
+
+@register(CocoOptions)
+class Coco(AnnotatedDataModule):
+    """Classes are the categories in the order of their ids, which may have gaps.
+
+    Images without annotations train too. An annotation with `iscrowd` is a region that an evaluation ignores.
+    """
+
+    def __init__(self, options: CocoOptions, *, masks: bool = False, **settings: Any):
+        readings = {
+            part: functools.partial(read, Path(file), Path(getattr(options, f"{part}_images")), options, masks)
+            for part in ("train", "val", "test")
+            if (file := getattr(options, f"{part}_annotations"))
+        }
+        super().__init__(options, readings, masks=masks, **settings)
+
+
+def read(file: Path, images: Path, options: CocoOptions, masks: bool) -> Reading:
+    """The images and annotations of one file, and its faults."""
+    reading = Reading(file, images, options, masks)
+    if not images.is_dir():
+        reading.faults.fatal(f"its images should be in {images}, which is no folder")
+    content = _content(file, reading)
+    if reading.faults.kinds:
+        return reading
+    classes = _categories(content["categories"], reading)
+    places = _images(content["images"], reading)
+    _annotations(content["annotations"], reading, classes, places)
+    return reading
+
+
+def _content(file: Path, reading: Reading) -> dict[str, list[Any]]:
+    """The three lists of a file, or a fault."""
+    keys = ("images", "annotations", "categories")
+    wanted = KEYS if reading.masks is None else KEYS | MASK_KEYS
+    try:
+        raw = file.read_bytes()
+        content = json.loads(raw, object_hook=lambda entry: {k: v for k, v in entry.items() if k in wanted})
+    except OSError as error:
+        reading.faults.fatal(f"cannot be read: {(error.strerror or str(error)).lower()}")
+    except UnicodeDecodeError:
+        reading.faults.fatal("is no text (UTF-8)")
+    except RecursionError as error:
+        reading.faults.fatal(f"is no JSON: {str(error).splitlines()[0]}")
+    except json.JSONDecodeError as error:
+        what = (
+            "is empty" if not raw.strip() else "breaks off" if error.pos >= len(error.doc.rstrip()) else "is no JSON"
+        )
+        reading.faults.fatal(f"{what} at line {error.lineno}, column {error.colno}: {error.msg.lower()}")
+    else:
+        if not isinstance(content, dict):
+            reading.faults.fatal(f"is a list or a value, not a mapping with {', '.join(keys)}")
+        elif wrong := [key for key in keys if not isinstance(content.get(key), list)]:
+            reading.faults.fatal(f"has no list of {', no list of '.join(wrong)}")
+        elif empty := [key for key in keys if not content[key]]:
+            reading.faults.fatal(f"has no {', no '.join(empty)}")
+        return content
+    return {}
+
+
+def _entries(found: list[Any], kind: str, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The mappings in a list, each with its name, such as "image 3"; no id comes twice."""
+    seen = set()
+    for number, entry in enumerate(found):
+        if not isinstance(entry, dict) or not _id(entry.get("id")):
+            reading.faults.drop(f"malformed {kind} entries", f"number {number}", "must be a mapping with an id")
+        elif entry["id"] in seen:
+            reading.faults.drop(f"duplicate {kind} ids", f"{kind} {entry['id']}")
+        else:
+            seen.add(entry["id"])
+            yield f"{kind} {entry['id']}", entry
+
+
+def _categories(found: list[Any], reading: Reading) -> dict[int, int]:
+    """Category ids -> classes 0..K-1. Whatever is wrong here ends the run."""
+    skip, reading.faults.skip = reading.faults.skip, False
+    names: dict[int, str] = {}
+    for name, entry in _entries(found, "category", reading):
+        if not isinstance(entry["id"], int) or not isinstance(entry.get("name"), str) or not entry["name"]:
+            reading.faults.fatal("malformed category entries", f"{name} (must have an integer id and a name)")
+        elif entry["name"] in names.values():
+            reading.faults.fatal("duplicate category names", f"{name} ({entry['name']!r})")
+        else:
+            names[entry["id"]] = entry["name"]
+    reading.faults.skip = skip
+    reading.category_ids = sorted(names)
+    reading.class_names = [names[key] for key in sorted(names)]
+    return {key: label for label, key in enumerate(sorted(names))}
+
+
+def _images(found: list[Any], reading: Reading) -> dict[int | str, int | None]:
+    """Image ids -> places; None for an image that cannot serve."""
+    places: dict[int | str, int | None] = {}
+    paths = set()
+    for name, entry in _entries(found, "image", reading):
+        path, width, height = (entry.get(key) for key in ("file_name", "width", "height"))
+        places[entry["id"]] = None
+        if not isinstance(path, str) or not path or not _size(width) or not _size(height):
+            why = f"file_name={path!r}, width={width!r}, height={height!r}"
+            reading.faults.drop("malformed image entries", name, why)
+        elif path in paths:
+            reading.faults.drop("duplicate file names", name, path)
+        else:
+            paths.add(path)
+            places[entry["id"]] = reading.image(name, path, width, height, entry["id"])
+    return places
+
+
+def _annotations(
+    found: list[Any], reading: Reading, classes: dict[int, int], places: dict[int | str, int | None]
+) -> None:
+    """Take every annotation that is whole; the others are faults, unless their image is one already."""
+    faults = reading.faults
+    for name, entry in _entries(found, "annotation", reading):
+        image_id, category, bbox, area = (entry.get(key) for key in ("image_id", "category_id", "bbox", "area"))
+        crowd = entry.get("iscrowd", 0)
+        good = True
+        if isinstance(image_id, bool) or isinstance(category, bool):  # true is 1 for Python
+            faults.drop("malformed annotation entries", name, f"image_id={image_id!r}, category_id={category!r}")
+            continue
+        if not _id(image_id) or image_id not in places:
+            faults.drop("annotations of unknown images", name, f"image_id={image_id!r}")
+            good = False
+        if not isinstance(category, int) or category not in classes:
+            faults.drop("unknown category ids", name, f"category_id={category!r}")
+            good = False
+        if crowd not in (0, 1) or not (area is None or (_number(area) and area >= 0)):
+            faults.drop("malformed annotation entries", name, f"iscrowd={crowd!r}, area={area!r}")
+            good = False
+        if not isinstance(bbox, list) or len(bbox) != 4 or not all(type(v) in (int, float) for v in bbox):
+            faults.drop("malformed annotation entries", name, f"bbox={bbox!r:.60} must be 4 numbers")
+            continue
+        if not all(_number(v) for v in bbox) or bbox[2] <= 0 or bbox[3] <= 0:
+            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v)[:12] for v in bbox)
+            faults.drop("boxes without an area", name, f"bbox=[{shown}]")
+            continue
+        image = places[image_id] if good else None  # type: ignore[index]
+        if image is None:
+            continue
+        box = reading.box(name, image, [bbox[0], bbox[1], bbox[0] + bbox[2], bbox[1] + bbox[3]])
+        mask = None
+        if reading.masks is not None:
+            try:
+                mask = run_lengths(entry.get("segmentation"), *reading.sizes[image])
+            except (ValueError, RuntimeError, TypeError) as error:
+                faults.drop("missing or malformed masks", name, str(error).splitlines()[0])
+        if box is not None and (reading.masks is None or mask is not None):
+            reading.add(
+                image,
+                box,
+                classes[category],  # type: ignore[index]
+                bool(crowd),
+                bbox[2] * bbox[3] if area is None else area,
+            )
+            if reading.masks is not None and mask is not None:
+                reading.masks.append(mask)
+
+
+def run_lengths(segmentation: Any, height: int, width: int) -> bytes:
+    """COCO's compressed run lengths of a mask, from polygons or from run lengths of either kind.
+
+    Raises ValueError or RuntimeError for what is neither, or does not fit the image.
+    """
+    from faster_coco_eval.core.mask import decode, frPyObjects, merge
+
+    if isinstance(segmentation, dict):
+        if segmentation.get("size") != [height, width]:
+            raise ValueError(f"size={segmentation.get('size')!r:.40} must be [{height}, {width}]")
+        counts = segmentation.get("counts")
+        if isinstance(counts, list):
+            if not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != height * width:
+                raise ValueError(f"counts must be whole numbers whose sum is {height}x{width}")
+            counts = frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+        if not isinstance(counts, str | bytes) or not counts:
+            raise ValueError("counts must be a list or text")
+        raw = counts.encode() if isinstance(counts, str) else counts
+        decode({"size": [height, width], "counts": raw})
+        return raw
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("no segmentation" if not segmentation else "segmentation must be a list or a mapping")
+    rings = []
+    for ring in segmentation:
+        if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2 or not all(_number(v) for v in ring):
+            raise ValueError("a polygon must be a list of 3 or more points, x, y, x, y, ...")
+        points = np.array(ring, float).reshape(-1, 2)
+        inside = points.clip(0, (width, height))
+        if np.abs(points - inside).max() > TOLERANCE:  # far outside it would also cost memory without end
+            raise ValueError("a polygon leaves the image")
+        rings.append(inside.ravel().tolist())
+    merged = merge(frPyObjects(rings, height, width))
+    return merged["counts"]
+
+
+def _id(value: Any) -> TypeGuard[int | str]:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+
+
+def _size(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**6

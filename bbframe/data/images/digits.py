@@ -1,0 +1,67 @@
+"""scikit-learn's handwritten digits: 1,797 real 8x8 scans, which come with the package."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from bbframe.data import register
+from bbframe.data.base import ImageDataModule
+from bbframe.data.options_by_name import DigitsOptions
+from bbframe.data.split import stratified
+from bbframe.preprocessing import Preprocessing
+
+
+class Scans:
+    """Some of the scans, in memory."""
+
+    def __init__(self, pixels: np.ndarray, labels: Sequence[int], indices: Sequence[int]):
+        """`pixels` (N, 8, 8) uint8 and `labels` are those of all scans, `indices` the ones that belong here."""
+        self.indices = indices
+        self.pixels, self.labels = pixels[list(indices)], [labels[i] for i in indices]
+
+    def read(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index])
+
+    def name(self, index: int) -> str:
+        return f"scan {self.indices[index]}"
+
+
+@functools.cache
+def scans() -> tuple[np.ndarray, list[int]]:
+    """All pixels, (1797, 8, 8) uint8 in 0..255, and all labels. The ink's 0..16 becomes 0..255."""
+    from sklearn.datasets import load_digits  # seconds to import
+
+    data = load_digits()
+    return np.round(data.images * (255 / 16)).astype(np.uint8), data.target.tolist()
+
+
+@functools.cache
+def parted() -> dict[str, list[int]]:
+    """Which scans are for training, validation and test: 70 %, 15 % and 15 % of each digit."""
+    labels = scans()[1]
+    return stratified([str(i) for i in range(len(labels))], labels, {"val": 0.15, "test": 0.15}, seed=0)
+
+
+@register(DigitsOptions)
+class Digits(ImageDataModule):
+    """Ten classes; 70 % of each for training, 15 % each for validation and test, the same whatever the run's seed."""
+
+    def __init__(
+        self, options: DigitsOptions, *, seed: int, preprocessing: Preprocessing, num_channels: int, stride: int
+    ):
+        pixels, labels = scans()
+        super().__init__(
+            options,
+            {part: Scans(pixels, labels, indices) for part, indices in parted().items()},
+            [str(digit) for digit in range(10)],
+            seed=seed,
+            # a crop would cut off strokes: the scans have no margin
+            preprocessing=replace(preprocessing, crop_mode="squash"),
+            num_channels=num_channels,
+            stride=stride,
+        )

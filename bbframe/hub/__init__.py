@@ -1,0 +1,1 @@
+"""What the Hub gives: its client, a checkpoint's files, strict loading, preprocessing."""

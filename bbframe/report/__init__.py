@@ -1,0 +1,1 @@
+"""Tables, charts and pictures of what a run or a sweep found."""

@@ -1,0 +1,225 @@
+"""A whole configuration as typed options, checked before anything is built; light, so that an error comes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bbframe.backbone import BackboneConfigMixin
+from bbframe.data.options_by_name import OPTIONS as DATA
+from bbframe.factory import Source, check_backbone
+from bbframe.heads.levels import WANTED, choose_pyramid, wanted_strides
+from bbframe.run.lightning_parts import check_plugins
+from bbframe.schema import nearest, parse
+from bbframe.tasks.options import (
+    AdamWOptions,
+    ClassificationOptions,
+    ConstantOptions,
+    CosineOptions,
+    DetectionOptions,
+    DetectorOptions,
+    HeadOptions,
+    MultiStepOptions,
+    OptimOptions,
+    ScheduleOptions,
+    SGDOptions,
+)
+
+# what the `name` of a group may be
+TASKS: dict[str, Any] = {"classification": ClassificationOptions, "detection": DetectionOptions}
+HEADS: dict[str, dict[str, Any]] = {  # by task
+    "classification": dict.fromkeys(("linear", "multi_level"), HeadOptions),
+    "detection": dict.fromkeys(WANTED, DetectorOptions),
+}
+SELECTION = ("out_features", "out_indices", "out_strides")
+OPTIMISERS: dict[str, Any] = {"adamw": AdamWOptions, "sgd": SGDOptions}
+SCHEDULES: dict[str, Any] = {"cosine": CosineOptions, "multistep": MultiStepOptions, "constant": ConstantOptions}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The keys at the top of a configuration.
+
+    `name` (null: `backbone_name`) and `tags` label the run; `train` and `test` say what happens, from `ckpt_path` on
+    when it is given; `debug` runs one batch of everything and shows tracebacks.
+    """
+
+    seed: int = 0
+    name: str | None = None
+    backbone_name: str | None = None
+    tags: tuple[str, ...] = ()
+    train: bool = True
+    test: bool = True
+    ckpt_path: str | None = None
+    rerun: str | None = None
+    debug: bool = False
+    output_dir: str = "outputs"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed} must be within 0..{2**32 - 1}")
+        if self.name is not None and (not self.name or "/" in self.name or "\\" in self.name):
+            raise ValueError(f"name={self.name!r} becomes a part of the run folder's name; leave out slashes")
+        if not self.train and self.ckpt_path is None:
+            raise ValueError("train=false needs a trained network: ckpt_path=<run folder>/checkpoints/best.ckpt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerOptions:
+    """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result) and
+    `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated)."""
+
+    max_epochs: int = 10
+    max_steps: int = -1
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
+    devices: int | str | tuple[int, ...] = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    gradient_clip_val: float | None = None
+    accumulate_grad_batches: int = 1
+    check_val_every_n_epoch: int = 1
+    log_every_n_steps: int = 10
+    deterministic: bool = False
+    detect_anomaly: bool = False
+    limit_train_batches: int | float | None = None
+    limit_val_batches: int | float | None = None
+    limit_test_batches: int | float | None = None
+    sync_batchnorm: bool = False
+    early_stopping: int | None = None
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        precisions = "64-true 32-true 16-true bf16-true 16-mixed bf16-mixed".split()
+        if self.precision not in precisions:
+            raise ValueError(f"trainer: precision={self.precision!r}{nearest(self.precision, precisions)}")
+        for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps", "num_nodes"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"trainer: {key}={getattr(self, key)} must be 1 or more")
+        if self.max_epochs < 1 and (self.max_epochs != -1 or self.max_steps < 1):
+            raise ValueError(f"trainer: max_epochs={self.max_epochs} must be 1 or more, or -1 with max_steps given")
+        if self.early_stopping is not None and self.early_stopping < 1:
+            raise ValueError(f"trainer: early_stopping={self.early_stopping} epochs must be 1 or more, or null")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"trainer: ema_decay={self.ema_decay} must be within 0..1, such as 0.999, or null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked configuration: each group as its options.
+
+    `backbone_options` is the backbone's group as plain data, with the maps that the head wants where it says nothing.
+    """
+
+    run: RunOptions
+    source: Source
+    backbone: BackboneConfigMixin
+    backbone_options: Mapping[str, Any]
+    task: ClassificationOptions | DetectionOptions
+    head: Any
+    data: Any
+    optim: OptimOptions
+    schedule: ScheduleOptions
+    trainer: TrainerOptions
+    logger: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def backbone_name(self) -> str:
+        """What tables call the backbone: timm's name, or that of the configuration file."""
+        timm_name = getattr(self.backbone, "backbone", None)
+        return str(timm_name or self.run.backbone_name or self.backbone.model_type).rpartition("/")[2]
+
+
+GROUPS = frozenset("backbone task head data optim schedule trainer logger callbacks".split())
+
+
+def check(config: Mapping[str, Any]) -> Plan:
+    """Everything that the configuration alone shows to be wrong, as a ValueError of one line; else the plan."""
+    run = parse(RunOptions, {key: value for key, value in config.items() if key not in GROUPS}, "configuration")
+    for group in sorted(GROUPS - set(config)):
+        raise ValueError(f"configuration: the group {group!r} is missing")
+    for group in sorted(GROUPS):
+        if not isinstance(config[group] or {}, Mapping):
+            raise ValueError(f"{group}: {config[group]!r} must be a mapping of options")
+    task = _named(TASKS, config["task"], "task")
+    head = _named(
+        {name: options for heads in HEADS.values() for name, options in heads.items()}, config["head"], "head"
+    )
+    data = _named(DATA, config["data"], "data")
+    if data.task != task.name:
+        menu = " or ".join(name for name, options in DATA.items() if options.task == task.name)
+        raise ValueError(
+            f"data={data.name} is for task={data.task}, and this is task={task.name}; choose data={menu}, "
+            f"or task={data.task}"
+        )
+    if head.name not in HEADS[task.name]:
+        menu = " or ".join(HEADS[task.name])
+        raise ValueError(f"task={task.name} has no use for head={head.name}; choose head={menu}")
+    backbone_options = dict(config["backbone"] or {})
+    source, backbone = check_backbone(backbone_options)
+    if task.name == "detection" and not any(backbone_options.get(key) for key in SELECTION):
+        backbone_options["out_strides"] = wanted_strides(head.name, [stage.stride for stage in backbone.stages])
+        backbone.select(out_strides=backbone_options["out_strides"])
+    plan = Plan(
+        run=run,
+        source=source,
+        backbone=backbone,
+        backbone_options=backbone_options,
+        task=task,
+        head=head,
+        data=data,
+        optim=_named(OPTIMISERS, config["optim"], "optim"),
+        schedule=_named(SCHEDULES, config["schedule"], "schedule"),
+        trainer=parse(TrainerOptions, config["trainer"], "trainer"),
+        logger=config["logger"] or {},
+        callbacks=config["callbacks"] or {},
+    )
+    _check_together(plan)
+    return plan
+
+
+def _named(table: Mapping[str, Any], data: Mapping[str, Any], group: str) -> Any:
+    name = data.get("name")
+    if name not in table:
+        raise ValueError(f"{group}: name={name!r}{nearest(name, table)}")
+    return parse(table[str(name)], data, group)
+
+
+def _check_together(plan: Plan) -> None:
+    """What one group asks of another, as far as it shows before anything is built."""
+    check_plugins("logger", plan.logger)
+    check_plugins("callbacks", plan.callbacks)
+    if plan.task.name == "detection":
+        choose_pyramid(plan.head.pyramid, plan.backbone.strides, [stage.stride for stage in plan.backbone.stages])
+        if plan.trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+            raise ValueError(
+                f"trainer: precision={plan.trainer.precision!r} would round the boxes of task=detection too; "
+                "use bf16-mixed or 16-mixed"
+            )
+    features = plan.backbone.out_features or []
+    built = plan.backbone.stage_names[: plan.backbone.stage_names.index(features[-1]) + 1]
+    freeze = plan.task.freeze
+    if isinstance(freeze, int) and not 0 <= freeze < len(built):
+        menu = ", ".join(f"{i}={name}" for i, name in enumerate(built))
+        raise ValueError(
+            f"{plan.backbone.model_type}: task.freeze={freeze} must be none, all, or a stage that is built ({menu})"
+        )
+    if plan.trainer.accelerator in ("gpu", "cuda", "mps"):
+        _check_gpu(plan.trainer)
+
+
+def _check_gpu(trainer: TrainerOptions) -> None:
+    import torch
+
+    cuda, mps = torch.cuda.device_count(), int(torch.backends.mps.is_available())
+    count = {"cuda": cuda, "mps": mps, "gpu": cuda or mps}[trainer.accelerator]
+    wanted = trainer.devices if isinstance(trainer.devices, int) else 1
+    if count == 0:
+        raise ValueError(
+            f"trainer: accelerator={trainer.accelerator!r}, but torch {torch.__version__} finds no such device here; "
+            "use trainer.accelerator=auto or cpu"
+        )
+    if wanted > count:
+        raise ValueError(f"trainer: devices={wanted}, but there are {count}; use trainer.devices={count} or auto")

@@ -1,0 +1,154 @@
+"""The record of a run: what was asked, with which code, on which machine, written so that the run can be repeated.
+
+A run folder holds config.yaml (resolved, secrets masked), overrides.yaml and environment.json. A checkpoint carries
+the same configuration under the key "bbframe", so a run can be repeated from a checkpoint file alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import platform
+import re
+import subprocess
+import zipfile
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bbframe.files import dump_yaml, read_yaml, write_text
+from bbframe.run.masking import mask_overrides, mask_secrets
+
+PACKAGES = "bbframe torch torchvision timm lightning huggingface_hub safetensors torchmetrics".split()
+
+
+def reserve_folder(root: Path, task: str, name: str, now: datetime) -> Path:
+    """Make the run folder <root>/<task>/<date>_<time>_<name>, with _2, _3, ... when there is one already.
+
+    Raises ValueError when it cannot be made.
+    """
+    plain = re.sub(r"[^\w.+=-]+", "-", name)
+    first = root / task / f"{now:%Y-%m-%d_%H-%M-%S}_{plain}"
+    folder, number = first, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except OSError as error:
+            if not folder.is_dir():
+                raise ValueError(
+                    f"output_dir={root}: cannot make the run folder {folder} ({error.strerror});"
+                    " give a folder that you may write to: output_dir=..."
+                ) from error
+            number += 1
+            folder = first.with_name(f"{first.name}_{number}")
+
+
+def write_record(folder: Path, config: dict[str, Any], overrides: list[str], environment: dict[str, Any]) -> None:
+    """Write config.yaml, overrides.yaml (both masked by their keys) and environment.json into a run folder."""
+    write_text(folder / "config.yaml", dump_yaml(mask_secrets(config)))
+    write_text(folder / "overrides.yaml", dump_yaml(mask_overrides(overrides)))
+    write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+
+def write_failure(folder: Path, overrides: list[str], reason: str) -> None:
+    """Leave the reason why a run failed, and what it was asked, in its folder, which is made when it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "error.txt", reason + "\n")
+    if not (folder / "overrides.yaml").exists():
+        write_text(folder / "overrides.yaml", dump_yaml(mask_overrides(overrides)))
+
+
+def read_record(source: Path) -> tuple[dict[str, Any], list[str]]:
+    """The configuration and the overrides of a run, from its folder or from one of its checkpoint files.
+
+    Secrets are "***" in it: `masked_keys` says which. Raises ValueError that names the file and what is wrong with it.
+    """
+    if source.is_file():
+        return _read_checkpoint(source)
+    if not source.is_dir():
+        near = next(parent for parent in (source.absolute(), *source.absolute().parents) if parent.parent.is_dir())
+        there = sorted(path.name for path in near.parent.iterdir())
+        closest = ", ".join(difflib.get_close_matches(near.name, there, n=3, cutoff=0)) or "nothing"
+        raise ValueError(f"{source}: there is no {near.name!r} in {near.parent}; closest there: {closest}")
+    if not (source / "config.yaml").is_file():
+        inside = sorted(path.parent.name for path in source.glob("*/config.yaml"))
+        hint = f"; run folders in it: {', '.join(inside[-5:])}" if inside else ""
+        raise ValueError(f"{source}: not a run folder, it holds no config.yaml{hint}")
+    overrides = source / "overrides.yaml"
+    return read_yaml(source / "config.yaml", dict), read_yaml(overrides, list) if overrides.is_file() else []
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], list[str]]:
+    try:
+        with zipfile.ZipFile(path) as archive:  # reading a member compares its checksum
+            for name in archive.namelist():
+                if name.endswith("/data.pkl"):
+                    archive.read(name)
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever a damaged file makes these two raise, the file is the reason
+        raise ValueError(f"{path}: not a whole checkpoint (truncated, damaged, or another kind of file)") from error
+    record = saved.get("bbframe") if isinstance(saved, dict) else None
+    if not isinstance(record, dict) or not {"config", "overrides"} <= record.keys():
+        raise ValueError(f"{path}: not a checkpoint of bbframe, it holds no configuration")
+    return record["config"], record["overrides"]
+
+
+def environment(seed: int, weights: dict[str, Any] | None) -> dict[str, Any]:
+    """Code, versions and hardware of this run, as plain data; nothing in it names the user or the machine.
+
+    `weights` says where pretrained weights came from (revision, sha256), None without them.
+    """
+    return {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seed": seed,
+        "git": _git(Path(__file__).resolve().parents[2]),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "platform": platform.platform(),
+        "hardware": {
+            "cpu": cpu_name(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+            "torch_threads": torch.get_num_threads(),
+        },
+        "weights": weights,
+    }
+
+
+def _git(root: Path) -> dict[str, Any] | None:
+    """Commit and dirty flag of the checkout at `root`; None for an installed package or without git."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # a hook sets GIT_DIR
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True, timeout=20)
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "dirty": git("status", "--porcelain") != ""}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """What the processor of this machine is called."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""Everything that knows timm: a backbone around any of its networks."""

@@ -1,0 +1,121 @@
+"""timm's checkpoints: found by name, converted by timm, loaded strictly by us."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from torch import Tensor, nn
+
+from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.loading import LoadReport, fill, read_tensors
+from bbframe.layers.initialise import LateDraws
+from bbframe.schema import nearest
+from bbframe.timm_backbone.networks import RESERVED, Names, Network
+
+
+def registered(name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
+    """timm's own name of a network, and the `pretrained_cfg` and arguments that a checkpoint's `config.json` states.
+
+    Only a checkpoint that timm's registry lacks is looked up in its folder or on the Hub. Raises ValueError when there
+    is no such network.
+    """
+    import timm
+
+    bare = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", name)
+    arch = bare.partition(".")[0]
+    if timm.is_model(arch):
+        known = timm.models.get_arch_pretrained_cfgs(arch)
+        if bare == arch or bare in known:
+            return bare, None, {}
+        if bare == name:
+            raise ValueError(f"timm_backbone: timm has no weights {name!r}{nearest(name, known)}")
+    folder = Path(name.removeprefix("local-dir:")).expanduser()
+    if folder.is_dir() or name.startswith("local-dir:"):
+        place, checkpoint = {"file": str(folder)}, Checkpoint(folder)
+    elif "/" in name:
+        place = {"hf_hub_id": re.sub(r"^hf[-_]hub:", "", name)}
+        checkpoint = hub_checkpoint(place["hf_hub_id"])
+    else:
+        close = difflib.get_close_matches(arch, timm.list_models(), n=3, cutoff=0)
+        raise ValueError(f"timm_backbone: timm has no network {name!r}; did you mean {' or '.join(map(repr, close))}?")
+    data = checkpoint.json("config.json") or {}
+    if not timm.is_model(str(data.get("architecture"))):
+        raise ValueError(f"{name}: holds no config.json that names an 'architecture' of timm; check the name")
+    elsewhere = {"url", "file", "state_dict", "source", "custom_load", "hf_hub_id", "hf_hub_filename"}
+    keys = {field.name for field in fields(timm.models.PretrainedCfg)} - elsewhere
+    cfg = {key: value for key, value in {**data.get("pretrained_cfg", {}), **data}.items() if key in keys}
+    arguments = data.get("model_args") or {}
+    return data["architecture"], {**cfg, **place}, {k: v for k, v in arguments.items() if k not in RESERVED}
+
+
+def hub_checkpoint(hub_id: str, revision: str | None = None, **hub_options: Any) -> Checkpoint:
+    """The files of `user/model` or `user/model@revision`."""
+    source, _, pinned = hub_id.partition("@")
+    return Checkpoint(source, revision or pinned or None, **hub_options)
+
+
+def load(
+    backbone: nn.Module, net: Network, names: Names, revision: str | None = None, **hub_options: Any
+) -> LoadReport:
+    """Fill a backbone with the weights of timm's `pretrained_cfg`, strictly; ValueError when they do not fit."""
+    cfg = net.cfg
+    if cfg.get("file"):
+        checkpoint = Checkpoint(cfg["file"], revision, **hub_options)
+    elif cfg.get("hf_hub_id"):
+        checkpoint = hub_checkpoint(cfg["hf_hub_id"], revision, **hub_options)
+    else:
+        raise ValueError(_no_weights(net))
+    tensors, report = read_tensors(checkpoint)
+    report.preprocessing = "pretrained_cfg"
+    given = converted(net, tensors, report.source) if tensors else {}
+    fill(backbone, names, given, report)
+    for name in report.loaded:
+        (theirs,) = names.theirs(name)
+        if theirs in tensors and tensors[theirs].shape != given[theirs].shape:
+            how = f"resized by timm from {list(tensors[theirs].shape)} to {list(given[theirs].shape)}"
+            report.adapted.setdefault(name, how)
+    return report
+
+
+def _no_weights(net: Network) -> str:
+    import timm
+
+    message = f"timm_backbone: the Hub has no weights of timm's {net.name}"
+    if url := net.cfg.get("url"):
+        message += f"; timm names {url}: fetch it, save it with timm as a folder, then give local-dir:FOLDER"
+    arch = net.name.partition(".")[0]
+    tagged = timm.list_pretrained(f"{arch}.*")
+    return message + (f"; choose from: {', '.join(tagged)}" if tagged else "; leave pretrained off")
+
+
+def converted(net: Network, tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """A checkpoint's tensors as timm converts them for the full network: renamed, positions resized.
+
+    timm keeps its conversions inside `create_model`; what they hand to `load_state_dict` is caught, not loaded.
+    Raises ValueError when a conversion fails.
+    """
+    import timm
+
+    given: dict[str, Tensor] = {}
+
+    def catch(module: nn.Module, state_dict: Mapping[str, Tensor], strict: bool = True) -> SimpleNamespace:
+        given.update(state_dict)
+        return SimpleNamespace(missing_keys=[], unexpected_keys=[])
+
+    options = {key: value for key, value in net.options.items() if key != "in_chans"}  # the stem is adapted later
+    overlay = {"source": None, "state_dict": tensors}
+    try:
+        with mock.patch.object(type(net.full), "load_state_dict", catch), LateDraws() as draws:
+            timm.create_model(net.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+            draws.pending.clear()  # the network is thrown away
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{source}: not a checkpoint of {net.name}, timm cannot convert it ({reason})") from error
+    return given

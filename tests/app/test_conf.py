@@ -1,0 +1,160 @@
+"""Every YAML file composes to a configuration that passes the check, and says what the code says."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import train
+from bbframe.auto import AutoBackbone, backbone_class, list_backbones
+from bbframe.data.options_by_name import OPTIONS as DATA
+from bbframe.factory import Source, check_backbone
+from bbframe.run.configuration import HEADS, RunOptions, TrainerOptions, check
+from bbframe.tasks.options import (
+    AdamWOptions,
+    ClassificationOptions,
+    ConstantOptions,
+    CosineOptions,
+    DetectionOptions,
+    DetectorOptions,
+    HeadOptions,
+    MultiStepOptions,
+    SGDOptions,
+)
+
+CONF, RECIPES = train.HOME / "conf", train.HOME / "recipes"
+CHOICES = [
+    (group.name, file.stem)
+    for group in sorted(CONF.iterdir())
+    if group.is_dir()
+    for file in sorted(group.glob("*.yaml"))
+]
+BACKBONES = [choice for group, choice in CHOICES if group == "backbone"]
+DETECTION = {
+    *(("head", name) for group, name in CHOICES if group == "head" and name not in HEADS["classification"]),
+    *(("data", name) for name, options in DATA.items() if options.task == "detection"),
+}
+NEEDED = {
+    "image_folder": ["data.root=photos"],
+    "coco": ["data.train_images=photos", "data.train_annotations=boxes.json"],
+    "voc": ["data.root=photos"],
+}  # what cannot have a default
+
+
+@cache
+def _composed(*overrides):
+    with train.composition() as compose:
+        return train.plain(compose, list(overrides))
+
+
+def composed(*overrides):
+    """The plain data that overrides compose to; composed once for all tests, and each may change its own."""
+    return copy.deepcopy(_composed(*overrides))
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["=".join(pair) for pair in CHOICES])
+def test_every_choice_of_every_group_composes_and_passes(group, choice):
+    detection = (group, choice) in DETECTION
+    config = composed(*(["task=detection"] if detection else []), f"{group}={choice}", *NEEDED.get(choice, []))
+    plan = check(config)
+    assert plan.backbone.stages
+    if group == "backbone":
+        assert config["backbone_name"] == choice
+
+
+@pytest.mark.parametrize("recipe", sorted(p.stem for p in RECIPES.glob("*.yaml")))
+def test_every_recipe_composes_and_its_header_says_how_and_what(recipe):
+    text = (RECIPES / f"{recipe}.yaml").read_text()
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    assert any(f"recipes={recipe}" in line for line in header), "the header must give the command"
+    assert re.search("accuracy|mAP", text), "the header must give the metric"
+    assert any(re.search(r"\d s\b|days", line) for line in header), "the header must give the time"
+    given = ["backbone.checkpoint=somewhere"] if "checkpoint: null" in text else []
+    given += ["trainer.accelerator=auto"] if "accelerator: gpu" in text else []  # composes where there is none
+    assert check(composed(f"recipes={recipe}", *given)).run.train
+
+
+@pytest.mark.parametrize("choice", BACKBONES)
+def test_a_file_gives_every_option_of_its_config(choice):
+    options = composed(f"backbone={choice}")["backbone"]
+    config_class = backbone_class(options["model_type"]).config_class
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    names = {config_class.attribute_map.get(key, key) for key in options}
+    sources = {field.name for field in dataclasses.fields(Source)}
+    missing = fields - names - {"stages_of"}
+    assert not missing
+    assert names <= fields | sources | {"model_type"}
+
+
+@pytest.mark.parametrize("name", [name for name in list_backbones() if (CONF / "backbone" / f"{name}.yaml").exists()])
+def test_the_file_of_an_architecture_agrees_with_its_config_class(name):
+    """One default, said twice, must be said alike; null in the file stands for the default of the class."""
+    options = yaml.safe_load((CONF / "backbone" / f"{name}.yaml").read_text())
+    source, config = check_backbone(options)
+    default = type(config)()
+    for field in dataclasses.fields(config):
+        assert getattr(config, field.name) == getattr(default, field.name), field.name
+    assert (source.source, source.pretrained, source.revision) == ("transformers", False, None)
+
+
+def test_every_architecture_has_a_file():
+    assert [name for name in list_backbones() if name not in BACKBONES] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        ("task/classification", ClassificationOptions),
+        ("task/detection", DetectionOptions),
+        ("head/linear", HeadOptions),
+        ("head/fcos", DetectorOptions),
+        ("head/retinanet", DetectorOptions),
+        ("head/faster_rcnn", DetectorOptions),
+        ("head/mask_rcnn", DetectorOptions),
+        ("optim/adamw", AdamWOptions),
+        ("optim/sgd", SGDOptions),
+        ("schedule/cosine", CosineOptions),
+        ("schedule/multistep", MultiStepOptions),
+        ("schedule/constant", ConstantOptions),
+        ("trainer/default", TrainerOptions),
+    ],
+)
+def test_the_files_of_the_other_groups_agree_with_their_options(file, options):
+    data = yaml.safe_load((CONF / f"{file}.yaml").read_text())
+    data.pop("defaults", None)
+    default = dataclasses.asdict(options(name=data["name"]) if "name" in data else options())
+    assert {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()} == default
+
+
+def test_the_top_of_the_configuration_agrees_with_its_options():
+    data = yaml.safe_load((CONF / "config.yaml").read_text())
+    for field in dataclasses.fields(RunOptions):
+        assert data[field.name] == (list(field.default) if isinstance(field.default, tuple) else field.default)
+
+
+@pytest.mark.parametrize("choice", [name for name in BACKBONES if name != "timm"])
+def test_every_variant_has_as_many_parameters_as_its_file_says(choice):
+    """The comment `# 25.6 M parameters ...` of a file, against the network on the meta device."""
+    options = composed(f"backbone={choice}")["backbone"]
+    line = next(x for x in (CONF / "backbone" / f"{choice}.yaml").read_text().splitlines() if "M parameters" in x)
+    said = float(line.split(" M parameters")[0].split()[-1])
+    with torch.device("meta"):
+        net = AutoBackbone.from_config(check_backbone(options)[1])
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(said, abs=0.06)
+
+
+def test_groups_of_ones_own_come_from_another_folder(tmp_path: Path):
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "mine.yaml").write_text("defaults: [resnet18, _self_]\ndepths: [1, 1, 1, 1]\n")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "ours.yaml").write_text("# @package _global_\nseed: 5\n")
+    with train.composition(tmp_path) as compose:
+        config = train.plain(compose, ["backbone=mine", "recipes=ours"])
+    assert (config["backbone"]["depths"], config["seed"]) == ([1, 1, 1, 1], 5)

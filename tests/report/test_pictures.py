@@ -1,0 +1,204 @@
+"""Pictures: each is drawn, whatever the data, and shows what it says."""
+
+import csv
+import time
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from bbframe.report.charts import accuracy_against_gmacs, learning_curves, lower_is_better
+from bbframe.report.pictures import confusion_matrix, image_grid
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved, to look into."""
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, out: (figures.append(figure), save(figure, out)))
+    return figures
+
+
+def texts(figure):
+    """All words on a figure."""
+    found = [figure.get_suptitle()]
+    for axes in figure.axes:
+        ticks = [*axes.get_xticklabels(), *axes.get_yticklabels(), *axes.texts, axes.xaxis.label, axes.yaxis.label]
+        found += [text.get_text() for text in ticks]
+    return " | ".join(found)
+
+
+def sides(path):
+    """(height, width) of a picture that is not empty."""
+    pixels = imread(path)
+    assert pixels.std() > 0.01
+    return pixels.shape[:2]
+
+
+def write_metrics(path, rows):
+    rows = list(rows)
+    columns = ["epoch", "step", *dict.fromkeys(key for row in rows for key in row if key not in ("epoch", "step"))]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def epochs(losses, accuracies):
+    """Rows as CSVLogger writes them: the learning rate without an epoch, validation and training apart."""
+    for epoch, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True)):
+        yield {"step": 2 * epoch, "lr-AdamW": 0.1}
+        yield {"epoch": epoch, "step": 2 * epoch + 1, "val/loss": loss, "val/accuracy": accuracy}
+        yield {"epoch": epoch, "step": 2 * epoch + 1, "train/loss": loss}
+    yield {"epoch": len(losses), "step": 2 * len(losses), "test/accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("losses", "accuracies", "best"),
+    [
+        ([2.0, 1.0, 1.5], [0.1, 0.75, 0.5], "0.7500 in epoch 2"),
+        ([2.0], [0.125], "0.1250 in epoch 1"),
+        ([2.0, "nan", 1.0], [0.25, "nan", 0.5], "0.5000 in epoch 3"),
+        ([2.0, "inf"], [0.25, 0.125], "0.2500 in epoch 1"),
+        (["nan", "nan"], ["nan", "nan"], None),
+    ],
+)
+def test_the_best_epoch_is_marked(tmp_path, drawn, losses, accuracies, best):
+    write_metrics(tmp_path / "metrics.csv", epochs(losses, accuracies))
+    learning_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", test={"test/accuracy": 0.875, "test/f1": 0.1})
+    words = texts(drawn[0])
+    assert "test accuracy 0.8750" in words
+    assert f"best: {best}" in words if best else "no finite values" in words
+    sides(tmp_path / "curves.png")
+
+
+def test_the_best_loss_is_the_lowest(tmp_path, drawn):
+    write_metrics(tmp_path / "metrics.csv", epochs([2.0, 1.0, 1.5], [0.1, 0.2, 0.3]))
+    learning_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", metric="val/loss")
+    assert "best: 1.0000 in epoch 2" in texts(drawn[0])
+    assert len(drawn[0].axes) == 1
+    assert lower_is_better("val/loss")
+    assert not lower_is_better("val/accuracy")
+
+
+def test_training_without_validation_has_a_loss_alone(tmp_path, drawn):
+    write_metrics(tmp_path / "metrics.csv", [{"epoch": e, "step": e, "train/loss": 1.0 - e / 10} for e in range(3)])
+    learning_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    (axes,) = drawn[0].axes
+    assert [line.get_label() for line in axes.lines] == ["training"]
+
+
+def test_several_rows_of_an_epoch_are_averaged_and_a_wide_range_is_logarithmic(tmp_path, drawn):
+    rows = [{"epoch": e, "step": s, "train/loss": 10.0**-e * (1 + s)} for e in range(3) for s in (0, 2)]
+    write_metrics(tmp_path / "metrics.csv", rows)
+    learning_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    (axes,) = drawn[0].axes
+    assert axes.lines[0].get_ydata() == pytest.approx([2, 0.2, 0.02])
+    assert axes.get_yscale() == "log"
+    assert "mathdefault" not in texts(drawn[0])
+
+
+def test_an_empty_table_is_a_picture_too(tmp_path):
+    write_metrics(tmp_path / "metrics.csv", [])
+    learning_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    assert min(sides(tmp_path / "curves.png")) > 100
+
+
+def test_the_confusion_matrix_shows_shares_by_row(tmp_path, drawn):
+    matrix = torch.tensor([[3, 1, 0], [0, 0, 0], [0, 90, 10]])
+    confusion_matrix(matrix, ["cat", "cost_$5$", "猫"], tmp_path / "confusion.png")
+    axes = drawn[0].axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25, 0], [0, 0, 0], [0, 0.9, 0.1]])
+    assert sorted(text.get_text() for text in axes.texts) == ["1", "10", "3", "90"]
+    assert "12.50% of 104 images right" in texts(drawn[0])
+    assert "cost_$5$" in texts(drawn[0])
+
+
+@pytest.mark.parametrize("classes", [1, 2, 30])
+def test_few_classes_have_their_counts_in_the_cells(tmp_path, drawn, classes):
+    confusion_matrix(torch.eye(classes) * 7, [f"class {i}" for i in range(classes)], tmp_path / "confusion.png")
+    assert len(drawn[0].axes[0].texts) == classes
+    sides(tmp_path / "confusion.png")
+
+
+@pytest.mark.parametrize("classes", [31, 1000])
+def test_many_classes_have_a_list_of_mistakes(tmp_path, drawn, classes):
+    matrix = 40 * torch.eye(classes)
+    matrix[7, 3], matrix[classes - 1, 9] = 30, 10
+    start = time.perf_counter()
+    confusion_matrix(matrix, [f"a rather long name of class {i}" for i in range(classes)], tmp_path / "confusion.png")
+    assert time.perf_counter() - start < 5
+    shown, listed = drawn[0].axes[0], drawn[0].axes[1].texts[0].get_text().splitlines()
+    assert not shown.texts
+    assert len(listed) == 2
+    assert listed[0].startswith("30  ")
+    assert listed[0].endswith("(43%)")
+    assert listed[1].startswith("10  ")
+    pixels = shown.images[0].get_array()
+    assert len(pixels) <= 250
+    assert (pixels == np.float64(10 / 50)).sum() == 1
+    height, width = sides(tmp_path / "confusion.png")
+    assert width < 2 * height < 2500
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (7, 3, 40, 100), (13, 5, 90, 30), (36, 2, 64, 64)])
+def test_images_keep_their_shape_and_their_verdict(tmp_path, drawn, shape):
+    good = [i % 3 == 0 for i in range(shape[0])]
+    image_grid(torch.rand(shape), ["true 3, said 5 (97%)"] * shape[0], good, tmp_path / "grid.png", "Test images")
+    cells = [axes for axes in drawn[0].axes if axes.images]
+    assert [axes.get_xlabel()[0] for axes in cells] == ["✓" if ok else "✗" for ok in good]
+    assert len({axes.spines["left"].get_edgecolor() for axes in cells}) == len(set(good))
+    for axes in cells:
+        box = axes.get_window_extent()
+        assert box.width / box.height == pytest.approx(shape[3] / shape[2], rel=0.02)
+    sides(tmp_path / "grid.png")
+
+
+def test_three_channels_are_colours_others_the_first(tmp_path, drawn):
+    for channels in (1, 2, 3, 4):
+        images = torch.rand(2, channels, 8, 8) * 3 - 1
+        image_grid(images, ["a", "b"], [True, False], tmp_path / "grid.png", "Test images")
+        shown = drawn[-1].axes[1].images[0].get_array()
+        expected = images[1].clamp(0, 1)
+        np.testing.assert_allclose(shown, expected.permute(1, 2, 0) if channels == 3 else expected[0], rtol=1e-6)
+        assert drawn[-1].axes[1].images[0].get_interpolation() == "nearest"
+
+
+def point(label, gmacs, mean, std=None, seeds=1):
+    return {"label": label, "gmacs": gmacs, "mean": mean, "std": std, "seeds": seeds}
+
+
+def test_a_sweep_is_drawn_with_labels_that_do_not_cover_each_other(tmp_path, drawn):
+    names = ["resnet", "convnextv2", "dinov2", "resnet out_indices=[3,4]", "convnextv2 out_indices=[1,3]", "swin"]
+    rows = [point(name, 0.01 * 1.5**i, 0.97 + 0.002 * (i % 3), 0.001, 3) for i, name in enumerate(names)]
+    accuracy_against_gmacs(rows, "test/accuracy", tmp_path / "sweep.png")
+    axes: Axes = drawn[0].axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == sorted(names)
+    drawn[0].draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(one.overlaps(two) for i, one in enumerate(boxes) for two in boxes[:i])
+    assert axes.get_xscale() == "log"
+    assert "3 seeds" in axes.get_ylabel()
+
+
+@pytest.mark.parametrize("costs", [[4.1], [4.1, 4.1], [0.0, 4.1]])
+def test_a_sweep_of_few_points(tmp_path, drawn, costs):
+    rows = [point(f"run {i}", cost, 0.5) for i, cost in enumerate(costs)]
+    accuracy_against_gmacs(rows, "test/map", tmp_path / "sweep.png")
+    assert drawn[0].axes[0].get_xscale() == "linear"
+    assert drawn[0].axes[0].get_ylabel() == "test/map"
+    sides(tmp_path / "sweep.png")
+
+
+def test_no_window_and_no_state_is_left(tmp_path):
+    before = dict(matplotlib.rcParams)
+    confusion_matrix(torch.eye(2), ["a", "b"], tmp_path / "confusion.png")
+    accuracy_against_gmacs([point("a", 1.0, 0.5)], "test/map", tmp_path / "sweep.png")
+    assert dict(matplotlib.rcParams) == before
+    assert not Gcf.get_all_fig_managers()

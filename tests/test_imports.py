@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import bbframe
+from docs.rooms import PACKAGE, ROWS, imported_modules, room_of
 
-PACKAGE = Path(bbframe.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-# rooms from left to right: a file imports from its own room and from rooms to its right
-ROOMS = [
-    ("app",),
-    ("rank", "sweep", "predict", "export"),
-    ("run",),
-    ("report",),
-    ("tasks", "data"),
-    ("heads",),
-    ("models", "timm_backbone"),
-    ("factory",),
-    ("auto",),
-    ("hub",),
-    ("backbone", "keymap"),
-    ("layers", "config", "preprocessing"),
-    ("selection",),
-    ("files",),
-    ("registry",),
-    ("schema",),
-]
-RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}
+RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 HEAVY = {
     "lightning",
     "hydra",
@@ -46,31 +24,14 @@ HEAVY = {
 }
 
 
-def imports(path: Path) -> list[str]:
-    """Every module that a file imports, anywhere in it, by its full name."""
-    package = ["bbframe", *path.relative_to(PACKAGE).parts[:-1]]
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            found.append(".".join([*base, *([node.module] if node.module else [])]))
-    return found
-
-
-def room(module: str) -> str:
-    return module.split(".")[1] if "." in module else ""
-
-
 @pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(PACKAGE)) for p in FILES])
 def test_arrows_point_to_the_right(path):
-    own = room("bbframe." + path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."))
+    own = room_of(path)
     if own == "__init__":
         return  # it imports when an attribute is asked for
-    for module in imports(path):
+    for module in imported_modules(path):
         if module.startswith("bbframe."):
-            target = room(module)
+            target = module.split(".")[1]
             if own == "auto" and module == "bbframe.models":
                 continue  # the registry knows where its files lie
             assert target == own or RANK[target] > RANK[own], f"{own} imports {module}"
@@ -78,16 +39,16 @@ def test_arrows_point_to_the_right(path):
 
 @pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(PACKAGE)) for p in FILES])
 def test_the_package_imports_neither_hydra_nor_transformers(path):
-    assert not {"hydra", "omegaconf", "transformers"} & {module.split(".")[0] for module in imports(path)}
+    assert not {"hydra", "omegaconf", "transformers"} & {module.split(".")[0] for module in imported_modules(path)}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("*.py")), ids=lambda p: p.stem)
 def test_a_model_imports_one_elder_sibling_at_most(path):
-    siblings = {m for m in imports(path) if m.startswith("bbframe.models.")}
+    siblings = {m for m in imported_modules(path) if m.startswith("bbframe.models.")}
     assert len(siblings) <= 1
     for sibling in siblings:
         elder = PACKAGE / "models" / f"{sibling.split('.')[2]}.py"
-        assert not [m for m in imports(elder) if m.startswith("bbframe.models.")], "a chain"
+        assert not [m for m in imported_modules(elder) if m.startswith("bbframe.models.")], "a chain"
 
 
 def loaded_by(code: str) -> set[str]:

@@ -1,52 +1,21 @@
-"""The charts of runs and sweeps: learning curves, and accuracy against cost.
-
-Drawn with matplotlib's Figure alone, without pyplot: no display, no state that outlives a call. The colours are Okabe
-and Ito's, which colour-blind readers tell apart.
-"""
+"""The charts of runs and sweeps: learning curves, and accuracy against cost."""
 
 from __future__ import annotations
 
 import csv
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font_names
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
-FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Arial Unicode MS")  # the first that has a letter
-STYLE = {
-    "font.size": 10,
-    "figure.titlesize": 13,
-    "figure.titleweight": "bold",
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#e2e2e2",
-    "legend.frameon": False,
-    "text.usetex": False,
-    "text.parse_math": False,  # a class may be called cost_$
-    "savefig.dpi": 130,
-}
-
-
-@contextmanager
-def drawing() -> Iterator[None]:
-    """The style of every picture; a script that no installed font has is drawn as boxes, without a warning."""
-    style: dict[Any, Any] = {**STYLE, "font.family": [name for name in FONTS if name in get_font_names()]}
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        yield
+from bbframe.report.chart_style import BLUE, GREY, ORANGE, RED, chart_style, save_picture
 
 
 def lower_is_better(metric: str) -> bool:
@@ -54,7 +23,7 @@ def lower_is_better(metric: str) -> bool:
     return metric.endswith(("loss", "error"))
 
 
-@drawing()
+@chart_style()
 def learning_curves(
     metrics_csv: Path, out: Path, metric: str = "val/accuracy", test: Mapping[str, float] | None = None
 ) -> None:
@@ -78,7 +47,7 @@ def learning_curves(
                 _mark_best(axes, best, watched, lower_is_better(metric))
     score = (test or {}).get(f"test/{name}")
     figure.suptitle("Learning curves" if score is None else f"Learning curves (test {name} {score:.4f})")
-    figure.savefig(out)
+    save_picture(figure, out)
 
 
 def _read_curves(metrics_csv: Path) -> dict[str, dict[int, float]]:
@@ -136,7 +105,7 @@ def _mark_best(axes: Axes, best: int, watched: dict[int, float], low: bool) -> N
     )
 
 
-@drawing()
+@chart_style()
 def accuracy_against_gmacs(rows: Sequence[Mapping[str, Any]], metric: str, out: Path) -> None:
     """One point a configuration: its metric against the multiply-accumulates of one image.
 
@@ -156,7 +125,7 @@ def accuracy_against_gmacs(rows: Sequence[Mapping[str, Any]], metric: str, out: 
     axes.set(xlabel="multiply-accumulates of one image (GMACs)", ylabel=f"{metric} (mean{bars})" if bars else metric)
     figure.suptitle(f"{metric} against the cost of the network")
     _place_labels(figure, axes, rows)
-    figure.savefig(out)
+    save_picture(figure, out)
 
 
 def _place_labels(figure: Figure, axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:

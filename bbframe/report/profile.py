@@ -51,37 +51,18 @@ def stage_gmacs(net: Backbone, image: Tensor) -> list[float]:
     """
     stages = net.parameter_stages()
     stage_of = {id(parameter): stages[name] for name, parameter in net.named_parameters()}
-    counted, seen = [0] * net.num_built, 0
-    inside = [net.num_built - 1]  # the stages of the modules that run, the innermost last
-
-    def settle() -> None:
-        nonlocal seen
-        total = counter.get_total_flops()
-        counted[inside[-1]] += total - seen
-        seen = total
-
-    def enter(stage: int) -> None:
-        settle()
-        inside.append(stage)
-
-    def leave() -> None:
-        settle()
-        inside.pop()
-
-    hooks = []
-    for module in net.modules():
+    with _counting(net) as counter:
+        net(image)
+    by_module = counter.get_flop_counts()
+    counted, inside = [0] * net.num_built, set()
+    for name, module in net.named_modules():  # parents come before their children
         owners = {stage_of[id(parameter)] for parameter in module.parameters()}
-        if len(owners) == 1:  # others, such as an activation, count with what calls them
-            (stage,) = owners
-            hooks.append(module.register_forward_pre_hook(lambda *_, stage=stage: enter(stage)))
-            hooks.append(module.register_forward_hook(lambda *_: leave()))
-    try:
-        with _counting(net) as counter:
-            net(image)
-            settle()
-    finally:
-        for hook in hooks:
-            hook.remove()
+        if name.rpartition(".")[0] in inside:
+            inside.add(name)  # counted with its parent
+        elif len(owners) == 1:
+            inside.add(name)
+            counted[owners.pop()] += sum(by_module.get(f"{type(net).__name__}.{name}", {}).values())
+    counted[-1] += counter.get_total_flops() - sum(counted)
     return [flops / 2e9 for flops in counted]
 
 

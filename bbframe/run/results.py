@@ -8,14 +8,15 @@ from typing import Any
 
 from bbframe.auto import Backbone
 from bbframe.data.base import DataModule
-from bbframe.report import classification_report, detection_report
 from bbframe.report.charts import learning_curves
+from bbframe.report.classification_report import write_classification_report
+from bbframe.report.detection_report import write_detection_report
 from bbframe.report.profile import count_parameters
 from bbframe.run.configuration import Plan
 from bbframe.tasks.base import Task
 
 log = logging.getLogger("bbframe")
-REPORTS: dict[str, Any] = {"classification": classification_report, "detection": detection_report}
+REPORTS: dict[str, Any] = {"classification": write_classification_report, "detection": write_detection_report}
 
 
 def describe(plan: Plan, task: Task, data: DataModule, macs: float) -> None:
@@ -59,4 +60,4 @@ def show(plan: Plan, task: Task, data: DataModule, tested: dict[str, float], fol
     if plan.run.train and not plan.run.debug:
         learning_curves(folder / "metrics.csv", pictures / "learning_curves.png", task.monitor, tested)
     if task.predictions:
-        REPORTS[plan.task.name].write(task, data, folder)
+        REPORTS[plan.task.name](task, data, folder)

@@ -1,4 +1,4 @@
-"""Prediction: a trained network's answers for images that nobody has labelled, as pictures and as a table.
+"""Prediction: a trained network labels images and leaves pictures and tables.
 
 Classification writes predictions.csv. Detection writes predictions.json, a list in the format of COCO's results with
 all boxes that the detector lets through, and images.json, which describes the images and categories behind their ids
@@ -20,9 +20,9 @@ LISTED = 20  # skipped images that the last lines name
 
 
 def predict_images(options: PredictOptions) -> int:
-    """Predict, write and say what happened; the exit code is 0 when at least one image could be read.
+    """Label images, write the results and print a summary; returns exit code 0 if at least one image could be read.
 
-    Raises ValueError for whatever is wrong with the options and the files they name.
+    Raises ValueError if an option or a file that it names is wrong.
     """
     started = time.perf_counter()
     checkpoint = find_checkpoint(Path(options.run))

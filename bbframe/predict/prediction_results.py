@@ -1,4 +1,4 @@
-"""What a network's answers become: a picture of each image, and tables over all images."""
+"""The results of a prediction: a picture of each image, and tables of all images."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ClassRow(NamedTuple):
 
 
 class ClassResults:
-    """Captions below the images, and predictions.csv."""
+    """The results of a classifier: images with captions, and predictions.csv."""
 
     def __init__(self, network: TrainedNetwork):
         self.names = network.class_names
@@ -82,7 +82,7 @@ class BoxRow(NamedTuple):
 
 
 class BoxResults:
-    """Boxes and masks on the images, predictions.json and images.json."""
+    """The results of a detector: images with boxes and masks, predictions.json and images.json."""
 
     def __init__(self, network: TrainedNetwork, threshold: float):
         self.names, self.ids, self.threshold = network.class_names, network.category_ids, threshold
@@ -120,7 +120,7 @@ class BoxResults:
 def write_results(
     network: TrainedNetwork, inputs: Sequence[InputImage], out: Path, threshold: float, batch_size: int
 ) -> tuple[int, list[str]]:
-    """Write pictures and tables; returns how many images could be read, and which could not, with the reason."""
+    """Write pictures and tables; returns the number of images read, and "path: reason" of each that could not be."""
     results: Any = BoxResults(network, threshold) if network.detects else ClassResults(network)
     rows: list[ClassRow | BoxRow] = []
     skipped: list[str] = []

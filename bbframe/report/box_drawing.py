@@ -1,4 +1,4 @@
-"""Boxes and masks drawn onto an image: every picture of detections is made here, pixel by pixel, with PIL."""
+"""Boxes, masks and labels drawn onto the pixels of an image."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ class LabelledBoxes:
 
 @dataclass(frozen=True, kw_only=True)
 class Detections(LabelledBoxes):
-    """What a detector found in one image: boxes with `scores` (N,) in [0, 1] and, if it finds them, N masks (H, W)."""
+    """What a detector found in one image: boxes, `scores` (N,) in [0, 1] and, if it finds any, N masks (H, W)."""
 
     scores: np.ndarray
     masks: Sequence[np.ndarray] | None = None
+
+
+NO_BOXES = LabelledBoxes(boxes=np.zeros((0, 4)), labels=np.zeros(0, int))
 
 
 def draw_detections(
@@ -40,14 +43,14 @@ def draw_detections(
     found: Detections,
     class_names: Sequence[str],
     threshold: float = 0.5,
-    truth: LabelledBoxes | None = None,
+    truth: LabelledBoxes = NO_BOXES,
     frame: tuple[int, int] | None = None,
 ) -> Image.Image:
-    """A copy of an image with the boxes, classes, scores and masks of what was found in it, in the class's colour.
+    """Draw boxes, classes, scores and masks onto a copy of an image, each object in the colour of its class.
 
-    Detections with a score below `threshold` are left out. True boxes are dashed and green; the class of one is
-    written where no drawn box of that class overlaps it by half (IoU). The picture is as large as fits into `frame`
-    (width, height); without a frame it is the image, enlarged where it is too small for text.
+    Detections with a score below `threshold` are left out. True boxes are dashed and green; the class of a true box is
+    written if it was missed: if its IoU with every drawn box of that class is below 0.5. The picture is as large as
+    fits into `frame` (width, height); without a frame, an image too small for text is enlarged.
     """
     order = [i for i in np.argsort(-found.scores, kind="stable") if found.scores[i] >= threshold]
     if found.masks is not None:
@@ -56,7 +59,7 @@ def draw_detections(
     scale, size = picture.width / image.width, text_size(picture)
     pen, width, taken = ImageDraw.Draw(picture), max(3, round(size / 5)), list[Rect]()
     boxes = [_visible(box * scale, picture.size, 3 * width) for box in found.boxes]
-    true_boxes = [_visible(box * scale, picture.size, 3 * width) for box in truth.boxes] if truth else []
+    true_boxes = [_visible(box * scale, picture.size, 3 * width) for box in truth.boxes]
     for i in reversed(order):  # the surest is drawn last, above the others
         pen.rectangle(boxes[i], outline=class_colour(found.labels[i]), width=width)
     for box in true_boxes:
@@ -64,16 +67,14 @@ def draw_detections(
     for i in order:
         label, end = found.labels[i], f" {found.scores[i]:.2f}"
         _draw_label(picture, class_names[label], end, size, class_colour(label), boxes[i], taken)
-    for k, box in enumerate(true_boxes):
-        assert truth is not None
-        label, true = truth.labels[k], truth.boxes[k]
+    for label, true, box in zip(truth.labels, truth.boxes, true_boxes, strict=True):
         if not any(found.labels[i] == label and iou(found.boxes[i], true) >= 0.5 for i in order):
             _draw_label(picture, class_names[label], "", size, TRUTH, box, taken, below=True)
     return picture
 
 
 def draw_dashed(pen: ImageDraw.ImageDraw, box: Rect, colour: str, width: int) -> None:
-    """The outline of a box in dashes, the first at its left upper corner."""
+    """Draw the outline of a box in dashes, the first at its upper left corner."""
     left, top, right, bottom = box
     dash = 4 * width
     for x in np.arange(left, right, 1.7 * dash):
@@ -111,9 +112,10 @@ def _draw_label(
     taken: list[Rect],
     below: bool = False,
 ) -> None:
-    """Write a name, shortened where it does not fit, and its end at a box where both hide none of the labels `taken`.
+    """Write a label, a name that may be shortened and its end, at the first free place beside a box.
 
-    The first of several such places is taken; a label that finds none is left out.
+    A place is free if it overlaps none of the labels in `taken`, to which the new label is added. Without a free
+    place the label is left out.
     """
     pen = ImageDraw.Draw(picture)
     text = fitted(name, size, picture.width - text_width(end, size) - size / 2) + end
@@ -140,7 +142,7 @@ def _shared_area(one: Box, other: Box) -> float:
 
 
 def _tint(image: Image.Image, masks: Sequence[tuple[np.ndarray, str]]) -> Image.Image:
-    """A copy of an image with masks (H, W) as veils of a colour, the last uppermost."""
+    """Lay masks (H, W) over a copy of an image, each as a veil of its colour, the last uppermost."""
     pixels = np.array(image.convert("RGB"))
     for mask, colour in masks:
         inside = np.asarray(mask, bool)

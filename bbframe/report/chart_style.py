@@ -1,7 +1,7 @@
 """What all charts and pictures share: colours, fonts, matplotlib's settings, and saving to a file.
 
-Charts are drawn with matplotlib's Figure alone, without pyplot: no display, no state that outlives a call. The colours
-are Okabe and Ito's, which colour-blind readers tell apart.
+Charts use matplotlib's Figure without pyplot, so they need no display and leave no state behind. The colours are Okabe
+and Ito's, which colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from bbframe.files import atomic
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
-FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Arial Unicode MS")  # the first that has a letter
+FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Arial Unicode MS")  # the first with a letter draws it
 STYLE = {
     "font.size": 10,
     "figure.titlesize": 13,
@@ -38,7 +38,7 @@ STYLE = {
 
 @contextmanager
 def chart_style() -> Iterator[None]:
-    """The style of every chart; a letter that no installed font has is drawn as a box, without a warning."""
+    """Apply the style of every chart. A letter that no installed font has is drawn as a box, without a warning."""
     style: dict[Any, Any] = {**STYLE, "font.family": [name for name in FONTS if name in get_font_names()]}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -46,7 +46,7 @@ def chart_style() -> Iterator[None]:
 
 
 def save_picture(picture: Figure | Image.Image, path: Path) -> None:
-    """Write a chart or an image as PNG or, where the path ends in .jpg or .jpeg, as JPEG: the whole file or none."""
+    """Write a chart or an image atomically, as PNG if the path ends in .png, else as JPEG."""
     kind = "png" if path.suffix.lower() == ".png" else "jpeg"
     with atomic(path) as part:
         if isinstance(picture, Figure):

@@ -19,7 +19,7 @@ from bbframe.report.chart_style import BLUE, GREY, ORANGE, RED, chart_style, sav
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a small value of a metric, such as "val/loss", is the good one."""
+    """Whether a metric, such as "val/loss", is better the smaller it is."""
     return metric.endswith(("loss", "error"))
 
 
@@ -27,10 +27,10 @@ def lower_is_better(metric: str) -> bool:
 def learning_curves(
     metrics_csv: Path, out: Path, metric: str = "val/accuracy", test: Mapping[str, float] | None = None
 ) -> None:
-    """Loss and metric over the epochs, from the table that Lightning's CSVLogger writes, the best epoch marked.
+    """Draw loss and metric over the epochs, from the table that Lightning's CSVLogger writes, and mark the best epoch.
 
-    test: the final test metrics; the one that belongs to `metric` is said in the title. Epochs count from 1, as a
-    person would (the table has 0). An epoch without a finite value is a gap.
+    test: the final test metrics; the title gives the one that belongs to `metric`. Epochs count from 1, although the
+    table counts from 0. An epoch without a finite value is a gap.
     """
     curves, name = _read_curves(metrics_csv), metric.removeprefix("val/")
     panels = ["loss"]
@@ -51,7 +51,7 @@ def learning_curves(
 
 
 def _read_curves(metrics_csv: Path) -> dict[str, dict[int, float]]:
-    """The mean of each column in each epoch, counted from 1, blank cells left out."""
+    """The mean of each column in each epoch, {column: {epoch: mean}}; epochs count from 1."""
     cells: dict[str, dict[int, list[float]]] = {}
     with open(metrics_csv, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -89,7 +89,7 @@ def _log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
 
 
 def _mark_best(axes: Axes, best: int, watched: dict[int, float], low: bool) -> None:
-    """A star on the best epoch, and what it is at the end of the axis that the curve leaves."""
+    """Draw a star on the best epoch, and write its value at the end of the axis that the curve leaves free."""
     left = best - min(watched) <= (max(watched) - min(watched)) / 2
     axes.plot([best], [watched[best]], marker="*", markersize=15, color=RED, zorder=3)
     axes.annotate(
@@ -107,9 +107,10 @@ def _mark_best(axes: Axes, best: int, watched: dict[int, float], low: bool) -> N
 
 @chart_style()
 def accuracy_against_gmacs(rows: Sequence[Mapping[str, Any]], metric: str, out: Path) -> None:
-    """One point a configuration: its metric against the multiply-accumulates of one image.
+    """Draw a point for each configuration: its metric against the multiply-accumulates of one image.
 
-    rows: "label", "gmacs", "mean" and "std" (of the metric over the seeds, None for one seed), "seeds" (how many).
+    rows: "label", "gmacs", "mean" and "std" of the metric over the seeds ("std" is None for one seed), "seeds", the
+    number of seeds.
     """
     figure = Figure(figsize=(8, 5.2), layout="constrained")
     axes = figure.subplots()
@@ -129,7 +130,7 @@ def accuracy_against_gmacs(rows: Sequence[Mapping[str, Any]], metric: str, out: 
 
 
 def _place_labels(figure: Figure, axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write each label on the side of its point where it covers least of the points and of the labels before it."""
+    """Write each label on the side of its point where it covers least of the points and of earlier labels."""
     figure.draw_without_rendering()
     taken = []
     for row in rows:

@@ -15,7 +15,7 @@ from bbframe.report.text_drawing import LINE, add_caption, draw_text, fit_image,
 
 GAP = 14  # pixels between two pictures
 TITLE, TEXT = 20, 15  # the sizes of text above the pictures, in pixels
-LEAST = 880  # pixels: the least width of a grid, on which the legend fits
+LEAST = 880  # pixels: the least width of a grid, so that the legend fits
 CLASSIFIED, DETECTED = 230, 340  # pixels: the side of a square image in a grid
 
 
@@ -27,7 +27,7 @@ def as_image(pixels: np.ndarray) -> Image.Image:
 def classified_grid(
     images: Sequence[Image.Image], captions: Sequence[str], good: Sequence[bool], out: Path, title: str
 ) -> None:
-    """Images with a caption each, framed green with a tick where `good`, and red with a cross where not."""
+    """Draw images with a caption each, framed green with a tick where `good`, and red with a cross where not."""
     tiles = []
     for image, caption, right in zip(images, captions, good, strict=True):
         colour = GREEN if right else RED
@@ -46,7 +46,7 @@ def detection_grid(
     title: str,
     threshold: float = 0.5,
 ) -> None:
-    """Images of any sizes with their true and their predicted boxes, as `draw_detections` draws them, and a legend."""
+    """Draw images of any sizes with their true and predicted boxes, as `draw_detections` does, and a legend."""
     frame = _frame(images, DETECTED)
     tiles = [
         draw_detections(image, seen, class_names, threshold, true, frame)
@@ -58,13 +58,16 @@ def detection_grid(
 
 
 def _frame(images: Sequence[Image.Image], side: int) -> tuple[int, int]:
-    """The (width, height) of a cell with the area side**2 and the images' median shape, within bounds."""
+    """The (width, height) of a cell whose area is side**2 and whose shape is the images' median, within bounds."""
     shape = float(np.clip(np.median([image.height / image.width for image in images]), 0.4, 1.6))
     return round(side / math.sqrt(shape)), round(side * math.sqrt(shape))
 
 
 def _compose(tiles: Sequence[Image.Image], title: str, legend: Sequence[tuple[str, bool]] = ()) -> Image.Image:
-    """Tiles in cells as large as the largest, about 1.4 times as wide as high in all; `legend`: (text, dashed)."""
+    """Put tiles into cells of one size, below a title and a legend of (text, whether its sample box is dashed).
+
+    The whole is about 1.4 times as wide as it is high.
+    """
     wide, high = (max(sides) + GAP for sides in zip(*(tile.size for tile in tiles), strict=True))
     ideal = min(len(tiles), max(1, round(math.sqrt(1.4 * len(tiles) * high / wide))))
     columns = min(

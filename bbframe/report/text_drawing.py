@@ -1,4 +1,4 @@
-"""Text on images: images large enough for it, its size and width, and its letters from the fonts that have them."""
+"""Text on images: enlarging small images, fitting text to a width, and drawing letters of any script."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LINE = 1.35  # the height of a line of text, as a multiple of the text size
 
 
 def enlarged(image: Image.Image) -> Image.Image:
-    """An RGB copy of an image, enlarged by a whole factor until its longer side has at least 320 pixels."""
+    """Copy an image as RGB, enlarged by a whole factor until its longer side has at least 320 pixels."""
     factor = max(1, math.ceil(LEGIBLE / max(image.size)))
     return image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def fit_image(image: Image.Image, frame: tuple[int, int]) -> Image.Image:
-    """An RGB copy of an image, as large as fits into (width, height); the pixels of a small image stay sharp."""
+    """Copy an image as RGB, as large as fits into (width, height); the pixels of a small image stay sharp."""
     scale = min(frame[0] / image.width, frame[1] / image.height)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     kind = Image.Resampling.NEAREST if min(image.size) < 128 else Image.Resampling.LANCZOS
@@ -33,7 +33,7 @@ def fit_image(image: Image.Image, frame: tuple[int, int]) -> Image.Image:
 
 
 def text_size(picture: Image.Image) -> int:
-    """The height of the letters for a picture, in pixels: 13, or more in a large picture."""
+    """The font size for a picture, in pixels: 13, or more in a large picture."""
     return max(13, round(math.sqrt(picture.width * picture.height) / 45))
 
 
@@ -50,23 +50,23 @@ def draw_text(pen: ImageDraw.ImageDraw, left: float, middle: float, text: str, s
 
 
 def shortened(text: str, limit: int = 24) -> str:
-    """The text, cut to `limit` letters, of which the last is then an ellipsis."""
+    """Cut a text to `limit` letters; the last letter of a text that was cut is an ellipsis."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def fitted(text: str, size: float, width: float) -> str:
-    """The text, shortened to `width` pixels and to 24 letters, but to no fewer than 3."""
+    """Cut a text to `width` pixels and to 24 letters, but to no fewer than 3."""
     limits = range(min(len(text), 24), 2, -1)
     return next((short for n in limits if text_width(short := shortened(text, n), size) <= width), shortened(text, 3))
 
 
 def wrapped(text: str, size: float, width: float) -> list[str]:
-    """The lines of a text, each about `width` pixels long."""
+    """Break a text into lines, each at most about `width` pixels long."""
     return textwrap.wrap(text, max(1, int(width / (0.62 * size))))
 
 
 def add_caption(picture: Image.Image, lines: Sequence[str], inks: Sequence[str]) -> Image.Image:
-    """A copy of a picture above a white band with a line of text for each ink, as wide as the widest of them."""
+    """Add a white band with lines of text below a copy of a picture, which is widened if a line needs it."""
     size = text_size(picture)
     pad, step = 0.5 * size, LINE * size
     width = max(picture.width, math.ceil(max(text_width(line, size) for line in lines) + 2 * pad))
@@ -79,19 +79,20 @@ def add_caption(picture: Image.Image, lines: Sequence[str], inks: Sequence[str])
 
 
 def _runs(text: str, size: float) -> list[tuple[ImageFont.FreeTypeFont, str]]:
-    """The text in parts of one font each."""
+    """Split a text into parts of one font each."""
     return [(_sized(file, size), "".join(letters)) for file, letters in itertools.groupby(text, _font_file)]
 
 
 @functools.cache
 def _font_file(letter: str) -> str:
-    """The first font file that has a letter, else the first of all, which draws a box."""
+    """The first font file that has a letter; without one, the first file, which draws an empty box."""
     files = _letters_by_file()
     return next((file for file, letters in files.items() if ord(letter) in letters), next(iter(files)))
 
 
 @functools.cache
 def _letters_by_file() -> dict[str, frozenset[int]]:
+    """The code points of each installed font."""
     files = [findfont(FontProperties(family=name)) for name in FONTS if name in get_font_names()]
     return {file: frozenset(FT2Font(file).get_charmap()) for file in files}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 import resource
 import sys
@@ -87,21 +86,7 @@ def _attention_flops(query: Any, key: Any, value: Any, *rest: Any, out_shape: An
     return sdpa_flop_count(query, key, value)
 
 
-def _linear_flops(x: Any, weight: Any, *rest: Any, out_shape: Any, **options: Any) -> int:
-    """The operations of a linear layer of oneDNN; tensors arrive as their shapes."""
-    return 2 * math.prod(out_shape) * weight[-1]
-
-
-def _convolution_flops(x: Any, *shapes: Any, out_shape: Any, **options: Any) -> int:
-    """The operations of a convolution of oneDNN; one that adds a residual takes it before its weight."""
-    weight = shapes[1] if list(shapes[0]) == list(out_shape) and len(shapes[1] or ()) == 4 else shapes[0]
-    return 2 * math.prod(out_shape) * math.prod(weight[1:])
-
-
 _FLOPS: dict[Any, Any] = {CPU_ATTENTION: _attention_flops}
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-    _FLOPS[torch.ops.mkldnn._linear_pointwise] = _linear_flops
-    _FLOPS[torch.ops.mkldnn._convolution_pointwise] = _convolution_flops
 
 
 def reset_peak_memory() -> None:

@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,28 +138,22 @@ class Network:
 def load_network(path: Path, device: str = "auto") -> Network:
     """The network of a checkpoint; its data and pretrained weights are not needed. ValueError says what is wrong."""
     from bbframe.data.images.image_transforms import eval_input
-    from bbframe.run.build import make_task, saved_backbone
-    from bbframe.run.checkpoint import fit_checkpoint, load_checkpoint
+    from bbframe.run.checkpoint import load_checkpoint
     from bbframe.run.configuration import check
+    from bbframe.run.network import make_task, run_backbone
 
     saved = load_checkpoint(path)
-    record = saved.get("bbframe")
-    if not isinstance(record, Mapping) or "inputs" not in record:
-        raise ValueError(
-            f"checkpoint {path} does not say how its images were prepared: it is none of bbframe's, or of an earlier "
-            "version; train again"
-        )
     # how it was trained, on which devices and with which loggers, does not matter here
-    plan = check({**record["config"], "trainer": {}, "logger": {}, "callbacks": {}})
+    plan = check({**saved.run.config, "trainer": {}, "logger": {}, "callbacks": {}})
     plan = dataclasses.replace(plan, task=dataclasses.replace(plan.task, compile=False))
-    backbone = saved_backbone(plan.backbone_options, saved)
-    names = list(record["class_names"])
+    backbone = run_backbone(plan, saved.run)
+    names = saved.run.class_names
     task = make_task(plan, backbone, names)
-    fit_checkpoint(path, saved, task)
-    task.load_state_dict(saved["state_dict"])
+    saved.check_fits(task)
+    task.load_state_dict(saved.content["state_dict"])
     place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    prepare = eval_input(plan.data, Preprocessing(**record["inputs"]), backbone.config.num_channels)
-    ids = record.get("category_ids") or range(len(names))
+    prepare = eval_input(plan.data, Preprocessing(**saved.run.inputs), backbone.config.num_channels)
+    ids = saved.run.category_ids or range(len(names))
     return Network(task.eval().to(place), prepare, names, list(ids), place)
 
 

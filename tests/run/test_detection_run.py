@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train
-from bbframe.run.run import finite
+from bbframe.run.results import finite
 from tests.data.helpers import write_coco
 
 SMALL = [
@@ -140,7 +140,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_does(place):
     """Stopped in the middle of the second epoch; which regions a step samples comes from the step, not from before."""
     from lightning.pytorch.callbacks import Callback
 
-    import bbframe.run.run as module
+    import bbframe.run.trainer as module
 
     class Stop(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):

@@ -161,7 +161,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_does(first, place):
     """Two epochs, stopped in the middle of the second, then continued: the same weights to the last bit."""
     from lightning.pytorch.callbacks import Callback
 
-    import bbframe.run.run as module
+    import bbframe.run.trainer as module
 
     class Stop(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -252,7 +252,7 @@ def test_pretrained_weights_bring_their_preprocessing_and_are_recorded(first, ph
 
 
 def test_a_record_pins_the_commit_that_the_weights_came_from(first, monkeypatch):
-    import bbframe.run.run as module
+    import bbframe.run.network as module
 
     def from_the_hub(options):
         net = make_backbone(options)

@@ -14,6 +14,7 @@ import torch
 import train
 from bbframe.run.results import finite
 from tests.data.helpers import write_coco
+from tests.run.helpers import command, summary
 
 SMALL = [
     "task=detection",
@@ -41,18 +42,6 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _at(place, monkeypatch):
     monkeypatch.chdir(place)
-
-
-def command(*overrides: str) -> Path:
-    """Run a command line in the current directory; the new run folder."""
-    before = set(Path("outputs").rglob("metrics.json"))
-    assert train.main(list(overrides)) == 0
-    (new,) = set(Path("outputs").rglob("metrics.json")) - before
-    return new.parent.resolve()
-
-
-def summary(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -31,11 +31,11 @@ def predict_images(options: PredictOptions) -> int:
     inputs = find_images(options.images, out)
     check_out(out, inputs, options.overwrite)
     with results_folder(out):
-        from bbframe.predict.prediction_results import write_results
+        from bbframe.predict.prediction_results import write_predictions
         from bbframe.predict.trained_network import load_trained_network
 
         network = load_trained_network(checkpoint, options.device)
-        count, skipped = write_results(network, inputs, out, options.threshold, options.batch_size)
+        count, skipped = write_predictions(network, inputs, out, options.threshold, options.batch_size)
     if skipped:
         more = f"\n  and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
         print("skipped:", *skipped[:LISTED], sep="\n  ", end=f"{more}\n")

@@ -117,7 +117,7 @@ class BoxResults:
         write_text(out / "predictions.json", json.dumps([found for row in rows for found in row.found]) + "\n")
 
 
-def write_results(
+def write_predictions(
     network: TrainedNetwork, inputs: Sequence[InputImage], out: Path, threshold: float, batch_size: int
 ) -> tuple[int, list[str]]:
     """Write pictures and tables; returns the number of images read, and "path: reason" of each that could not be."""

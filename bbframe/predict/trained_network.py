@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from bbframe.data.images.image_transforms import eval_input
 from bbframe.preprocessing import Preprocessing
-from bbframe.run.build import make_task, saved_backbone
-from bbframe.run.checkpoint import fit_checkpoint, load_checkpoint
+from bbframe.run.checkpoint import load_checkpoint
 from bbframe.run.configuration import check
+from bbframe.run.network import make_task, run_backbone
 from bbframe.tasks.base import Task
 from bbframe.tasks.detection import Detection
 
@@ -51,21 +51,15 @@ def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
     Raises ValueError that says what is wrong with the checkpoint.
     """
     saved = load_checkpoint(path)
-    record = saved.get("bbframe")
-    if not isinstance(record, Mapping) or "inputs" not in record:
-        raise ValueError(
-            f"checkpoint {path} does not say how its images were prepared: bbframe did not write it, or an earlier "
-            "version did; train again"
-        )
     # devices, loggers and callbacks of the training do not matter here
-    plan = check({**record["config"], "trainer": {}, "logger": {}, "callbacks": {}})
+    plan = check({**saved.run.config, "trainer": {}, "logger": {}, "callbacks": {}})
     plan = dataclasses.replace(plan, task=dataclasses.replace(plan.task, compile=False))
-    backbone = saved_backbone(plan.backbone_options, saved)
-    names = list(record["class_names"])
+    backbone = run_backbone(plan, saved.run)
+    names = saved.run.class_names
     task = make_task(plan, backbone, names)
-    fit_checkpoint(path, saved, task)
-    task.load_state_dict(saved["state_dict"])
+    saved.check_fits(task)
+    task.load_state_dict(saved.content["state_dict"])
     place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    prepare = eval_input(plan.data, Preprocessing(**record["inputs"]), backbone.config.num_channels)
-    ids = record.get("category_ids") or range(len(names))
+    prepare = eval_input(plan.data, Preprocessing(**saved.run.inputs), backbone.config.num_channels)
+    ids = saved.run.category_ids or range(len(names))
     return TrainedNetwork(task.eval().to(place), prepare, names, list(ids), place)

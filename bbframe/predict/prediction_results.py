@@ -25,7 +25,7 @@ from bbframe.predict.trained_network import TrainedNetwork
 from bbframe.report.box_drawing import Detections, draw_detections
 from bbframe.report.chart_style import GREY, save_picture
 from bbframe.report.coco_results import CocoResult, coco_results
-from bbframe.report.text_drawing import add_caption, enlarged
+from bbframe.report.text_drawing import add_caption, enlarge_for_text
 from bbframe.tasks.detection import to_original
 from bbframe.tasks.masks import packed
 
@@ -61,7 +61,7 @@ class ClassResults:
         shares, labels = answer.float().cpu().topk(min(TABLE_CLASSES, len(self.names)))
         best = [(self.names[label], share) for share, label in zip(shares.tolist(), labels.tolist(), strict=True)]
         lines = [f"{name}  {share:.1%}" for name, share in best[:CAPTION_CLASSES]]
-        picture = add_caption(enlarged(loaded.image), lines, ["black", *[GREY] * (len(lines) - 1)])
+        picture = add_caption(enlarge_for_text(loaded.image), lines, ["black", *[GREY] * (len(lines) - 1)])
         return picture, ClassRow(loaded.input.name, best)
 
     def write(self, out: Path, rows: Sequence[ClassRow]) -> None:

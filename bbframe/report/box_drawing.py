@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
 from bbframe.report.chart_style import BLUE, ORANGE, RED
-from bbframe.report.text_drawing import draw_text, enlarged, fit_image, fitted, text_size, text_width
+from bbframe.report.text_drawing import draw_text, enlarge_for_text, fit_image, fitted, text_size, text_width
 
 # colours of classes: none is the green of true boxes
 COLOURS = (BLUE, ORANGE, "#CC79A7", RED, "#56B4E9", "#F0E442", "#8C564B", "#7B4FD0", "#E377C2", "#A6761D")
@@ -55,7 +55,7 @@ def draw_detections(
     order = [i for i in np.argsort(-found.scores, kind="stable") if found.scores[i] >= threshold]
     if found.masks is not None:
         image = _tint(image, [(found.masks[i], class_colour(found.labels[i])) for i in reversed(order)])
-    picture = enlarged(image) if frame is None else fit_image(image, frame)
+    picture = enlarge_for_text(image) if frame is None else fit_image(image, frame)
     scale, size = picture.width / image.width, text_size(picture)
     pen, width, taken = ImageDraw.Draw(picture), max(3, round(size / 5)), list[Rect]()
     boxes = [_visible(box * scale, picture.size, 3 * width) for box in found.boxes]

@@ -18,7 +18,7 @@ LEGIBLE = 320  # pixels: an image whose longer side is shorter is enlarged befor
 LINE = 1.35  # the height of a line of text, as a multiple of the text size
 
 
-def enlarged(image: Image.Image) -> Image.Image:
+def enlarge_for_text(image: Image.Image) -> Image.Image:
     """Copy an image as RGB, enlarged by a whole factor until its longer side has at least 320 pixels."""
     factor = max(1, math.ceil(LEGIBLE / max(image.size)))
     return image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

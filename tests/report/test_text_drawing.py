@@ -6,7 +6,7 @@ from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image, ImageDraw
 
 from bbframe.report import text_drawing
-from bbframe.report.text_drawing import add_caption, draw_text, enlarged, fitted, shortened, text_width
+from bbframe.report.text_drawing import add_caption, draw_text, enlarge_for_text, fitted, shortened, text_width
 
 
 def ink_of(text, size=20):
@@ -57,7 +57,7 @@ def test_a_name_is_cut_to_its_width_but_never_to_nothing():
 def test_a_small_image_is_enlarged_pixel_by_pixel(size, factor):
     pixels = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
     expected = pixels.repeat(factor, 0).repeat(factor, 1)
-    np.testing.assert_array_equal(np.asarray(enlarged(Image.fromarray(pixels))), expected)
+    np.testing.assert_array_equal(np.asarray(enlarge_for_text(Image.fromarray(pixels))), expected)
 
 
 def test_a_caption_lies_below_the_image_which_is_all_there():

@@ -66,11 +66,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def single(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
     """One run in a new folder."""
     from bbframe.run.configuration import check
+    from bbframe.run.processes import is_first
     from bbframe.run.record import reserve_folder
 
     config, overrides = configuration(compose, overrides)
     plan = check(config)
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several processes: the first makes the folder and writes
+    if not is_first():  # one of several processes: the first makes the folder and writes
         folder = Path(os.environ.get(RUN_FOLDER, plan.run.output_dir))
     else:
         name = plan.run.name or plan.backbone_name
@@ -82,9 +83,10 @@ def single(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
 
 def execute(job: Job) -> None:
     """Train and test; everything heavy is imported here, after the configuration has been checked."""
-    from bbframe.run.run import run
+    from bbframe.run.configuration import check
+    from bbframe.run.training_run import run
 
-    run(*job, secrets=_secrets)
+    run(check(job[0]), *job, secrets=_secrets)
 
 
 def sweep(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:

@@ -34,9 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import train
 from bbframe.data import make_data
 from bbframe.factory import make_backbone
-from bbframe.run.build import make_task
 from bbframe.run.configuration import Plan, check
-from bbframe.run.run import _trainer
+from bbframe.run.network import make_task
+from bbframe.run.trainer import make_trainer
 
 SIZE = (500, 375)  # width, height
 WARM_UP = float(os.environ.get("WARM_UP", "5"))  # seconds, for workers to start and buffers to fill: uncounted
@@ -126,7 +126,7 @@ def run(plan: Plan, backbone: Any, folder: Path) -> float:
     """Images a second of a training as `train.py` makes it."""
     data = data_of(plan, backbone)
     task = make_task(plan, backbone, data.class_names)
-    trainer = _trainer(plan, task, folder, {})
+    trainer = make_trainer(plan, task, folder)
     clock = Clock()
     trainer.callbacks.append(clock)
     trainer.fit(task, datamodule=data)

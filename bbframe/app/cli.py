@@ -214,9 +214,10 @@ def info(entry: Any, arguments: list[str]) -> int:
 
 def predict(entry: Any, arguments: list[str]) -> int:
     """Predict as a command line of key=value says."""
-    from bbframe.predict import predict as prediction
+    from bbframe.predict.predict_options import read_arguments
+    from bbframe.predict.prediction import predict_images
 
-    return prediction.predict(prediction.read_arguments(arguments))
+    return predict_images(read_arguments(arguments))
 
 
 COMMANDS: dict[str, tuple[Callable[[Any, list[str]], int], str]] = {

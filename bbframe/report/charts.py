@@ -1,67 +1,36 @@
-"""The charts of runs and sweeps: learning curves, and accuracy against cost.
-
-Drawn with matplotlib's Figure alone, without pyplot: no display, no state that outlives a call. The colours are Okabe
-and Ito's, which colour-blind readers tell apart.
-"""
+"""The charts of runs and sweeps: learning curves, and accuracy against cost."""
 
 from __future__ import annotations
 
 import csv
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font_names
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
-FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Arial Unicode MS")  # the first that has a letter
-STYLE = {
-    "font.size": 10,
-    "figure.titlesize": 13,
-    "figure.titleweight": "bold",
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#e2e2e2",
-    "legend.frameon": False,
-    "text.usetex": False,
-    "text.parse_math": False,  # a class may be called cost_$
-    "savefig.dpi": 130,
-}
-
-
-@contextmanager
-def drawing() -> Iterator[None]:
-    """The style of every picture; a script that no installed font has is drawn as boxes, without a warning."""
-    style: dict[Any, Any] = {**STYLE, "font.family": [name for name in FONTS if name in get_font_names()]}
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        yield
+from bbframe.report.chart_style import BLUE, GREY, ORANGE, RED, chart_style, save_picture
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a small value of a metric, such as "val/loss", is the good one."""
+    """Whether a metric, such as "val/loss", is better the smaller it is."""
     return metric.endswith(("loss", "error"))
 
 
-@drawing()
+@chart_style()
 def learning_curves(
     metrics_csv: Path, out: Path, metric: str = "val/accuracy", test: Mapping[str, float] | None = None
 ) -> None:
-    """Loss and metric over the epochs, from the table that Lightning's CSVLogger writes, the best epoch marked.
+    """Draw loss and metric over the epochs, from the table that Lightning's CSVLogger writes, and mark the best epoch.
 
-    test: the final test metrics; the one that belongs to `metric` is said in the title. Epochs count from 1, as a
-    person would (the table has 0). An epoch without a finite value is a gap.
+    test: the final test metrics; the title gives the one that belongs to `metric`. Epochs count from 1, although the
+    table counts from 0. An epoch without a finite value is a gap.
     """
     curves, name = _read_curves(metrics_csv), metric.removeprefix("val/")
     panels = ["loss"]
@@ -78,11 +47,11 @@ def learning_curves(
                 _mark_best(axes, best, watched, lower_is_better(metric))
     score = (test or {}).get(f"test/{name}")
     figure.suptitle("Learning curves" if score is None else f"Learning curves (test {name} {score:.4f})")
-    figure.savefig(out)
+    save_picture(figure, out)
 
 
 def _read_curves(metrics_csv: Path) -> dict[str, dict[int, float]]:
-    """The mean of each column in each epoch, counted from 1, blank cells left out."""
+    """The mean of each column in each epoch, {column: {epoch: mean}}; epochs count from 1."""
     cells: dict[str, dict[int, list[float]]] = {}
     with open(metrics_csv, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -120,7 +89,7 @@ def _log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
 
 
 def _mark_best(axes: Axes, best: int, watched: dict[int, float], low: bool) -> None:
-    """A star on the best epoch, and what it is at the end of the axis that the curve leaves."""
+    """Draw a star on the best epoch, and write its value at the end of the axis that the curve leaves free."""
     left = best - min(watched) <= (max(watched) - min(watched)) / 2
     axes.plot([best], [watched[best]], marker="*", markersize=15, color=RED, zorder=3)
     axes.annotate(
@@ -136,11 +105,12 @@ def _mark_best(axes: Axes, best: int, watched: dict[int, float], low: bool) -> N
     )
 
 
-@drawing()
+@chart_style()
 def accuracy_against_gmacs(rows: Sequence[Mapping[str, Any]], metric: str, out: Path) -> None:
-    """One point a configuration: its metric against the multiply-accumulates of one image.
+    """Draw a point for each configuration: its metric against the multiply-accumulates of one image.
 
-    rows: "label", "gmacs", "mean" and "std" (of the metric over the seeds, None for one seed), "seeds" (how many).
+    rows: "label", "gmacs", "mean" and "std" of the metric over the seeds ("std" is None for one seed), "seeds", the
+    number of seeds.
     """
     figure = Figure(figsize=(8, 5.2), layout="constrained")
     axes = figure.subplots()
@@ -156,11 +126,11 @@ def accuracy_against_gmacs(rows: Sequence[Mapping[str, Any]], metric: str, out: 
     axes.set(xlabel="multiply-accumulates of one image (GMACs)", ylabel=f"{metric} (mean{bars})" if bars else metric)
     figure.suptitle(f"{metric} against the cost of the network")
     _place_labels(figure, axes, rows)
-    figure.savefig(out)
+    save_picture(figure, out)
 
 
 def _place_labels(figure: Figure, axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write each label on the side of its point where it covers least of the points and of the labels before it."""
+    """Write each label on the side of its point where it covers least of the points and of earlier labels."""
     figure.draw_without_rendering()
     taken = []
     for row in rows:

@@ -1,36 +1,44 @@
-"""Detections in the format of COCO's results, which its evaluation tools read (https://cocodataset.org/#format-results).
-
-A row has `image_id`, `category_id`, `bbox` (left, top, width, height in pixels), `score`, and for a mask
-`segmentation`, run lengths over the columns, packed as COCO packs them.
-"""
+"""Detections in the format of COCO's results, which its evaluation tools read (https://cocodataset.org/#format-results)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor
 
 
-def result_rows(
+class CocoResult(TypedDict, total=False):
+    """A detection; `bbox` is [left, top, width, height] in pixels.
+
+    A mask has `segmentation`, its run lengths column by column, packed as COCO packs them.
+    """
+
+    image_id: int | str
+    category_id: int
+    bbox: list[float]
+    score: float
+    segmentation: dict[str, Any]
+
+
+def coco_results(
     image_id: int | str,
     boxes: Tensor,
     scores: Tensor,
     labels: Tensor,
     masks: Sequence[dict[str, Any]] | None,
     category_ids: Sequence[int],
-) -> list[dict[str, Any]]:
-    """The rows of one image from its boxes (N, 4), corners in pixels, and whatever else (N, ...) belongs to them.
+) -> list[CocoResult]:
+    """The results of one image from its boxes (N, 4), corners in pixels, and their scores and labels (N,).
 
     `labels` are indices into `category_ids`; `masks` are run lengths.
     """
-    rows = []
+    rows: list[CocoResult] = []
     for (left, top, right, bottom), score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True):
         sides = [round(value, 2) for value in (left, top, right - left, bottom - top)]
         rows.append(
             {"image_id": image_id, "category_id": category_ids[label], "bbox": sides, "score": round(score, 5)}
         )
-    if masks is not None:
-        for row, mask in zip(rows, masks, strict=True):
-            row["segmentation"] = mask
+    for row, mask in zip(rows, masks or (), strict=masks is not None):
+        row["segmentation"] = mask
     return rows

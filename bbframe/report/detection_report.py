@@ -6,50 +6,54 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.files import write_text
-from bbframe.report.box_pictures import box_grid, precision_recall
-from bbframe.report.coco_results import result_rows
+from bbframe.report.box_drawing import Detections, LabelledBoxes
+from bbframe.report.coco_results import coco_results
+from bbframe.report.image_grid import as_image, detection_grid
+from bbframe.report.precision_recall import precision_recall
 from bbframe.tasks.detection import Detection
 from bbframe.tasks.masks import unpacked
 
 SHOWN = 16  # images in a picture
 
 
-def write(task: Detection, data: DetectionDataModule, folder: Path) -> None:
+def write_detection_report(task: Detection, data: DetectionDataModule, folder: Path) -> None:
     """Write predictions.json and the pictures of a run folder."""
     part, pictures = data.test_part, folder / "pictures"
     rows = [
         {**row, "image": data.source(part, index)}
         for index, boxes, scores, labels, masks in task.predictions
-        for row in result_rows(data.image_id(part, index), boxes, scores, labels, masks, data.category_ids)
+        for row in coco_results(data.image_id(part, index), boxes, scores, labels, masks, data.category_ids)
     ]
     write_text(folder / "predictions.json", json.dumps(rows) + "\n")
-    generator = torch.Generator().manual_seed(0)
-    shown = torch.randperm(len(task.predictions), generator=generator)[:SHOWN].tolist()
-    images, boxes = [], []
-    for index, found, scores, labels, masks in (task.predictions[place] for place in shown):
-        truth, image = data.target(part, index), data.picture(part, index)
-        images.append(image)
-        row = {"truth": truth["boxes"], "truth_labels": truth["labels"], "scores": scores, "labels": labels}
-        row["boxes"] = found * truth["scale"].repeat(2)
-        if masks is not None:
-            row["masks"] = [_shown(runs, (image.shape[1], image.shape[2])) for runs in masks]
-        boxes.append(row)
+    order = torch.randperm(len(task.predictions), generator=torch.Generator().manual_seed(0))[:SHOWN].tolist()
+    images, found, truth = [], [], []
+    for index, boxes, scores, labels, masks in (task.predictions[i] for i in order):
+        target, pixels = data.target(part, index), data.picture(part, index)
+        images.append(as_image(pixels.numpy()))
+        truth.append(LabelledBoxes(boxes=target["boxes"].numpy(), labels=target["labels"].numpy()))
+        found.append(
+            Detections(
+                boxes=(boxes * target["scale"].repeat(2)).numpy(),
+                labels=labels.numpy(),
+                scores=scores.numpy(),
+                masks=None if masks is None else [_resized_mask(runs, (*pixels.shape[1:],)) for runs in masks],
+            )
+        )
     title = "Test images: true boxes dashed, predicted ones solid"
-    box_grid(images, boxes, data.class_names, pictures / "boxes.png", title)
-    recalls = torch.linspace(0, 1, 101)
-    overlaps = [0.5 + 0.05 * i for i in range(10)]
+    detection_grid(images, found, truth, data.class_names, pictures / "boxes.png", title)
+    recalls, thresholds = np.linspace(0, 1, 101), [0.5 + 0.05 * i for i in range(10)]
     for kind, curves in task.precision.items():
         name = "precision_recall" if kind == "bbox" else "mask_precision_recall"
         average = [task.class_ap(kind).get(name, -1.0) for name in data.class_names]
-        precision_recall(curves, recalls, overlaps, data.class_names, average, pictures / f"{name}.png")
+        precision_recall(curves.numpy(), recalls, thresholds, data.class_names, average, pictures / f"{name}.png")
 
 
-def _shown(runs: dict[str, Any], size: tuple[int, int]) -> Tensor:
-    """A mask in the size of the picture."""
-    return F.interpolate(unpacked(runs)[None, None].float(), size)[0, 0] > 0.5
+def _resized_mask(runs: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
+    """The mask of some run lengths, resized to (H, W) of the picture."""
+    return F.interpolate(unpacked(runs)[None, None].float(), size)[0, 0].numpy() > 0.5

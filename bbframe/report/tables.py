@@ -1,4 +1,4 @@
-"""Tables as text: columns as wide as their cells, in the terminal and in Markdown."""
+"""Tables as text, for the terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 
 def number(value: float | None, form: str) -> str:
-    """A number in a format, or the dash that stands for none."""
+    """Format a number; None becomes a dash."""
     return "-" if value is None else format(value, form)
 
 
 def padded(table: Sequence[Sequence[str]], left: int = 3) -> list[list[str]]:
-    """Cells as wide as their column; the `left` first columns are text, the others numbers."""
+    """Pad cells to the width of their column; the first `left` columns are text, the others numbers."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [[f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(line)] for line in table]
 
@@ -30,6 +30,6 @@ def markdown(table: Sequence[Sequence[str]], left: int = 3) -> list[str]:
 
 
 def labelled(values: Mapping[str, object]) -> list[str]:
-    """A line for each value, behind its name."""
+    """The lines of a table of names and values."""
     width = max(map(len, values))
     return [f"{name.ljust(width)}  {value}" for name, value in values.items()]

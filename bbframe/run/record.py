@@ -6,13 +6,13 @@ the same configuration under the key "bbframe", so a run can be repeated from a 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import os
 import platform
 import re
 import subprocess
-import zipfile
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +21,8 @@ from typing import Any
 import torch
 
 from bbframe.files import dump_yaml, read_yaml, write_text
+from bbframe.registry import plugins
+from bbframe.run.checkpoint import load_checkpoint
 from bbframe.run.masking import mask_overrides, mask_secrets
 
 PACKAGES = "bbframe torch torchvision timm lightning huggingface_hub safetensors torchmetrics".split()
@@ -69,7 +71,8 @@ def read_record(source: Path) -> tuple[dict[str, Any], list[str]]:
     Secrets are "***" in it: `masked_keys` says which. Raises ValueError that names the file and what is wrong with it.
     """
     if source.is_file():
-        return _read_checkpoint(source)
+        run = load_checkpoint(source).run
+        return run.config, run.overrides
     if not source.is_dir():
         near = next(parent for parent in (source.absolute(), *source.absolute().parents) if parent.parent.is_dir())
         there = sorted(path.name for path in near.parent.iterdir())
@@ -81,21 +84,6 @@ def read_record(source: Path) -> tuple[dict[str, Any], list[str]]:
         raise ValueError(f"{source}: not a run folder, it holds no config.yaml{hint}")
     overrides = source / "overrides.yaml"
     return read_yaml(source / "config.yaml", dict), read_yaml(overrides, list) if overrides.is_file() else []
-
-
-def _read_checkpoint(path: Path) -> tuple[dict[str, Any], list[str]]:
-    try:
-        with zipfile.ZipFile(path) as archive:  # reading a member compares its checksum
-            for name in archive.namelist():
-                if name.endswith("/data.pkl"):
-                    archive.read(name)
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever a damaged file makes these two raise, the file is the reason
-        raise ValueError(f"{path}: not a whole checkpoint (truncated, damaged, or another kind of file)") from error
-    record = saved.get("bbframe") if isinstance(saved, dict) else None
-    if not isinstance(record, dict) or not {"config", "overrides"} <= record.keys():
-        raise ValueError(f"{path}: not a checkpoint of bbframe, it holds no configuration")
-    return record["config"], record["overrides"]
 
 
 def environment(seed: int, weights: dict[str, Any] | None) -> dict[str, Any]:
@@ -117,6 +105,7 @@ def environment(seed: int, weights: dict[str, Any] | None) -> dict[str, Any]:
             "torch_threads": torch.get_num_threads(),
         },
         "weights": weights,
+        "plugins": [dataclasses.asdict(plugin) for plugin in plugins()],
     }
 
 

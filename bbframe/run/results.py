@@ -1,25 +1,34 @@
-"""What a run tells a person: what was built, before it trains, and how good it is, afterwards."""
+"""What a run says: what was built before it trains; afterwards metrics.json, the pictures and the closing table."""
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bbframe.auto import Backbone
 from bbframe.data.base import DataModule
-from bbframe.report import classification_report, detection_report
+from bbframe.files import write_text
 from bbframe.report.charts import learning_curves
+from bbframe.report.classification_report import write_classification_report
+from bbframe.report.detection_report import write_detection_report
+from bbframe.report.leaderboard import run_table
 from bbframe.report.profile import count_parameters
 from bbframe.run.configuration import Plan
 from bbframe.tasks.base import Task
 
 log = logging.getLogger("bbframe")
-REPORTS: dict[str, Any] = {"classification": classification_report, "detection": detection_report}
+REPORTS: dict[str, Callable[..., None]] = {
+    "classification": write_classification_report,
+    "detection": write_detection_report,
+}
 
 
-def describe(plan: Plan, task: Task, data: DataModule, macs: float) -> None:
-    """Say what was built, before training starts."""
+def log_network(plan: Plan, task: Task, data: DataModule, macs: float) -> None:
+    """Log what was built: backbone, maps, head, size, weights and data."""
     backbone = task.backbone
     names = backbone.stage_names
     maps = ", ".join(
@@ -32,12 +41,7 @@ def describe(plan: Plan, task: Task, data: DataModule, macs: float) -> None:
     for word, text in task.notes().items():
         log.info("%-9s %s", word, text)
     log.info("size      %.2f M parameters, %.3f GMACs an image", count_parameters(task) / 1e6, macs)
-    if backbone.load_report is not None:
-        log.info("weights   %s", backbone.load_report)
-    elif plan.run.ckpt_path is not None:
-        log.info("weights   %s", plan.run.ckpt_path)
-    else:
-        log.info("weights   fresh")
+    log.info("weights   %s", backbone.load_report or plan.run.ckpt_path or "fresh")
     if plan.task.freeze != "none":
         frozen = [names[stage] for name, stage in backbone.parameter_stages().items() if _is_frozen(backbone, name)]
         log.info("frozen    %s", ", ".join(dict.fromkeys(frozen)))
@@ -52,11 +56,32 @@ def _is_frozen(backbone: Backbone, name: str) -> bool:
     return not backbone.get_parameter(name).requires_grad
 
 
-def show(plan: Plan, task: Task, data: DataModule, tested: dict[str, float], folder: Path) -> None:
-    """The pictures of a run: learning curves, and what its task shows of the tested images."""
-    pictures = folder / "pictures"
+def log_skipped(plan: Plan, data: DataModule) -> None:
+    """Log every image that was left out, and the limit on their number."""
+    for name, why in data.skipped.items():
+        log.warning("skipped %s: %s", name, why)
+    if data.skipped:
+        log.warning(
+            "skipped %d %s; data.max_errors=%d may be", len(data.skipped), data.skipped_kind, plan.data.max_errors
+        )
+
+
+def write_results(plan: Plan, task: Task, data: DataModule, summary: dict[str, Any], folder: Path) -> None:
+    """Write metrics.json and the pictures: learning curves, and what the task shows of the tested images."""
+    write_text(folder / "metrics.json", json.dumps(finite(summary), indent=2) + "\n")
+    pictures, history = folder / "pictures", folder / "metrics.csv"
     pictures.mkdir(exist_ok=True)
-    if plan.run.train and not plan.run.debug:
-        learning_curves(folder / "metrics.csv", pictures / "learning_curves.png", task.monitor, tested)
+    if plan.run.train and not plan.run.debug and history.is_file():
+        learning_curves(history, pictures / "learning_curves.png", task.monitor, summary["test"])
     if task.predictions:
-        REPORTS[plan.task.name].write(task, data, folder)
+        REPORTS[plan.task.name](task, data, folder)
+    log.info("\n%s", run_table(summary))
+
+
+def finite(data: Any) -> Any:
+    """Plain data with null in the place of NaN and infinities, which JSON does not have."""
+    if isinstance(data, dict):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -46,8 +46,9 @@ class Classification(Task):
         if count > 5:
             metrics["top5"] = MulticlassAccuracy(count, average="micro", top_k=5)
         metrics["f1"] = MulticlassF1Score(count, average="macro")
-        self.val_metrics = MetricCollection(metrics, prefix="val/")
-        self.test_metrics = MetricCollection(metrics, prefix="test/").clone()
+        # compute groups would merge metrics whose states agree after the first batch, such as accuracy and top5
+        self.val_metrics = MetricCollection(metrics, prefix="val/", compute_groups=False)
+        self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.test_confusion = MulticlassConfusionMatrix(count)
         self.test_class_f1 = MulticlassF1Score(count, average="none")
         self.confusion, self.class_f1 = torch.zeros(count, count), torch.zeros(count)

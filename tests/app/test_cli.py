@@ -15,7 +15,7 @@ import torch
 
 import train
 from bbframe.app import catalog, cli
-from bbframe.predict.predict import read_arguments
+from bbframe.predict.predict_options import read_arguments
 from tests.tiny import example, names, tiny
 
 ROOT = Path(train.__file__).parent

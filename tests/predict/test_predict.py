@@ -18,9 +18,13 @@ from bbframe.app import cli
 from bbframe.data import make_data
 from bbframe.data.boxes.box_options import DigitScenesOptions
 from bbframe.data.images.digits import scans
-from bbframe.predict import predict as module
-from bbframe.predict.predict import Boxes, Classes, Network, PredictOptions, load_network, predict, read_arguments
-from bbframe.predict.predict_files import check_out, find_checkpoint, find_images, folder_of_results
+from bbframe.predict import trained_network
+from bbframe.predict.input_images import InputImage, find_images
+from bbframe.predict.predict_options import PredictOptions, read_arguments
+from bbframe.predict.prediction import find_checkpoint, predict_images
+from bbframe.predict.prediction_results import BoxResults, BoxRow, ClassResults, ClassRow, LoadedImage
+from bbframe.predict.results_folder import check_out, results_folder
+from bbframe.predict.trained_network import TrainedNetwork, load_trained_network
 from bbframe.preprocessing import Preprocessing
 
 TINY = ["backbone=convnextv2_atto", "backbone.depths=[1,1,1,1]", "backbone.hidden_sizes=[8,16,24,32]", "optim.lr=0.01"]
@@ -101,6 +105,19 @@ def test_several_images_may_be_listed_in_any_way(tmp_path):
         (["images=*.png"], ("*.png",)),
     ]:
         assert read_arguments([*line, "run=r"]).images == expected
+
+
+def test_paths_take_a_tilde_spaces_accents_and_equals_signs(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / "my photos (1)").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    line = ["run=~/runs/lr=0.1,depth=3", "images=~/my photos (1)", "~/niños", "out=~/a=b é"]
+    options = read_arguments(line)
+    assert options.run == f"{home}/runs/lr=0.1,depth=3"
+    assert options.images == (f"{home}/my photos (1)", f"{home}/niños")
+    assert options.out == f"{home}/a=b é"
+    assert read_arguments(["run=r", "images=~/niños,x=1/my photos"]).images == (f"{home}/niños", "x=1/my photos")
+    assert read_arguments(["run=r", "images=[~/a, b c]"]).images == (f"{home}/a", "b c")
 
 
 @pytest.mark.parametrize(
@@ -228,11 +245,10 @@ def test_a_table_of_ones_own_hides_no_images(photos):
 
 
 def test_what_is_written_is_known_as_results(tmp_path):
-    answer = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.long)}
     for place, results, row in (
-        ("few", Classes(canned(None)), ("a.png", [("cat", 0.9)])),
-        ("many", Classes(canned(None)), ("a.png", [("cat", 0.9), ("dog", 0.1)])),
-        ("boxes", Boxes(canned(answer), 0.5), ({"id": 1, "file_name": "a.png"}, [])),
+        ("few", ClassResults(canned()), ClassRow("a.png", [("cat", 0.9)])),
+        ("many", ClassResults(canned()), ClassRow("a.png", [("cat", 0.9), ("dog", 0.1)])),
+        ("boxes", BoxResults(canned(), 0.5), BoxRow({"id": 1, "file_name": "a.png"}, [])),
     ):
         folder = tmp_path / "all" / place
         folder.mkdir(parents=True)
@@ -262,24 +278,24 @@ def test_your_images_and_earlier_results_are_never_overwritten(photos):
 
 
 def test_a_folder_stays_only_with_something_in_it(photos):
-    with pytest.raises(ValueError, match="cannot make this folder"), folder_of_results(photos / "notes.txt" / "out"):
+    with pytest.raises(ValueError, match="cannot make this folder"), results_folder(photos / "notes.txt" / "out"):
         pass
     new = Path("new/deep/out")
 
     def fail():
-        with folder_of_results(new):
+        with results_folder(new):
             assert new.is_dir()
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
     assert not Path("new").exists()
-    with folder_of_results(new):
+    with results_folder(new):
         (new.parent / "file").touch()
     assert files(Path("new")) == ["deep/file"]
     assert not new.exists()
     new.mkdir()
-    with folder_of_results(new):  # it was there before
+    with results_folder(new):  # it was there before
         pass
     assert new.is_dir()
 
@@ -304,7 +320,7 @@ def test_the_best_checkpoint_is_taken_else_the_last(tmp_path):
 def test_a_checkpoint_that_does_not_say_how_images_are_prepared_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match=r"last.ckpt does not say how its images were prepared: .*; train again"):
-        load_network(tmp_path / "last.ckpt")
+        load_trained_network(tmp_path / "last.ckpt")
 
 
 def test_how_and_where_it_was_trained_does_not_matter(classifier, tmp_path):
@@ -316,22 +332,24 @@ def test_how_and_where_it_was_trained_does_not_matter(classifier, tmp_path):
     record["config"]["backbone"].update(pretrained=True, checkpoint=str(tmp_path / "gone"))
     record["category_ids"] = list(range(10, 110, 10))
     torch.save(saved, tmp_path / "moved.ckpt")
-    network = load_network(tmp_path / "moved.ckpt", device="cpu")
+    network = load_trained_network(tmp_path / "moved.ckpt", device="cpu")
     assert network.category_ids == record["category_ids"]
     assert not network.task.training
     assert network.class_names == [str(digit) for digit in range(10)]
     pixels, _ = network.prepare(Image.new("L", (8, 8)))
-    assert torch.equal(network([pixels])[0], load_network(classifier / "checkpoints" / "best.ckpt")([pixels])[0])
+    assert torch.equal(
+        network([pixels])[0], load_trained_network(classifier / "checkpoints" / "best.ckpt")([pixels])[0]
+    )
 
 
 # classification
 
 
 def test_classes_are_those_that_the_network_says(classifier, photos, capsys):
-    assert predict(PredictOptions(run=str(classifier), images=(str(photos),), out="out", batch_size=2)) == 0
+    assert predict_images(PredictOptions(run=str(classifier), images=(str(photos),), out="out", batch_size=2)) == 0
     rows = table(Path("out/predictions.csv"))
     assert [row["image"] for row in rows] == ["3.PNG", "a/0.png", "a/1.jpg", "b/0.png", "b/2.webp"]
-    network = load_network(classifier / "checkpoints" / "best.ckpt")
+    network = load_trained_network(classifier / "checkpoints" / "best.ckpt")
     for row in rows:
         grey = Image.open(photos / row["image"]).convert("L")  # evaluated as the digits were: squashed to 32 x 32
         pixels = torch.from_numpy(np.array(grey.resize((32, 32), Image.Resampling.BICUBIC))).float() / 255
@@ -369,7 +387,7 @@ def test_the_command_leaves_every_image_with_a_caption_in_the_run_folder(classif
 
 def test_the_batch_size_changes_nothing(classifier, photos):
     for size in (1, 64):
-        predict(PredictOptions(run=str(classifier), images=(str(photos),), out=f"out{size}", batch_size=size))
+        predict_images(PredictOptions(run=str(classifier), images=(str(photos),), out=f"out{size}", batch_size=size))
     one, many = (table(Path(f"out{size}/predictions.csv")) for size in (1, 64))
     for row, other in zip(one, many, strict=True):
         assert row["predicted"] == other["predicted"]
@@ -377,7 +395,9 @@ def test_the_batch_size_changes_nothing(classifier, photos):
 
 
 def test_where_nothing_can_be_read_nothing_is_written(classifier, photos, capsys):
-    assert predict(PredictOptions(run=str(classifier), images=(str(photos / "b" / "broken.png"),), out="out")) == 1
+    assert (
+        predict_images(PredictOptions(run=str(classifier), images=(str(photos / "b" / "broken.png"),), out="out")) == 1
+    )
     assert not Path("out").exists()
     assert "predicted 0 of 1 images, 1 skipped" in capsys.readouterr().out
 
@@ -391,16 +411,16 @@ def test_what_was_done_before_an_interruption_is_written(classifier, photos, mon
             raise KeyboardInterrupt
         return [torch.full((10,), 0.1)] * len(images)
 
-    monkeypatch.setattr(Network, "__call__", tired)
+    monkeypatch.setattr(TrainedNetwork, "__call__", tired)
     with pytest.raises(KeyboardInterrupt):
-        predict(PredictOptions(run=str(classifier), images=(str(photos),), out="out", batch_size=2))
+        predict_images(PredictOptions(run=str(classifier), images=(str(photos),), out="out", batch_size=2))
     assert len(table(Path("out/predictions.csv"))) == 2
 
 
 def test_the_images_come_before_the_network(classifier, photos, monkeypatch):
-    monkeypatch.setattr(module, "load_network", None)
+    monkeypatch.setattr(trained_network, "load_trained_network", None)
     with pytest.raises(ValueError, match="there is no 'phots'"):
-        predict(PredictOptions(run=str(classifier), images=("phots",)))
+        predict_images(PredictOptions(run=str(classifier), images=("phots",)))
 
 
 # detection
@@ -420,14 +440,14 @@ def scenes(tmp_path_factory):
 
 
 def test_detections_are_those_of_the_network_in_pixels_of_the_image(detector, scenes, capsys):
-    assert predict(PredictOptions(run=str(detector), images=(str(scenes),), out="out", batch_size=3)) == 0
+    assert predict_images(PredictOptions(run=str(detector), images=(str(scenes),), out="out", batch_size=3)) == 0
     assert "predicted 3 of 4 images, 1 skipped" in capsys.readouterr().out
     assert files(Path("out")) == ["0.png", "1.png", "2.png", "images.json", "predictions.json"]
     rows = json.loads(Path("out/predictions.json").read_text())
     images = json.loads(Path("out/images.json").read_text())
     ids = {image["file_name"]: image["id"] for image in images["images"]}
     assert ids == {"0.png": 1, "1.png": 2, "2.png": 4}
-    network = load_network(detector / "checkpoints" / "best.ckpt")
+    network = load_trained_network(detector / "checkpoints" / "best.ckpt")
     for name, number in ids.items():
         image = Image.open(scenes / name)
         pixels, scale = network.prepare(image)
@@ -446,7 +466,7 @@ def test_detections_are_those_of_the_network_in_pixels_of_the_image(detector, sc
 def test_tools_for_coco_read_the_results(detector, scenes):
     from faster_coco_eval import COCO
 
-    predict(PredictOptions(run=str(detector), images=(str(scenes),), out="out", threshold=0.0))
+    predict_images(PredictOptions(run=str(detector), images=(str(scenes),), out="out", threshold=0.0))
     truth = COCO("out/images.json")
     results = truth.loadRes("out/predictions.json")
     assert len(results.getAnnIds()) == 15
@@ -456,10 +476,14 @@ def test_tools_for_coco_read_the_results(detector, scenes):
         assert results.annToMask(annotation).shape == (image["height"], image["width"])
 
 
-def canned(answer, **more):
-    """A detector of two classes that says the same of every image."""
+def canned(**more):
+    """A network of two classes without weights."""
     given = {"class_names": ["cat", "dog"], "category_ids": [3, 17], "device": torch.device("cpu"), **more}
-    return Network(task=None, prepare=None, **given)
+    return TrainedNetwork(task=None, prepare=None, **given)
+
+
+def loaded(number, image, scale):
+    return LoadedImage(number, InputImage(Path("a.png"), "a.png", Path("out/a.png")), image, None, scale)
 
 
 def test_the_threshold_is_for_the_picture_and_the_table_has_all():
@@ -469,8 +493,8 @@ def test_the_threshold_is_for_the_picture_and_the_table_has_all():
         "labels": torch.tensor([1, 0]),
     }
     plain = Image.new("RGB", (800, 400))
-    boxes = Boxes(canned(answer), threshold=0.5)
-    picture, (seen, rows) = boxes.draw(7, "a.png", plain, answer, (0.25, 0.5))
+    boxes = BoxResults(canned(), threshold=0.5)
+    picture, (seen, rows) = boxes.draw(loaded(7, plain, (0.25, 0.5)), answer)
     assert seen == {"id": 7, "file_name": "a.png", "width": 800, "height": 400}
     assert [(row["image_id"], row["category_id"]) for row in rows] == [(7, 17), (7, 3)]
     assert [row["bbox"] for row in rows] == [[40, 40, 200, 100], [400, 200, 200, 80]]
@@ -478,7 +502,7 @@ def test_the_threshold_is_for_the_picture_and_the_table_has_all():
     assert touched[20:145, 40:245].any()
     touched[10:145, 35:245] = False
     assert not touched.any()
-    both = Boxes(canned(answer), threshold=0.1).draw(7, "a.png", plain, answer, (0.25, 0.5))[0]
+    both = BoxResults(canned(), threshold=0.1).draw(loaded(7, plain, (0.25, 0.5)), answer)[0]
     assert np.asarray(both)[200:280, 400:600].any()
 
 
@@ -492,13 +516,13 @@ def test_masks_take_the_size_of_the_image(tmp_path):
         "masks": torch.zeros(1, 1, 28, 28),  # within the box
     }
     answer["masks"][..., :14, :] = 1.0
-    boxes = Boxes(canned(answer), threshold=0.5)
-    _, (seen, (row,)) = boxes.draw(1, "a.png", Image.new("L", (400, 200)), answer, (0.1, 0.1))
+    boxes = BoxResults(canned(), threshold=0.5)
+    _, (seen, (row,)) = boxes.draw(loaded(1, Image.new("L", (400, 200)), (0.1, 0.1)), answer)
     decoded = mask.decode(row["segmentation"])
     assert decoded.shape == (200, 400)
     assert decoded[4:96, 4:96].all()
     assert not decoded[104:].any()
     assert not decoded[:, 104:].any()
-    boxes.write(tmp_path, [(seen, [row])])
+    boxes.write(tmp_path, [BoxRow(seen, [row])])
     written = json.loads((tmp_path / "images.json").read_text())
     assert written["categories"] == [{"id": 3, "name": "cat"}, {"id": 17, "name": "dog"}]

@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from bbframe.run.checkpoint import AtomicCheckpointIO, check_checkpoint, checkpoint_callbacks
+from bbframe.run.checkpoint import load_checkpoint
+from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 
 pytestmark = pytest.mark.filterwarnings(  # Lightning's own, over the torch and the loaders of this test
     "ignore:.*does not have many workers:UserWarning", "ignore:.*LeafSpec:FutureWarning"
@@ -182,7 +183,7 @@ def test_a_truncated_checkpoint_is_named_with_a_whole_one_beside_it(tmp_path, si
     (tmp_path / "broken.ckpt").write_bytes(b"PK")
     write(tmp_path / "best.ckpt")
     with pytest.raises(ValueError, match=rf"last\.ckpt {problem}.*; .*best\.ckpt is whole"):
-        check_checkpoint(path)
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize(

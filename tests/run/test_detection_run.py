@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import train
-from bbframe.run.run import finite
+from bbframe.run.results import finite
 from tests.data.helpers import write_coco
+from tests.run.helpers import command, summary
 
 SMALL = [
     "task=detection",
@@ -41,18 +42,6 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _at(place, monkeypatch):
     monkeypatch.chdir(place)
-
-
-def command(*overrides: str) -> Path:
-    """Run a command line in the current directory; the new run folder."""
-    before = set(Path("outputs").rglob("metrics.json"))
-    assert train.main(list(overrides)) == 0
-    (new,) = set(Path("outputs").rglob("metrics.json")) - before
-    return new.parent.resolve()
-
-
-def summary(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +129,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_does(place):
     """Stopped in the middle of the second epoch; which regions a step samples comes from the step, not from before."""
     from lightning.pytorch.callbacks import Callback
 
-    import bbframe.run.run as module
+    import bbframe.run.trainer as module
 
     class Stop(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):

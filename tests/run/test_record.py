@@ -1,5 +1,6 @@
 """The record of a run: no secret in it, nothing about the user, and everything needed to repeat the run."""
 
+import dataclasses
 import getpass
 import json
 import os
@@ -15,6 +16,7 @@ from bbframe.files import atomic, write_text
 from bbframe.run import record
 from bbframe.run.masking import mask_overrides, mask_secrets, masked_keys
 from bbframe.run.record import environment, read_record, reserve_folder, write_record
+from bbframe.run.saved_run import SavedRun
 
 SECRET_NAMES = [
     "token", "hf_token", "HF_TOKEN", "hub-token", "accessToken", "apiKey", "api_key", "apikey", "wandb_api_key",
@@ -34,6 +36,8 @@ CONFIG = {
     "train": True,
     "empty": {"list": [], "mapping": {}},
 }
+
+EMPTY = {field.name: {} for field in dataclasses.fields(SavedRun)}
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
@@ -93,13 +97,14 @@ def test_a_record_holds_no_secret(tmp_path):
 
 
 def test_a_checkpoint_holds_the_record(tmp_path):
-    kept = {"config": CONFIG, "overrides": ["seed=1"]}
-    torch.save({"state_dict": {"w": torch.ones(1000)}, "bbframe": kept}, tmp_path / "last.ckpt")
+    content: dict = {"state_dict": {"w": torch.ones(1000)}}
+    SavedRun(**{**EMPTY, "config": CONFIG, "overrides": ["seed=1"]}).put(content, ["w"])
+    torch.save(content, tmp_path / "last.ckpt")
     assert read_record(tmp_path / "last.ckpt") == (CONFIG, ["seed=1"])
     data = bytearray((tmp_path / "last.ckpt").read_bytes())
     data[data.index(b"1234e56")] ^= 1
     (tmp_path / "bad.ckpt").write_bytes(data)
-    with pytest.raises(ValueError, match=r"bad\.ckpt: not a whole checkpoint"):
+    with pytest.raises(ValueError, match=r"bad\.ckpt is damaged \(the checksum of .*\); .*last\.ckpt is whole"):
         read_record(tmp_path / "bad.ckpt")
 
 
@@ -146,9 +151,9 @@ def unsafe(folder):
         (no_record, "holds no config.yaml; run folders in it: 2026-01-02_03-04-05_resnet"),
         (break_yaml, "config.yaml: cannot be read as YAML: .*line 2"),
         (break_kind, "config.yaml: must hold a mapping, not list"),
-        (truncate, "last.ckpt: not a whole checkpoint"),
-        (foreign, "last.ckpt: not a checkpoint of bbframe"),
-        (unsafe, "last.ckpt: not a whole checkpoint"),
+        (truncate, "last.ckpt is truncated, or not a checkpoint"),
+        (foreign, "last.ckpt does not say how .*: it is not a checkpoint of bbframe"),
+        (unsafe, "last.ckpt holds more than tensors and plain containers"),
     ],
 )
 def test_a_record_that_cannot_be_read_says_why_in_one_line(tmp_path, prepare, says):

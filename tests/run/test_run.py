@@ -18,32 +18,12 @@ from PIL import Image
 
 import train
 from bbframe import AutoBackbone, make_backbone
-
-TINY = [
-    "backbone=convnextv2_atto",
-    "backbone.depths=[1,1,1,1]",
-    "backbone.hidden_sizes=[8,16,24,32]",
-    "trainer.max_epochs=2",
-    "data.batch_size=256",
-    "optim.lr=0.01",
-]
-
-
-def command(*overrides: str) -> Path:
-    """Run a command line in the current directory; the new run folder."""
-    before = set(Path("outputs").rglob("metrics.json"))
-    assert train.main(list(overrides)) == 0
-    (new,) = set(Path("outputs").rglob("metrics.json")) - before
-    return new.parent
+from tests.run.helpers import TINY, command, summary
 
 
 def run(*overrides: str) -> Path:
     """Train the tiny network."""
     return command(*TINY, *overrides)
-
-
-def summary(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +141,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_does(first, place):
     """Two epochs, stopped in the middle of the second, then continued: the same weights to the last bit."""
     from lightning.pytorch.callbacks import Callback
 
-    import bbframe.run.run as module
+    import bbframe.run.trainer as module
 
     class Stop(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -252,7 +232,7 @@ def test_pretrained_weights_bring_their_preprocessing_and_are_recorded(first, ph
 
 
 def test_a_record_pins_the_commit_that_the_weights_came_from(first, monkeypatch):
-    import bbframe.run.run as module
+    import bbframe.run.network as module
 
     def from_the_hub(options):
         net = make_backbone(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -102,3 +103,43 @@ def test_top5_comes_with_six_classes():
     )
     assert "top5" not in few.val_metrics
     assert "top5" in many.val_metrics
+
+
+def numpy_metrics(scores, labels):
+    """Accuracy, top-5 accuracy and the mean F1 of the classes that occur, from scores (N, K) and labels (N,)."""
+    order = np.argsort(-scores, axis=1)
+    predicted = order[:, 0]
+    f1 = []
+    for k in np.unique(np.concatenate([labels, predicted])):
+        right = np.sum((labels == k) & (predicted == k))
+        f1.append(2 * right / (np.sum(labels == k) + np.sum(predicted == k)))
+    top5 = np.any(order[:, :5] == labels[:, None], axis=1)
+    return {"accuracy": np.mean(predicted == labels), "top5": top5.mean(), "f1": np.mean(f1)}
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+@pytest.mark.parametrize("first", ["all right", "all within five", "all wrong"])
+def test_metrics_are_those_of_numpy_whatever_the_first_batch_is_like(first, part):
+    """torchmetrics shares states between metrics that agree after the first batch, unless it is told not to."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 8, (4, 16))
+    scores = random.normal(size=(4, 16, 8)).astype("float32")
+    ranks = {"all right": 0, "all within five": 3, "all wrong": 7}
+    for row, label in zip(scores[0], labels[0], strict=True):  # the label takes the place of that rank
+        place = np.argsort(-row)[ranks[first]]
+        row[[place, label]] = row[[label, place]]
+    task = Classification(
+        tiny("resnet"),
+        [str(i) for i in range(8)],
+        task=ClassificationOptions(),
+        head=HeadOptions(),
+        optim=AdamWOptions(),
+        schedule=CosineOptions(),
+    )
+    metrics = {"val": task.val_metrics, "test": task.test_metrics}[part]
+    for of_batch, truth in zip(scores, labels, strict=True):
+        metrics.update(torch.from_numpy(of_batch), torch.from_numpy(truth))
+    expected = numpy_metrics(scores.reshape(-1, 8), labels.reshape(-1))
+    assert {name: float(value) for name, value in metrics.compute().items()} == pytest.approx(
+        {f"{part}/{name}": value for name, value in expected.items()}
+    )

@@ -1,9 +1,8 @@
-"""The pictures of a run: which classes are confused, and the images with what was said about them."""
+"""The confusion matrix of a classifier."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,26 +11,25 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from torch import Tensor
 
-from bbframe.report.charts import BLUE, GREEN, RED, drawing
+from bbframe.report.chart_style import BLUE, chart_style, save_picture
+from bbframe.report.text_drawing import shortened
 
 BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#a6cee3", BLUE, "#08306b"])
-TEXT_CLASSES = 30  # up to so many classes, the confusion matrix has its counts in the cells
-CELLS = 250  # and at most so many cells a side
+TEXT_CLASSES = 30  # a matrix of more classes has no counts in its cells
+CELLS = 250  # a matrix of more classes has cells that hold several classes
 
 
-@drawing()
-def confusion_matrix(matrix: Tensor, class_names: Sequence[str], out: Path) -> None:
-    """How often each true class (row) was given each label (column); matrix: (K, K) counts.
+@chart_style()
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], out: Path) -> None:
+    """Draw how often each true class (row) was predicted as each class (column); counts: (K, K).
 
-    The colour is the share of the true class, on a square-root scale that shows rare mistakes. Up to 30 classes the
-    counts are written in the cells; with more, a list beside it names the most confused pairs.
+    The colour is the share of the true class, on a square-root scale that shows rare mistakes. Up to 30 classes, the
+    counts are written in the cells; with more, a list beside the matrix names the most confused pairs.
     """
-    counts = matrix.cpu().double().numpy()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     classes, many = len(counts), len(counts) > TEXT_CLASSES
-    names = [name if len(name) <= 26 else f"{name[:25]}…" for name in map(str, class_names)]
+    names = [shortened(name, 26) for name in class_names]
     side = float(np.clip(2 + 0.42 * classes, 5, 8.5))
     size = (side + 5, 0.88 * side) if many else (side + 1, side)
     figure = Figure(figsize=size, layout="compressed")
@@ -53,11 +51,11 @@ def confusion_matrix(matrix: Tensor, class_names: Sequence[str], out: Path) -> N
         _list_mistakes(figure.axes[1], counts, shares, names)
     else:
         _write_counts(axes, counts, shares, names, (side - 2) / classes)
-    figure.savefig(out)
+    save_picture(figure, out)
 
 
 def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: list[str], inches: float) -> None:
-    """The counts in cells of a width in inches, the names of the classes on both axes, slanted where they are long."""
+    """Write the counts into cells of a width in inches, and the class names on both axes, slanted where too long."""
     slant = 45 if max(map(len, names)) * 0.1 > inches else 0
     side = "right" if slant else "center"
     axes.set_xticks(range(len(names)), names, rotation=slant, ha=side, rotation_mode="anchor")
@@ -70,6 +68,7 @@ def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: lis
 
 
 def _list_mistakes(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: list[str]) -> None:
+    """List the 25 most frequent confusions."""
     wrong = counts - np.diag(counts.diagonal())
     order = np.argsort(-wrong, axis=None, kind="stable")[:25]
     lines = []
@@ -79,33 +78,3 @@ def _list_mistakes(axes: Axes, counts: np.ndarray, shares: np.ndarray, names: li
     axes.set_axis_off()
     axes.set_title("most confused: images, true → predicted (share of true)", loc="left", fontsize=9.5)
     axes.text(0, 1, "\n".join(lines), va="top", transform=axes.transAxes, fontsize=8.5, linespacing=1.7)
-
-
-@drawing()
-def image_grid(images: Tensor, captions: Sequence[str], good: Sequence[bool], out: Path, title: str) -> None:
-    """Images with a caption each, framed green with a tick where `good`, and red with a cross where not.
-
-    images: (N, C, H, W) in [0, 1]. Three channels are shown as RGB, of any other number the first.
-    """
-    number, channels, height, width = images.shape
-    cell = min(2.6, 1.75 * math.sqrt(max(1, width / height)))  # inches, the width of an image with its margin
-    ideal = min(number, max(1, round(math.sqrt(1.5 * number * (height / width + 0.25)))))
-    columns = min(range(max(1, ideal - 1), ideal + 2), key=lambda count: (-number % count, abs(count - ideal)))
-    marked = [f"{'✓' if ok else '✗'} {caption}" for ok, caption in zip(good, captions, strict=True)]
-    texts = [textwrap.fill(caption, int(14 * cell)) for caption in marked]
-    below = 0.16 * max(text.count("\n") + 1 for text in texts) + 0.15
-    rows = math.ceil(number / columns)
-    size = (cell * columns, rows * ((cell - 0.1) * height / width + below) + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(textwrap.fill(title, int(cell * columns * 9)))
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    pictures = images.detach().cpu().float().nan_to_num(0).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    sharp = "nearest" if min(height, width) < 64 else "antialiased"
-    for axes, picture, text, ok in zip(grid, pictures, texts, good, strict=False):
-        axes.imshow(picture if channels == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1, interpolation=sharp)
-        axes.set(xticks=[], yticks=[])
-        axes.set_xlabel(text, color=GREEN if ok else RED, fontsize=9)
-        axes.spines[:].set(visible=True, color=GREEN if ok else RED, linewidth=2)
-    for axes in grid[number:]:
-        axes.set_axis_off()
-    figure.savefig(out)

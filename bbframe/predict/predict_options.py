@@ -1,0 +1,86 @@
+"""The options of a prediction, and how a command line gives them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from bbframe.schema import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """`run` is a run folder or a checkpoint, `images` are files, folders and patterns, `out` takes the results.
+
+    Without `out` the results go to <run folder>/predictions. Boxes with a score of `threshold` or more are drawn.
+    `overwrite` allows the results of an earlier prediction to be replaced. Raises ValueError for an impossible value.
+    """
+
+    run: str
+    images: tuple[str, ...]
+    out: str | None = None
+    threshold: float = 0.5
+    batch_size: int = 8
+    device: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("predict: images must name files or folders")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"predict: threshold={self.threshold} must be within 0..1")
+        if self.batch_size < 1:
+            raise ValueError(f"predict: batch_size={self.batch_size} must be 1 or more")
+        if self.device in ("gpu", "cuda") and not torch.cuda.is_available():
+            finds = f"torch {torch.__version__} finds none here"
+            raise ValueError(f"predict: device={self.device}, but {finds}; use device=auto")
+
+
+def read_arguments(arguments: Sequence[str]) -> PredictOptions:
+    """Read a command line of key=value; `~` is the home folder in every path.
+
+    Words after `images=` are more images, because a shell expands a pattern to several words. Raises ValueError for
+    anything else.
+    """
+    given: dict[str, Any] = {}
+    last = ""
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if last == "images" and (not equals or os.path.exists(argument)):
+            given["images"].append(os.path.expanduser(argument))
+        elif not equals or argument.startswith("-"):
+            raise ValueError(f"{argument!r} is no option; write key=value; bbframe predict --help shows what there is")
+        elif key == "images":
+            given.setdefault("images", []).extend(_read_paths(value))
+            last = key
+        else:
+            given[key] = _read_value(key, value)
+            last = key
+    return parse(PredictOptions, given, "predict")
+
+
+def _read_paths(text: str) -> list[str]:
+    """One path, or several written as a,b or [a,b]."""
+    if os.path.exists(path := os.path.expanduser(text)):
+        return [path]
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") and not glob.glob(text) else text
+    return [os.path.expanduser(part.strip()) for part in inner.split(",") if part.strip()]
+
+
+def _read_value(key: str, text: str) -> Any:
+    """A path, a word, a truth value or a number, as the option `key` needs it."""
+    if key in ("run", "out"):
+        return os.path.expanduser(text)
+    if text.lower() in ("true", "false", "null"):
+        return {"true": True, "false": False, "null": None}[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

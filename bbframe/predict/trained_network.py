@@ -1,0 +1,65 @@
+"""A trained network, read from a checkpoint, and what it takes to apply it to images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bbframe.data.images.image_transforms import eval_input
+from bbframe.preprocessing import Preprocessing
+from bbframe.run.checkpoint import load_checkpoint
+from bbframe.run.configuration import check
+from bbframe.run.network import make_task, run_backbone
+from bbframe.tasks.base import Task
+from bbframe.tasks.detection import Detection
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A task in evaluation mode on a device.
+
+    `prepare` turns an image into the network's input (C, H, W) and says by which factors it scaled x and y.
+    `category_ids` are the numbers by which the data set calls the classes, by default their indices.
+    """
+
+    task: Task
+    prepare: Callable[[Image.Image], tuple[Tensor, tuple[float, float]]]
+    class_names: Sequence[str]
+    category_ids: Sequence[int]
+    device: torch.device
+
+    @property
+    def detects(self) -> bool:
+        return isinstance(self.task, Detection)
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Tensor]) -> list[Any]:
+        """The probabilities (K,) of each prepared image or, of a detector, what `Detection.predict` returns."""
+        return list(self.task.predict([image.to(self.device) for image in images]))
+
+
+def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
+    """Read the network of a checkpoint; its data set and pretrained weights are not needed.
+
+    Raises ValueError that says what is wrong with the checkpoint.
+    """
+    saved = load_checkpoint(path)
+    # devices, loggers and callbacks of the training do not matter here
+    plan = check({**saved.run.config, "trainer": {}, "logger": {}, "callbacks": {}})
+    plan = dataclasses.replace(plan, task=dataclasses.replace(plan.task, compile=False))
+    backbone = run_backbone(plan, saved.run)
+    names = saved.run.class_names
+    task = make_task(plan, backbone, names)
+    saved.check_fits(task)
+    task.load_state_dict(saved.content["state_dict"])
+    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    prepare = eval_input(plan.data, Preprocessing(**saved.run.inputs), backbone.config.num_channels)
+    ids = saved.run.category_ids or range(len(names))
+    return TrainedNetwork(task.eval().to(place), prepare, names, list(ids), place)

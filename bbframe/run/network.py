@@ -1,0 +1,43 @@
+"""The network of a run: its backbone, fresh, pretrained or from a checkpoint of ours, and the task around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bbframe.auto import Backbone
+from bbframe.factory import make_backbone
+from bbframe.preprocessing import Preprocessing
+from bbframe.run.configuration import Plan
+from bbframe.run.saved_run import SavedRun
+from bbframe.tasks.base import Task
+
+
+def run_backbone(plan: Plan, saved: SavedRun | None) -> Backbone:
+    """The backbone that a plan describes; of a checkpoint's run, without weights.
+
+    Where those of a checkpoint's backbone came from at first no longer matters. What the options leave open, a
+    pretrained checkpoint had supplied; the selection is theirs alone.
+    """
+    options: Mapping[str, Any] = plan.backbone_options
+    if saved is None:
+        return make_backbone(options)
+    filled = {**options, "pretrained": False}
+    if saved.backbone["model_type"] == options["model_type"]:
+        filled = {key: saved.backbone.get(key) if value is None else value for key, value in filled.items()}
+        filled.update({key: options.get(key) for key in ("out_features", "out_indices", "out_strides")})
+    backbone = make_backbone(filled)
+    backbone.preprocessing = Preprocessing(**saved.preprocessing)
+    return backbone
+
+
+def make_task(plan: Plan, backbone: Backbone, class_names: Sequence[str]) -> Task:
+    """The LightningModule that a plan's task, head, optimizer and schedule describe."""
+    options = {"task": plan.task, "head": plan.head, "optim": plan.optim, "schedule": plan.schedule}
+    if plan.task.name == "detection":
+        from bbframe.tasks.detection import Detection
+
+        return Detection(backbone, class_names, **options)
+    from bbframe.tasks.classification import Classification
+
+    return Classification(backbone, class_names, **options)

@@ -1,0 +1,81 @@
+"""What a resumed training takes from its configuration, and not from the checkpoint: the optimizer's options."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from bbframe.run.lightning_checkpoints import parameter_names
+from bbframe.run.saved_run import SavedRun
+from bbframe.tasks.options import OptimOptions
+
+log = logging.getLogger("bbframe")
+
+
+class ResumedOptimizer(Callback):
+    """Resumes the state of every parameter by its name, under the options that the configuration gives now.
+
+    torch restores learning rates, weight decay, betas and momentum with the state, and refuses other groups of
+    parameters, such as a new `layer_decay` makes. Another optimizer than the checkpoint's starts without state.
+    """
+
+    def __init__(self, options: OptimOptions) -> None:
+        self.options: dict[str, Any] = dataclasses.asdict(options)
+        self.saved: SavedRun | None = None
+        self.trained = False
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave the scheduler its own rates and factors: the checkpoint says which step is next."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        self.saved = SavedRun.of(checkpoint, str(trainer.ckpt_path))
+        for state in checkpoint["lr_schedulers"]:
+            state["lr_lambdas"] = []
+            del state["base_lrs"], state["_last_lr"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adapt the checkpoint's state, which is loaded next, to the optimizer as it was made."""
+        for optimizer in trainer.optimizers if self.saved else []:
+            names = parameter_names(optimizer, pl_module)
+            optimizer.register_load_state_dict_pre_hook(partial(self._adapted, names))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set each learning rate to that of the next step, and say which options have changed."""
+        self.trained = True
+        if self.saved is None:
+            return
+        for config in trainer.lr_scheduler_configs:
+            scheduler: Any = config.scheduler
+            groups = scheduler.optimizer.param_groups
+            for group, rate, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+                group["lr"] = rate * factor(scheduler.last_epoch)
+        if changes := self._changes(self.saved):
+            log.info("optimizer %s from here on", ", ".join(changes))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.trained:
+            done = f"{trainer.ckpt_path} has done {trainer.current_epoch} epochs, {trainer.global_step} steps"
+            log.info("training  nothing is left to train: %s; trainer.max_epochs may be raised", done)
+
+    def _adapted(self, names: list[str], optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        assert self.saved is not None
+        same = self.saved.config["optim"]["name"] == self.options["name"]
+        places = {name: place for place, name in enumerate(self.saved.parameter_names)} if same else {}
+        states = {i: state["state"].get(places[name]) for i, name in enumerate(names) if name in places}
+        return {
+            "state": {i: of_one for i, of_one in states.items() if of_one is not None},
+            "param_groups": optimizer.state_dict()["param_groups"],
+        }
+
+    def _changes(self, saved: SavedRun) -> list[str]:
+        now, then = self.options, saved.config["optim"]
+        if then["name"] != now["name"]:
+            return [f"{now['name']} without the state of {then['name']}"]
+        now = {key: list(value) if isinstance(value, tuple) else value for key, value in now.items()}
+        return [f"{key}={value} (was {then[key]})" for key, value in now.items() if then.get(key, value) != value]

@@ -1,0 +1,71 @@
+"""The log of a run: our lines go to the terminal and to train.log, warnings to train.log alone."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rich
+
+from bbframe.run.processes import is_first
+
+log = logging.getLogger("bbframe")
+# warnings of Lightning's about things that are as they should be
+NOISE = (
+    "Experiment logs directory",  # the run folder, which holds the record already
+    ".*does not have many workers",  # the data module chooses their number
+    ".*LeafSpec",  # Lightning's own use of torch
+    "Found .* module.* in eval mode",  # frozen ones are
+    "The number of training batches .* is smaller than the logging interval",
+)
+
+
+class _AboveProgressBar(logging.Handler):
+    """Print lines on the console that draws the progress bar, so that they stand above the bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Log to the terminal and to the file `path` while the block runs, without Lightning's own lines.
+
+    Of several processes of one run the first alone logs.
+    """
+    with warnings.catch_warnings():
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message)
+        if not is_first():
+            log.setLevel(logging.ERROR)
+            warnings.simplefilter("ignore")
+            yield
+            return
+        file = logging.FileHandler(path, encoding="utf-8")
+        terminal = _AboveProgressBar() if sys.stdout.isatty() else logging.StreamHandler(sys.stdout)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        terminal.setFormatter(logging.Formatter("%(message)s"))
+        show: Callable[..., None] = warnings.showwarning
+        log.setLevel(min(log.level or logging.INFO, logging.INFO))  # DEBUG stays
+        log.propagate = False
+        for handler in (file, terminal):
+            log.addHandler(handler)
+        for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        logging.captureWarnings(True)
+        py_warnings = logging.getLogger("py.warnings")
+        py_warnings.propagate = False
+        py_warnings.addHandler(file)
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
+            warnings.showwarning = show
+            for handler in (file, terminal):
+                log.removeHandler(handler)
+                handler.close()
+            py_warnings.removeHandler(file)

@@ -1,0 +1,208 @@
+"""One run: a configuration becomes a trained network and a folder that holds what repeats it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from bbframe.auto import Backbone
+from bbframe.data import make_data
+from bbframe.data.base import DataModule
+from bbframe.heads.levels import WITH_MASKS
+from bbframe.registry import plugins
+from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
+from bbframe.run.checkpoint import LoadedCheckpoint, load_checkpoint
+from bbframe.run.configuration import Plan
+from bbframe.run.lightning_checkpoints import RunInCheckpoint
+from bbframe.run.masking import mask_overrides, mask_secrets
+from bbframe.run.network import make_task, run_backbone
+from bbframe.run.processes import is_first
+from bbframe.run.record import environment, write_failure, write_record
+from bbframe.run.results import log_network, log_skipped, write_results
+from bbframe.run.run_log import logging_to
+from bbframe.run.saved_run import SavedRun
+from bbframe.run.trainer import make_trainer
+from bbframe.tasks.base import Task
+
+
+def run(
+    plan: Plan,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    folder: Path,
+    secrets: Set[str] = frozenset(),
+) -> dict[str, Any]:
+    """Do what a plan says, in an existing folder; returns what `metrics.json` then holds.
+
+    `config` is the plain data that the plan was parsed from, and `overrides` made it: both are recorded, without the
+    values in `secrets`. Raises ValueError for whatever the user can mend; any failure leaves its text in `error.txt`.
+    """
+    with logging_to(folder / "train.log"):
+        try:
+            recorded = mask_secrets(dict(config), set(secrets)), mask_overrides(list(overrides), set(secrets))
+            return TrainingRun(plan, *recorded, folder).complete()
+        except BaseException as error:
+            if is_first():
+                # `details` holds what a message of one line had to cut short
+                text = [str(error) or type(error).__name__, getattr(error, "details", "")]
+                write_failure(folder, list(overrides), "\n".join(filter(None, text)))
+            raise
+
+
+@dataclass
+class TrainingRun:
+    """A run in its steps. `config` and `overrides` are those of the record; `seconds` is the time that steps took."""
+
+    plan: Plan
+    config: dict[str, Any]
+    overrides: list[str]
+    folder: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def complete(self) -> dict[str, Any]:
+        """Build, train, test and report."""
+        with self.timed("total"):
+            reset_peak_memory()
+            path = self.plan.run.ckpt_path
+            saved = None if path is None else load_checkpoint(Path(path))
+            pl.seed_everything(self.plan.run.seed, workers=True, verbose=False)
+            backbone = self.recorded_backbone(saved)
+            task, data = self.network_and_data(backbone, saved)
+            macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
+            log_network(self.plan, task, data, macs)
+            trainer = make_trainer(self.plan, task, self.folder, [RunInCheckpoint(self.saved_run(task, data))])
+            best = self.trained(trainer, task, data, saved)
+            tested = self.tested(trainer, task, data)
+        return self.reported(trainer, task, data, macs, best, tested)
+
+    def recorded_backbone(self, saved: LoadedCheckpoint | None) -> Backbone:
+        """Write the record, build the backbone, and record the weights that it has loaded."""
+        seed = self.plan.run.seed
+        if is_first():
+            write_record(self.folder, self.config, self.overrides, environment(seed, None))
+        backbone = run_backbone(self.plan, None if saved is None else saved.run)
+        if (report := backbone.load_report) is not None and is_first():
+            weights = {"source": report.source, "revision": report.revision, "sha256": report.sha256}
+            self.config["backbone"]["revision"] = report.revision  # a rerun loads the commit that this run loaded
+            write_record(self.folder, self.config, self.overrides, environment(seed, weights))
+        return backbone
+
+    def network_and_data(self, backbone: Backbone, saved: LoadedCheckpoint | None) -> tuple[Task, DataModule]:
+        """The images, and the network over their classes, which the checkpoint must fit."""
+        data = make_data(
+            self.plan.data,
+            seed=self.plan.run.seed,
+            preprocessing=backbone.preprocessing,
+            num_channels=backbone.config.num_channels,
+            stride=max(backbone.strides),
+            masks=self.plan.head.name in WITH_MASKS,
+        )
+        task = make_task(self.plan, backbone, data.class_names)
+        if saved is not None:
+            saved.check_fits(task)
+        return task, data
+
+    def saved_run(self, task: Task, data: DataModule) -> SavedRun:
+        """The record for the checkpoints."""
+        return SavedRun(
+            config=self.config,
+            overrides=self.overrides,
+            plugins=[dataclasses.asdict(plugin) for plugin in plugins()],
+            class_names=task.class_names,
+            category_ids=getattr(data, "category_ids", None),
+            backbone=task.backbone.config.to_dict(),
+            preprocessing=dataclasses.asdict(task.backbone.preprocessing),
+            inputs=dataclasses.asdict(data.preprocessing),
+        )
+
+    def trained(
+        self, trainer: pl.Trainer, task: Task, data: DataModule, saved: LoadedCheckpoint | None
+    ) -> dict[str, Any] | None:
+        """Train if the plan says so, and give the task the weights of the best epoch.
+
+        Returns the metric, its best value and the epoch it came from (counted from 1), None without a best epoch. The
+        weights are then those after the last step, or the checkpoint's when there was nothing to train.
+        """
+        if self.plan.run.train:
+            with self.timed("fit"):
+                try:
+                    trainer.fit(task, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
+                except SystemExit as error:  # what Lightning makes of Ctrl-C, once last.ckpt is saved
+                    raise KeyboardInterrupt from error
+                except MisconfigurationException as error:
+                    raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
+        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+        path = Path(getattr(trainer.checkpoint_callback, "best_model_path", ""))
+        best = load_checkpoint(path) if score is not None and path.is_file() else None
+        stayed = saved is not None and trainer.global_step in (0, saved.content["global_step"])
+        if chosen := best or (saved if stayed else None):
+            task.load_state_dict(chosen.content["state_dict"])
+        if best is None or score is None:
+            return None
+        return {"metric": task.monitor, "value": float(score), "epoch": best.content["epoch"] + 1}
+
+    def tested(self, trainer: pl.Trainer, task: Task, data: DataModule) -> dict[str, float]:
+        """Test if the plan says so, and save the trained backbone; returns the metrics, the monitored one first."""
+        scores: dict[str, float] = {}
+        if self.plan.run.test:
+            with self.timed("test"):
+                scores = dict(trainer.test(task, datamodule=data, verbose=False)[0])
+        if self.plan.run.train and trainer.is_global_zero:
+            task.backbone.preprocessing = data.preprocessing
+            task.backbone.save_pretrained(self.folder / "backbone")
+        return dict(sorted(scores.items(), key=lambda item: item[0] != task.monitor.replace("val/", "test/")))
+
+    def reported(
+        self,
+        trainer: pl.Trainer,
+        task: Task,
+        data: DataModule,
+        macs: float,
+        best: dict[str, Any] | None,
+        tested: dict[str, float],
+    ) -> dict[str, Any]:
+        """Write and log the results; returns the content of metrics.json."""
+        plan, backbone = self.plan, task.backbone
+        log_skipped(plan, data)
+        summary = {
+            "status": "ok",
+            "name": plan.run.name,
+            "backbone": plan.backbone_name,
+            "source": backbone.backbone_type.value,
+            "checkpoint": plan.source.checkpoint if plan.source.pretrained else None,
+            "params": count_parameters(task),
+            "gmacs": round(macs, 6),
+            "image_size": list(data.image_size),
+            "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),
+            "epochs": trainer.current_epoch,
+            "metric": task.monitor,
+            "best": best,
+            "test": tested,
+            "test_part": data.test_part,
+            **task.class_scores(),
+            "skipped": len(data.skipped),
+            "seconds": self.seconds,
+            "peak_memory_bytes": peak_memory_bytes(),
+            "seed": plan.run.seed,
+            "tags": list(plan.run.tags),
+            "overrides": self.overrides,
+            "folder": str(self.folder),
+        }
+        if trainer.is_global_zero:
+            write_results(plan, task, data, summary, self.folder)
+        return summary
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the wall time of a step to `seconds`."""
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - started, 2)

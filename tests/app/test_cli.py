@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import train
-from bbframe.app import catalog, cli
+from bbframe.app import catalog, cli, train
 from bbframe.predict.predict import read_arguments
 from tests.tiny import example, names, tiny
 

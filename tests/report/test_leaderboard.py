@@ -7,7 +7,6 @@ import statistics
 
 import pytest
 import yaml
-
 from bbframe.report.leaderboard import collect, run_table, write
 
 

@@ -73,7 +73,7 @@ def complete(arguments: Sequence[str]) -> int:
 
 def list_backbones(arguments: list[str]) -> int:
     """Print the catalog; a file that describes no backbone is an error of one line, after the others."""
-    from bbframe.app.command_line import folder_argument
+    from bbframe.app.command_line import existing_folder
     from bbframe.app.composition import choices, composition, every_choice
     from bbframe.app.execution import load_plugins
     from bbframe.app.places import CONF
@@ -81,20 +81,21 @@ def list_backbones(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bbframe list", add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("part", nargs="?", default="")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--config-dir", "-cd", type=folder_argument)
+    parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--plugin", action="append", default=[])
     try:
         command, foreign = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        raise ValueError(f"{error.message}; bbframe list --help shows what there is") from error
+        raise ValueError(f"{error}; bbframe list --help shows what there is") from error
     if foreign:
         raise ValueError(f"unknown argument {foreign[0]!r}; bbframe list --help shows what there is")
     load_plugins(command.plugin)
+    folder = existing_folder("config-dir", command.config_dir) if command.config_dir else None
 
     from bbframe.app.catalog import line, listing
 
-    with composition(command.config_dir) as compose:
-        known = choices(command.config_dir)["backbone"]
+    with composition(folder) as compose:
+        known = choices(folder)["backbone"]
         chosen = [name for name in known if command.part.lower() in name.lower()]
         if not chosen:
             raise ValueError(f"no backbone has {command.part!r} in its name{nearest(command.part, known)}")
@@ -106,7 +107,7 @@ def list_backbones(arguments: list[str]) -> int:
                 raise options
             lines.append(line(choice, options))
         except ValueError as error:
-            files = (home / "backbone" / f"{choice}.yaml" for home in (CONF, command.config_dir) if home)
+            files = (home / "backbone" / f"{choice}.yaml" for home in (CONF, folder) if home)
             file = next((os.path.relpath(path) for path in files if path.is_file()), f"backbone={choice}")
             wrong.append(f"error: {file}: {str(error).removeprefix(f'backbone/{choice}.yaml: ')}")
     if lines or command.json:

@@ -26,16 +26,20 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("-p", "--package")
     parser.add_argument("-i", "--info", nargs="?", const="all", choices=INFO)
     parser.add_argument("-cn", "--config-name", default="config")
-    parser.add_argument("-cp", "--config-path", type=folder_argument)
-    parser.add_argument("-cd", "--config-dir", type=folder_argument)
+    parser.add_argument("-cp", "--config-path")
+    parser.add_argument("-cd", "--config-dir")
     parser.add_argument("--experimental-rerun")
     parser.add_argument("--plugin", action="append", default=[])
     try:
         command, foreign = parser.parse_known_intermixed_args(arguments)
-    except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
+    except argparse.ArgumentError as error:
         raise ValueError(f"{error}; --help shows what there is") from error
     if foreign:
         raise ValueError(f"unknown flag {foreign[0]!r}; --help shows what there is")
+    if command.config_path is not None:
+        command.config_path = existing_folder("config-path", command.config_path)
+    if command.config_dir is not None:
+        command.config_dir = existing_folder("config-dir", command.config_dir)
     if command.experimental_rerun is not None:
         raise ValueError("--experimental-rerun unpickles a file, which can run code; type rerun=<run folder>")
     modes = ("run", "multirun", "cfg", "info", "shell_completion")
@@ -53,13 +57,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return command
 
 
-def folder_argument(text: str) -> Path:
-    """An existing folder, as a flag names it."""
+def existing_folder(flag: str, text: str) -> Path:
+    """The folder that a flag names; raises ValueError when there is none."""
     folder = Path(text).expanduser().absolute()
     if text.startswith("pkg://"):
-        raise argparse.ArgumentTypeError(f"{text} is a package; write hydra.searchpath=[{text}]")
+        raise ValueError(f"--{flag} {text} is a package; write hydra.searchpath=[{text}]")
     if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"{text}: no such folder")
+        raise ValueError(f"--{flag} {text}: no such folder")
     return folder
 
 

@@ -73,8 +73,6 @@ def composition(
     `extra` is a folder of the user's own groups, `config_path` one that replaces conf/, and `config_name` the primary
     file. The function raises ValueError for what a file may not set.
     """
-    if extra is not None and not extra.is_dir():
-        raise ValueError(f"--config-dir {extra}: no such folder")
     register_everything([extra] if extra else [])
     folders = [folder for folder in (config_path or CONF, extra) if folder]
     for folder in folders:
@@ -138,7 +136,7 @@ def search_path(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     path: list[str] = []
     for override in overrides:
         if key_of(override) == "hydra.searchpath" and (parsed := parsed_value(override)) is not None:
-            value = parsed.value()
+            value: Any = parsed.value()
             if not isinstance(value, list) or not value:
                 raise ValueError(f"{override}: must be a list of places, such as hydra.searchpath=[file:///my/conf]")
             texts = map(str, value)
@@ -334,8 +332,8 @@ def _meant(config: Mapping[str, Any], key: str) -> str | None:
     *parents, last = key.split(".")
     known = dict(_keys(config))
     usual = {word: name for name, words in USUAL_NAMES.items() for word in words.split()}
-    if parents and parents[0] in config:  # the group is right: what is near is in it
-        return None
+    if parents and (parents[0] in config or "did you mean" in nearest(parents[0], config)):
+        return None  # the group is right, or nearly so
     same = [name for name in known if name.rpartition(".")[2] == last and name != key]
     if len(same) == 1:
         return same[0]

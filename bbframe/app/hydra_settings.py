@@ -65,7 +65,8 @@ def _run_name(default: str | None = None, *, _root_: DictConfig) -> str:
 
 def _backbone_name(*, _root_: DictConfig) -> str:
     """What tables call the backbone, as `Plan.backbone_name` says it."""
-    backbone = _root_.get("backbone") or {}
+    backbone = _root_.get("backbone")
+    backbone = backbone if OmegaConf.is_dict(backbone) else {}
     timm = backbone.get("name") if backbone.get("model_type") == "timm" else None
     choice = _root_.hydra.runtime.choices.get("backbone")
     name = timm or _root_.get("backbone_name") or choice or backbone.get("model_type")
@@ -149,7 +150,8 @@ def check_settings(config: DictConfig, alone: DictConfig, given: Sequence[str]) 
         filled = any(path[: len(known)] == known for known in FILLED)
         if not filled and composed.get(path) != base.get(path) and not _may_differ(path):
             raise ValueError(_refusal(where, path))
-    for line in [*config.hydra.overrides.hydra, *config.hydra.overrides.task]:
+    recorded: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+    for line in [*recorded["hydra"], *recorded["task"]]:
         if line not in given:
             raise ValueError(_refusal(where, ("overrides",)))
     for key, value in ((config.hydra.sweeper or {}).get("params") or {}).items():

@@ -67,7 +67,7 @@ class CheckedSweeper(Sweeper):
         from bbframe.run.configuration import check
         from bbframe.sweep.jobs import check_new, one_device
 
-        hydra_overrides = list(self.config.hydra.overrides.hydra)
+        hydra_overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
         compose = loaded(self.hydra_context.config_loader, self.config.hydra.job.config_name, hydra_overrides)
         passed, failed = [], []
         for combination in combinations:

@@ -15,10 +15,11 @@ from bbframe.schema import type_hints
 def text_options(config: Any) -> set[str]:
     """The dotted keys of a configuration whose values are text and never numbers."""
     groups: dict[str, list[Any]] = {"": [RunOptions], "backbone.": [Source]}
-    model_type = (config.get("backbone") or {}).get("model_type")
+    chosen = {group: node for group, node in config.items() if hasattr(node, "keys")}
+    model_type = chosen.get("backbone", {}).get("model_type")
     with suppress(ValueError):  # the check says what is wrong with it
         groups["backbone."].append(backbone_class(str(model_type)).config_class)
-    if (data := DATA.get(str((config.get("data") or {}).get("name")))) is not None:
+    if (data := DATA.get(str(chosen.get("data", {}).get("name")))) is not None:
         groups["data."] = [data]
     return {
         prefix + name

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,14 +178,21 @@ def run_hydra(command: argparse.Namespace, further: Sequence[str], job: Job | No
     from bbframe.app.execution import errors_raised, execute, users_environment
     from bbframe.app.places import CONF
 
-    @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-    def train(_: DictConfig) -> None:
-        assert job is not None  # of a sweep, the sweeper runs the jobs
-        with users_environment():
-            execute(job, secrets())
+    said = io.StringIO()  # Hydra's own words about a run that failed, whose error is explained in one line
+    with ExitStack() as stack:
 
-    with errors_raised(hydra_arguments(command, further)):
-        train()
+        @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+        def train(_: DictConfig) -> None:
+            assert job is not None  # of a sweep, the sweeper runs the jobs
+            try:
+                with users_environment():
+                    execute(job, secrets())
+            except Exception:
+                stack.enter_context(redirect_stderr(said))
+                raise
+
+        with errors_raised(hydra_arguments(command, further)):
+            train()
 
 
 def complete(command: argparse.Namespace) -> int:

@@ -139,7 +139,7 @@ def search_path(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             value: Any = parsed.value()
             if not isinstance(value, list) or not value:
                 raise ValueError(f"{override}: must be a list of places, such as hydra.searchpath=[file:///my/conf]")
-            texts = map(str, value)
+            texts = [str(place) for place in value]
             path += [text if "://" in text else f"file://{Path(text).expanduser().absolute()}" for text in texts]
     return path, [override for override in overrides if key_of(override) != "hydra.searchpath"]
 

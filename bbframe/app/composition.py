@@ -20,7 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from bbframe.app.command_line import expand_home, key_of, names_hydra, parsed_value, quoted
-from bbframe.app.hydra_settings import check_primary, check_settings, part_choices, register_parts, register_settings
+from bbframe.app.hydra_settings import (
+    ExtraFolders,
+    check_primary,
+    check_settings,
+    part_choices,
+    register_parts,
+    register_settings,
+)
 from bbframe.app.places import CONF, file_choices
 from bbframe.schema import nearest
 
@@ -89,19 +96,21 @@ def composition(
         check_settings(config, settings_alone(overrides), [*overrides, places])
         return config
 
-    with _initialized(config_path or CONF):
+    with _initialized(config_path or CONF, [extra] if extra else []):
         yield compose
 
 
 @contextmanager
-def _initialized(folder: Path) -> Iterator[None]:
+def _initialized(folder: Path, extra: Sequence[Path] = ()) -> Iterator[None]:
     """Hydra's composition over a folder, whatever it was over before and is again behind it."""
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
+    ExtraFolders.folders = list(extra)
     try:
         with hydra.initialize_config_dir(str(folder), job_name="train", version_base="1.3"):
             yield
     finally:
+        ExtraFolders.folders = []
         GlobalHydra.instance().clear()
         if before is not None:
             GlobalHydra.instance().initialize(before)

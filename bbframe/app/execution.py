@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -34,10 +35,16 @@ def execute(job: Job, secrets: frozenset[str]) -> None:
     run(*job, secrets=secrets)
 
 
+def placed(job: Job) -> Job:
+    """The job with the folder that Hydra says, which is absolute when Hydra changed the working directory."""
+    settings = HydraConfig.get()
+    return job._replace(folder=Path(settings.runtime.output_dir)) if settings.job.chdir else job
+
+
 def execute_isolated(jobs: Sequence[Job], plugins: Sequence[str], secrets: frozenset[str]) -> bool:
     """Do the job of a sweep that Hydra says it is; a failure is reported and leaves the other jobs alone."""
     number = HydraConfig.get().job.num
-    job = jobs[number]
+    job = placed(jobs[number])
     try:
         load_plugins(plugins)
         job.folder.mkdir(parents=True, exist_ok=True)

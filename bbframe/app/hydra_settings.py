@@ -13,11 +13,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.conf import HydraConf
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bbframe import registry
@@ -39,9 +42,20 @@ FOLDERS = {("run", "dir"), ("sweep", "dir"), ("sweep", "subdir"), ("output_subdi
 MAY = "hydra.mode, hydra.sweeper.params, hydra.run.dir, hydra.sweep.dir, hydra.sweep.subdir and hydra.output_subdir"
 
 
+class ExtraFolders(SearchPathPlugin):
+    """The folders of `--config-dir` on Hydra's search path while we compose, where Hydra's own flag puts them."""
+
+    folders: ClassVar[Sequence[Path]] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in self.folders:
+            search_path.append("command-line", f"file://{folder.resolve()}")
+
+
 @cache
 def register_settings() -> None:
     """Give Hydra this application's defaults, its sweeper and the recipes."""
+    Plugins.instance().register(ExtraFolders)
     OmegaConf.register_new_resolver("bbframe.name", _run_name, replace=True)
     OmegaConf.register_new_resolver("bbframe.backbone", _backbone_name, replace=True)
     store = ConfigStore.instance()

@@ -75,7 +75,7 @@ def command_of(arguments: Sequence[str]) -> argparse.Namespace:
 
 def start(arguments: Sequence[str]) -> int:
     """Check the whole command, then hand it to Hydra."""
-    from bbframe.app.composition import composed, composition, is_swept, search_path
+    from bbframe.app.composition import ERRORS, composed, composition, is_swept, search_path
     from bbframe.app.sweeper import FailedJobs
 
     command = command_of(arguments)
@@ -108,6 +108,8 @@ def start(arguments: Sequence[str]) -> int:
         run_hydra(command, further, job)
     except FailedJobs:
         return 1
+    except ERRORS as error:
+        raise ValueError(" ".join((str(error) or str(error.__cause__)).split())) from error
     return 0
 
 
@@ -173,9 +175,10 @@ def run_hydra(command: argparse.Namespace, further: Sequence[str], job: Job | No
     """Let Hydra do what the command says; `job` is what it runs when it is one run."""
     import hydra
 
+    from bbframe.app import execution
     from bbframe.app.command_line import hydra_arguments
     from bbframe.app.composition import secrets
-    from bbframe.app.execution import errors_raised, execute, users_environment
+    from bbframe.app.execution import errors_raised, users_environment
     from bbframe.app.places import CONF
 
     said = io.StringIO()  # Hydra's own words about a run that failed, whose error is explained in one line
@@ -186,7 +189,7 @@ def run_hydra(command: argparse.Namespace, further: Sequence[str], job: Job | No
             assert job is not None  # of a sweep, the sweeper runs the jobs
             try:
                 with users_environment():
-                    execute(job, secrets())
+                    execution.execute(execution.placed(job), secrets())
             except Exception:
                 stack.enter_context(redirect_stderr(said))
                 raise

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-import train
+from bbframe.app.composition import composition, plain
 from bbframe.run.record import cpu_name
 from benchmarks import report
 from benchmarks.cases import GROUPS, Case, Measure, applies, chosen_cases, chosen_measures
@@ -127,12 +127,12 @@ def measure_case(
     if not wanted:
         return
     row = result["rows"].setdefault(name, {"title": case.title, "note": case.note, "errors": {}, "measures": {}})
-    with train.composition() as compose:
+    with composition() as compose:
         choices = {
             name: case.choice,
             **({case.against: chosen_cases([case.against])[case.against].choice} if case.against else {}),
         }
-        data = {key: train.plain(compose, [f"backbone={choice}"])["backbone"] for key, choice in choices.items()}
+        data = {key: plain(compose, [f"backbone={choice}"])["backbone"] for key, choice in choices.items()}
     job = Job(name, data, [], options.rounds, options.threads, options.device)
     apart = {"memory", "start"}
     job.measures = [m for m in wanted if Measure(m).kind not in apart]

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import train
+from bbframe.app.composition import composition, plain
 from bbframe.data import make_data
 from bbframe.factory import make_backbone
 from bbframe.run.configuration import Plan, check
@@ -150,7 +150,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"torch {torch.__version__}, {cores} cores, {torch.get_num_threads()} threads; images a second\n")
     print("| backbone | workers | loading | step | run | of the slower |\n|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as place, train.composition() as compose:
+    with tempfile.TemporaryDirectory() as place, composition() as compose:
         photos = Path(place, "photos")
         photos.mkdir()
         write_images(photos, count)
@@ -162,7 +162,7 @@ def main() -> None:
         ]
         overrides += [f"{key}={value}" for key, value in given.items()]
         for name in names:
-            plan = check(train.plain(compose, [f"backbone={name}", *overrides]))
+            plan = check(plain(compose, [f"backbone={name}", *overrides]))
 
             def fresh(plan: Plan = plan) -> Any:
                 return make_backbone(plan.backbone_options)

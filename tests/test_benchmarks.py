@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-import train
+from bbframe.app.composition import composition, plain
 from bbframe.auto import AutoBackbone
 from benchmarks import compare, measure, peers, report
 from benchmarks.cases import GROUPS, Measure, cases
@@ -36,8 +36,8 @@ def test_every_architecture_is_compared():
 @pytest.mark.parametrize("name", names())
 def test_a_case_drops_nothing_and_timm_takes_all_its_weights(name):
     case = cases()[name]
-    with train.composition() as compose:
-        data = train.plain(compose, [f"backbone={case.choice}"])["backbone"]
+    with composition() as compose:
+        data = plain(compose, [f"backbone={case.choice}"])["backbone"]
     with torch.device("meta"):
         net = AutoBackbone.from_config(peers.config(case, data))
     assert net.out_indices == list(case.indices)
@@ -49,8 +49,8 @@ def test_a_case_drops_nothing_and_timm_takes_all_its_weights(name):
 
 def test_timms_weights_are_ours():
     case = cases()["resnet"]
-    with train.composition() as compose:
-        net = peers.ours(case, train.plain(compose, ["backbone=resnet50"])["backbone"]).eval()
+    with composition() as compose:
+        net = peers.ours(case, plain(compose, ["backbone=resnet50"])["backbone"]).eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         for ours, theirs in zip(net(x).feature_maps, peers.from_timm(case, net).eval()(x), strict=True):

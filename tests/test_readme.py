@@ -10,22 +10,24 @@ import pytest
 import torch
 
 import bbframe
-import train
+from bbframe.app.composition import composition, expand, plain
+from bbframe.app.help import usage
+from bbframe.app.places import HOME
 from bbframe.heads.levels import choose_pyramid
 from bbframe.run.configuration import check
 
-README = (train.HOME / "README.md").read_text()
+README = (HOME / "README.md").read_text()
 COMMANDS = re.findall(r"^python train\.py ([^#\n]+?) *(?:#.*)?$", README, flags=re.MULTILINE)
-HELP = re.findall(r"^  python train\.py (.+)$", train.usage(), flags=re.MULTILINE)
+HELP = re.findall(r"^  python train\.py (.+)$", usage(), flags=re.MULTILINE)
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("line", [line for line in [*COMMANDS, *HELP] if "<run>" not in line])
 def test_every_command_line_composes_and_passes(line):
     given = line.split()
-    with train.composition() as compose:
-        for overrides in train.expand([word for word in given if word != "-m"]):
-            assert check(train.plain(compose, overrides)).backbone.channels
+    with composition() as compose:
+        for overrides in expand([word for word in given if word != "-m"]):
+            assert check(plain(compose, overrides)).backbone.channels
 
 
 def test_there_are_commands_to_try():
@@ -53,7 +55,7 @@ def test_the_names_in_the_library_examples_exist():
 
 
 def test_every_recipe_is_in_the_table():
-    for recipe in sorted(path.stem for path in (train.HOME / "recipes").glob("*.yaml")):
+    for recipe in sorted(path.stem for path in (HOME / "recipes").glob("*.yaml")):
         assert f"| `{recipe}` |" in README
 
 
@@ -63,6 +65,6 @@ def test_the_matrix_of_detection_has_every_backbone_and_its_pyramid():
     )
     assert set(rows) == set(bbframe.list_backbones())
     for name in set(rows) - {"timm"}:
-        with train.composition() as compose:
-            plan = check(train.plain(compose, ["task=detection", f"backbone={name}"]))
+        with composition() as compose:
+            plan = check(plain(compose, ["task=detection", f"backbone={name}"]))
         assert rows[name] == {"fpn": "feature", "simple": "simple"}[choose_pyramid(None, plan.backbone.strides)]

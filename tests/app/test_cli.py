@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import train
-from bbframe.app import catalog, cli
+from bbframe.app import catalog, cli, train
+from bbframe.app.places import HOME
 from bbframe.predict.predict_options import read_arguments
 from tests.tiny import example, names, tiny
 
-ROOT = Path(train.__file__).parent
+ROOT = HOME
 CHOICES = sorted(path.stem for path in (ROOT / "conf" / "backbone").glob("*.yaml"))
 
 
@@ -312,10 +312,10 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(line):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The package as the wheel has it: train.py, conf/ and recipes/ inside."""
+    """The package as the wheel has it: conf/ and recipes/ inside, Hydra's plugin beside it."""
     site = tmp_path_factory.mktemp("site")
     shutil.copytree(ROOT / "bbframe", site / "bbframe", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "train.py", site / "bbframe")
+    shutil.copytree(ROOT / "hydra_plugins", site / "hydra_plugins")
     for folder in ("conf", "recipes"):
         shutil.copytree(ROOT / folder, site / "bbframe" / folder)
     return site

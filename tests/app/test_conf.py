@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 
-import train
+from bbframe.app.composition import composition, plain
+from bbframe.app.places import HOME
 from bbframe.auto import AutoBackbone, backbone_class, list_backbones
 from bbframe.data.options_by_name import OPTIONS as DATA
 from bbframe.factory import Source, check_backbone
@@ -29,7 +30,7 @@ from bbframe.tasks.options import (
     SGDOptions,
 )
 
-CONF, RECIPES = train.HOME / "conf", train.HOME / "recipes"
+CONF, RECIPES = HOME / "conf", HOME / "recipes"
 CHOICES = [
     (group.name, file.stem)
     for group in sorted(CONF.iterdir())
@@ -50,8 +51,8 @@ NEEDED = {
 
 @cache
 def _composed(*overrides):
-    with train.composition() as compose:
-        return train.plain(compose, list(overrides))
+    with composition() as compose:
+        return plain(compose, list(overrides))
 
 
 def composed(*overrides):
@@ -155,6 +156,6 @@ def test_groups_of_ones_own_come_from_another_folder(tmp_path: Path):
     (tmp_path / "backbone" / "mine.yaml").write_text("defaults: [resnet18, _self_]\ndepths: [1, 1, 1, 1]\n")
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "ours.yaml").write_text("# @package _global_\nseed: 5\n")
-    with train.composition(tmp_path) as compose:
-        config = train.plain(compose, ["backbone=mine", "recipes=ours"])
+    with composition(tmp_path) as compose:
+        config = plain(compose, ["backbone=mine", "recipes=ours"])
     assert (config["backbone"]["depths"], config["seed"]) == ([1, 1, 1, 1], 5)

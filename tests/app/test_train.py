@@ -6,14 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-import train
+from bbframe.app import train
+from bbframe.app.composition import changed, expand
+from bbframe.app.places import HOME
 
-ROOT = Path(train.__file__).parent
+ROOT = HOME
 
 # a command line, and what its one line must say: what, where, and the nearest fix
 MISTAKES = [
@@ -202,7 +203,7 @@ def test_cfg_shows_the_configuration_and_hides_secrets(at, capsys, monkeypatch):
 
 
 def test_a_list_is_one_value_and_a_comma_makes_several():
-    assert train.expand(["a=1,2", "b=[1,3],[2]", "c=[5,6]"]) == [
+    assert expand(["a=1,2", "b=[1,3],[2]", "c=[5,6]"]) == [
         ["a=1", "b=[1,3]", "c=[5,6]"],
         ["a=1", "b=[2]", "c=[5,6]"],
         ["a=2", "b=[1,3]", "c=[5,6]"],
@@ -214,10 +215,10 @@ def test_only_what_the_overrides_change_changes_a_record():
     record = {"lr": 1, "decay": 9, "inner": {"x": 5, "y": 6}, "gone": 3}
     before = {"lr": 2, "decay": 2, "inner": {"x": 0, "y": 0}}
     after = {"lr": 2, "decay": 7, "inner": {"x": 0, "y": 1}}
-    assert train.changed(record, before, after) == {"lr": 1, "decay": 7, "inner": {"x": 5, "y": 1}, "gone": 3}
+    assert changed(record, before, after) == {"lr": 1, "decay": 7, "inner": {"x": 5, "y": 1}, "gone": 3}
 
 
 def test_another_choice_of_a_group_replaces_it_whole():
     record = {"model_type": "resnet", "depths": [1, 1]}
     after = {"model_type": "dinov2", "hidden_size": 8}
-    assert train.changed(record, {"model_type": "resnet", "depths": [3, 3]}, after) == after
+    assert changed(record, {"model_type": "resnet", "depths": [3, 3]}, after) == after

@@ -13,8 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-import train
-from bbframe.app import cli
+from bbframe.app import cli, train
 from bbframe.data import make_data
 from bbframe.data.boxes.box_options import DigitScenesOptions
 from bbframe.data.images.digits import scans

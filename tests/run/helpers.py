@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import train
+from bbframe.app import train
 
 TINY = [
     "backbone=convnextv2_atto",

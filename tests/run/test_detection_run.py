@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import train
+from bbframe.app import train
+from bbframe.app.places import HOME
 from bbframe.run.results import finite
 from tests.data.helpers import write_coco
 from tests.run.helpers import command, summary
@@ -186,8 +187,8 @@ def test_two_processes_test_as_one_does_whatever_their_shares(first, place):
     again = ["train=false", f"ckpt_path={first}/checkpoints/best.ckpt", "data.test_scenes=5"]
     alone = command(*again)
     devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp", "name=two"]
-    environment = {**os.environ, "PYTHONPATH": str(train.HOME), "OMP_NUM_THREADS": "1"}
-    program = [sys.executable, str(train.HOME / "train.py"), *again, *devices]
+    environment = {**os.environ, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, str(HOME / "train.py"), *again, *devices]
     done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (place / "outputs").rglob("*_two")

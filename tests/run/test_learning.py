@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import train
+from bbframe.app import train
 from tests.tiny import names
 
 HERE = Path(__file__).parents[1] / "presets"  # backbone/tiny_<architecture>.yaml: small enough for two cores

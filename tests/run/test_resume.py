@@ -13,8 +13,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 import bbframe.run.trainer as module
-import train
 from bbframe import AutoBackbone
+from bbframe.app import train
 from tests.run.helpers import TINY, command, summary
 
 SHORT = [

@@ -16,8 +16,9 @@ import torch
 import yaml
 from PIL import Image
 
-import train
 from bbframe import AutoBackbone, make_backbone
+from bbframe.app import execution, train
+from bbframe.app.places import HOME
 from tests.run.helpers import TINY, command, summary
 
 
@@ -279,8 +280,8 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(change, said, fir
 def test_two_processes_share_one_folder_and_test_every_image_once(place):
     """The head reads the last of two maps: a parameter without a gradient would end the run."""
     devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp", "backbone.out_indices=[1,3]"]
-    line = [sys.executable, str(train.HOME / "train.py"), *TINY, *devices, "trainer.max_epochs=1", "name=two"]
-    environment = {**os.environ, "PYTHONPATH": str(train.HOME), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, str(HOME / "train.py"), *TINY, *devices, "trainer.max_epochs=1", "name=two"]
+    environment = {**os.environ, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (place / "outputs").rglob("*_two")
@@ -312,7 +313,7 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_in_a_table(capsys):
 
 def test_a_run_that_vanishes_counts_as_failed(monkeypatch, capsys):
     """As when the process of another launcher is killed: no error reaches us, and no result."""
-    monkeypatch.setattr(train, "execute", lambda job: None)
+    monkeypatch.setattr(execution, "execute", lambda job, secrets: None)
     assert train.main([*TINY, "-m", "seed=1,2", "name=vanished"]) == 1
     assert capsys.readouterr().err.count("the run ended without a result") == 2
     (folder,) = Path("outputs").rglob("*_vanished")

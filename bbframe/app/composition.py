@@ -1,0 +1,409 @@
+"""From overrides to plain data by Hydra's composition, and its errors in one line: what, where, the nearest fix."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from bbframe.app.command_line import expand_home, key_of, names_hydra, parsed_value, quoted
+from bbframe.app.hydra_settings import (
+    ExtraFolders,
+    check_primary,
+    check_settings,
+    part_choices,
+    register_parts,
+    register_settings,
+)
+from bbframe.app.places import CONF, file_choices
+from bbframe.schema import nearest
+
+Compose = Callable[[list[str]], DictConfig]
+ERRORS = (HydraException, OmegaConfBaseException, YAMLError, RecursionError)
+# extras that bring launchers
+LAUNCHERS = {"joblib": "bbframe[joblib]", "submitit_local": "bbframe[submitit]", "submitit_slurm": "bbframe[submitit]"}
+# what other programs call an option
+USUAL_NAMES = {
+    "trainer.max_epochs": "epoch epochs num_epochs n_epochs num_train_epochs max_epoch",
+    "optim.lr": "learning_rate lr0 base_lr",
+    "data.batch_size": "batch bs batchsize train_batch_size per_device_train_batch_size",
+    "data.num_workers": "workers num_worker dataloader_num_workers",
+    "data.image_size": "img_size imgsz image_sizes input_size resolution size",
+    "data.root": "data_dir data_path dataset_path train_dir folder images",
+    "backbone": "model arch architecture net network encoder model_name",
+    "backbone.checkpoint": "weights weight pretrained_weights checkpoint_path model_path",
+    "backbone.drop_path_rate": "drop_path",
+    "data": "dataset datasets",
+    "optim": "optimizer optimiser opt",
+    "optim.weight_decay": "wd",
+    "schedule": "scheduler lr_scheduler sched",
+    "schedule.warmup_epochs": "warmup",
+    "recipes": "recipe experiment",
+    "ckpt_path": "resume resume_from ckpt checkpoint resume_from_checkpoint",
+    "trainer.devices": "gpus gpu device ngpus num_gpus",
+    "trainer.precision": "amp fp16 bf16 mixed_precision dtype",
+    "trainer.gradient_clip_val": "clip_grad grad_clip max_grad_norm",
+    "trainer.accumulate_grad_batches": "gradient_accumulation_steps accumulate grad_accum",
+    "trainer.early_stopping": "patience",
+    "trainer.ema_decay": "ema model_ema",
+    "output_dir": "out output outdir save_dir run_dir log_dir work_dir project",
+    "seed": "random_seed manual_seed",
+}
+
+_secrets: set[str] = set()  # values of environment variables that are called a token, a key or the like
+
+
+def secrets() -> frozenset[str]:
+    """The secret values that configurations have read from the environment so far."""
+    return frozenset(_secrets)
+
+
+@contextmanager
+def composition(
+    extra: Path | None = None, *, config_name: str = "config", config_path: Path | None = None
+) -> Iterator[Compose]:
+    """A function that composes the configuration, Hydra's settings included, for some overrides.
+
+    `extra` is a folder of the user's own groups, `config_path` one that replaces conf/, and `config_name` the primary
+    file. The function raises ValueError for what a file may not set.
+    """
+    register_everything([extra] if extra else [])
+    folders = [folder for folder in (config_path or CONF, extra) if folder]
+    for folder in folders:
+        check_primary(folder / f"{config_name}.yaml")
+
+    def compose(overrides: list[str]) -> DictConfig:
+        path, rest = search_path(overrides)
+        for place in (Path(place.removeprefix("file://")) for place in path if not place.startswith("pkg://")):
+            check_primary(place / f"{config_name}.yaml")
+        places = (
+            f"hydra.searchpath=[{','.join(map(quoted, [*([f'file://{extra.resolve()}'] if extra else []), *path]))}]"
+        )
+        config = hydra.compose(config_name, [*rest, places], return_hydra_config=True)
+        check_settings(config, settings_alone(overrides), [*overrides, places])
+        return config
+
+    with _initialized(config_path or CONF, [extra] if extra else []):
+        yield compose
+
+
+@contextmanager
+def _initialized(folder: Path, extra: Sequence[Path] = ()) -> Iterator[None]:
+    """Hydra's composition over a folder, whatever it was over before and is again behind it."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    ExtraFolders.folders = list(extra)
+    try:
+        with hydra.initialize_config_dir(str(folder), job_name="train", version_base="1.3"):
+            yield
+    finally:
+        ExtraFolders.folders = []
+        GlobalHydra.instance().clear()
+        if before is not None:
+            GlobalHydra.instance().initialize(before)
+
+
+def register_everything(folders: Sequence[Path]) -> None:
+    """Give Hydra our settings, the plugins' parts and the resolver that takes note of secrets."""
+    register_settings()
+    register_parts(folders)
+    OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
+
+
+def settings_alone(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's settings as the command line alone sets them, no file read but Hydra's own."""
+    given = [o for o in overrides if key_of(o).startswith(("hydra.", "hydra/")) and key_of(o) != "hydra.searchpath"]
+    with _initialized(CONF):
+        try:
+            return hydra.compose(None, given, return_hydra_config=True)
+        except HydraException as error:
+            lost = re.search(r"Could not (?:find|load) '(hydra/[^']+)/([^/']+)'", str(error))
+            if lost and not (lost[1] == "hydra/launcher" and lost[2] in LAUNCHERS):
+                known = getattr(error, "options", None) or ()
+                raise ValueError(
+                    f"{lost[1]}={lost[2]}: Hydra's settings come from its plugins and the command line, never from a "
+                    f"file of yours{nearest(lost[2], known)}"
+                ) from error
+            raise
+
+
+def search_path(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The places that `hydra.searchpath=[...]` names, and the other overrides."""
+    path: list[str] = []
+    for override in overrides:
+        if key_of(override) == "hydra.searchpath" and (parsed := parsed_value(override)) is not None:
+            value: Any = parsed.value()
+            if not isinstance(value, list) or not value:
+                raise ValueError(f"{override}: must be a list of places, such as hydra.searchpath=[file:///my/conf]")
+            texts = [str(place) for place in value]
+            path += [text if "://" in text else f"file://{Path(text).expanduser().absolute()}" for text in texts]
+    return path, [override for override in overrides if key_of(override) != "hydra.searchpath"]
+
+
+def _environment_variable(key: str, *default: Any) -> Any:
+    """OmegaConf's `oc.env`, which also takes note of what is secret, so that no record shows it."""
+    from bbframe.run.masking import is_secret
+
+    if key not in os.environ:
+        if not default:
+            raise ValueError(f"the configuration reads the environment variable {key}, which is not set")
+        return default[0]
+    if is_secret(key):
+        _secrets.add(os.environ[key])
+    return os.environ[key]
+
+
+def composed(compose: Compose, overrides: list[str]) -> DictConfig:
+    """Compose, with every error of Hydra's as a ValueError of one line."""
+    try:
+        return compose(overrides)
+    except ERRORS as error:
+        raise ValueError(_explained(compose, overrides, error)) from error
+
+
+def plain(compose: Compose, overrides: list[str]) -> dict[str, Any]:
+    """The plain data that some overrides compose to; errors are ValueErrors of one line."""
+    return resolved(compose, overrides, composed(compose, overrides))
+
+
+def resolved(compose: Compose, overrides: list[str], config: DictConfig) -> dict[str, Any]:
+    """A composed configuration as plain data without Hydra's settings, `~` expanded."""
+    try:
+        ours = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        data: dict[str, Any] = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)  # type: ignore
+    except ERRORS as error:
+        raise ValueError(_explained(compose, overrides, error)) from error
+    if data.get("backbone_name") is None:
+        data["backbone_name"] = config.hydra.runtime.choices.get("backbone")
+    expanded: dict[str, Any] = expand_home(data)
+    return expanded
+
+
+def every_choice(compose: Compose, group: str, names: Sequence[str]) -> dict[str, Any]:
+    """What each of a group's files composes to, or the ValueError that says what is wrong with it.
+
+    All are composed at once, many times quicker than one by one; those that do not compose are found by halving.
+    """
+    if len(names) < 2:
+        try:
+            return {name: plain(compose, [f"{group}={quoted(name)}"])[group] for name in names}
+        except ValueError as error:
+            return {names[0]: error}
+    packages = [f"+{group}@every_choice.n{i}={quoted(name)}" for i, name in enumerate(names)]
+    try:
+        return dict(zip(names, plain(compose, packages)["every_choice"].values(), strict=True))
+    except ValueError:
+        half = len(names) // 2
+        return {**every_choice(compose, group, names[:half]), **every_choice(compose, group, names[half:])}
+
+
+def choices(extra: Path | None = None) -> dict[str, list[str]]:
+    """The config groups and what each offers; `extra` is a folder with more of them."""
+    found = file_choices(extra)
+    for group, names in part_choices().items():
+        found[group] = sorted({*found.get(group, []), *names})
+    return found
+
+
+# a record of an earlier run
+
+
+def configuration(compose: Compose, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The plain data that some overrides compose to, and the overrides in full.
+
+    `rerun` and `ckpt_path` bring a recorded configuration, of a run folder or inside a checkpoint. What the given
+    overrides change, and nothing else, is changed in it.
+    """
+    return with_record(compose, overrides, None)
+
+
+def with_record(compose: Compose, overrides: list[str], config: DictConfig | None) -> tuple[dict[str, Any], list[str]]:
+    """`configuration`, where `config` is what the overrides compose to, if that is known."""
+    data = resolved(compose, overrides, config if config is not None else composed(compose, overrides))
+    overrides = [o for o in overrides if not names_hydra(o)]
+    source = next((data[key] for key in ("rerun", "ckpt_path") if data.get(key)), None)
+    if source is None:
+        return data, overrides
+    from bbframe.app.recorded_plugins import check_recorded_plugins
+    from bbframe.run.masking import masked_keys
+    from bbframe.run.record import read_record
+
+    recorded, old = read_record(Path(source))
+    if foreign := [o for o in old if names_hydra(o)]:
+        key = key_of(foreign[0])
+        raise ValueError(f"{source}: its record sets {key}, which only your own command line may: {key}=...")
+    check_recorded_plugins(Path(source))
+    new = [o for o in overrides if key_of(o) != "rerun"]
+    config_data = recorded
+    if new:
+        replaced = {key_of(o) for o in new}
+        kept = [o for o in old if not any(key_of(o) == k or key_of(o).startswith(f"{k}.") for k in replaced)]
+        before, after = plain(compose, old), plain(compose, [*kept, *new])
+        config_data = {key: changed(recorded.get(key), before.get(key), after[key]) for key in after}
+        old = kept
+    config_data["rerun"] = data.get("rerun")
+    if hidden := masked_keys(config_data):
+        raise ValueError(f"{source}: {hidden[0]} was masked in the record; give it again: {hidden[0]}=...")
+    return config_data, [*old, *new]
+
+
+def changed(record: Any, before: Any, after: Any) -> Any:
+    """`record` with every difference between `before` and `after` applied; another choice of a group replaces it."""
+    if before == after:
+        return record
+    if not all(isinstance(x, dict) for x in (record, before, after)):
+        return after
+    if any(before.get(kind) != after.get(kind) for kind in ("name", "model_type")):
+        return after
+    merged = {key: changed(record.get(key), before.get(key), after[key]) for key in after}
+    return {**record, **merged}
+
+
+# errors in one line
+
+
+def _explained(compose: Compose, overrides: list[str], error: Exception) -> str:
+    text = str(error)
+    cause = error.__cause__
+    if not text and cause is not None:
+        text = str(cause)
+    if isinstance(error, RecursionError):
+        return "the defaults of a file lead back to itself"
+    if missing := re.search(r"(?:In '([^']+)': )?Could not (?:find|load) '([^']+)/([^/']+)'", text):
+        file, group, choice = missing.groups()
+        where = f"{file}.yaml: " if file not in (None, "config") else ""
+        if group == "hydra/launcher" and choice in LAUNCHERS:
+            return f"{group}={choice} needs a package that is not installed: pip install '{LAUNCHERS[choice]}'"
+        known = getattr(error, "options", None) or choices().get(str(group), [])
+        return f"{where}{group}={choice}: the group {group!r} has no such file{nearest(choice, known)}"
+    if primary := re.search(r"Cannot find primary config '([^']+)'", text):
+        return f"--config-name {primary[1]}: no such file in conf/, --config-path or --config-dir"
+    if key := re.search(r"Could not (?:override|delete) '([^'@=]+)", text):
+        others = [o for o in overrides if key_of(o) != key.group(1)]
+        if len(others) < len(overrides):  # else it stands in a file, which the text names
+            return _unknown_key(compose, others, key.group(1))
+    if lost := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{lost[1]}=... must be given"
+    if swept := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^\n]*)'", text):
+        name, _, value = swept.group(1).partition("=")
+        return (
+            f"{swept.group(1)} names several values; add -m to run each, or write a list as [a,b], "
+            f'or quote one text: "{name}={quoted(value)}"'
+        )
+    if isinstance(error, OverrideParseException):
+        return unreadable(error)
+    return " ".join(text.split())
+
+
+def unreadable(error: OverrideParseException) -> str:
+    """What to type in the place of an override that Hydra's grammar cannot read."""
+    key, _, value = str(error.override).partition("=")
+    reason = str(error).splitlines()[0]
+    if value[:1] in ("[", "{"):
+        return f"{error.override!r} cannot be read ({reason}); in the shell quote it: 'key=[1,2]'"
+    return f'{error.override!r} cannot be read ({reason}); quote the value: "{key}={quoted(value)}"'
+
+
+def _unknown_key(compose: Compose, overrides: list[str], key: str) -> str:
+    node: Any = plain(compose, overrides)
+    *parents, last = key.split(".")
+    if better := _meant(node, key):
+        where = f"unknown key or group {key!r}" if not parents else f"unknown option {key!r}"
+        return f"{where}; did you mean {better}=...?"
+    if not parents:
+        return f"unknown key or group {key!r}{nearest(key, [*node, *choices()])}"
+    for depth, parent in enumerate(parents):
+        if not isinstance(node, Mapping) or parent not in node:
+            where = ".".join(parents[:depth]) or "configuration"
+            if node == {}:
+                return f"{where}: has no {parent!r} yet; add it by a plus sign: +{key}=..."
+            return f"{where}: unknown group {parent!r}{nearest(parent, node if isinstance(node, Mapping) else [])}"
+        node = node[parent]
+    where = node.get("model_type", ".".join(parents)) if isinstance(node, Mapping) else ".".join(parents)
+    return f"{where}: unknown option {last!r}{nearest(last, node if isinstance(node, Mapping) else [])}"
+
+
+def _meant(config: Mapping[str, Any], key: str) -> str | None:
+    """The key of the configuration that has the same last word, or that another program calls by this name."""
+    *parents, last = key.split(".")
+    known = dict(_keys(config))
+    usual = {word: name for name, words in USUAL_NAMES.items() for word in words.split()}
+    if parents and (parents[0] in config or "did you mean" in nearest(parents[0], config)):
+        return None  # the group is right, or nearly so
+    same = [name for name in known if name.rpartition(".")[2] == last and name != key]
+    if len(same) == 1:
+        return same[0]
+    meant = usual.get(last)
+    if meant is not None and (meant in known or meant in choices()):
+        return meant
+    if parents and parents[0] in usual and f"{usual[parents[0]]}.{'.'.join([*parents[1:], last])}" in known:
+        return f"{usual[parents[0]]}.{'.'.join([*parents[1:], last])}"
+    return None
+
+
+def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+# several values
+
+
+def expand(overrides: Sequence[str], loader: Any = None) -> list[list[str]]:
+    """Every combination of the values that the overrides list; `a=1,2` has two, `a=[1,2]` is one.
+
+    `loader` finds what glob(...) matches. Raises ValueError for an interval, which has no list of values.
+    """
+    try:
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise ValueError(unreadable(error)) from error
+    axes = []
+    for override in parsed:
+        line = override.input_line or ""
+        if override.is_interval_sweep():
+            raise ValueError(
+                f"{line}: an interval is for a search, and this sweep runs every value; list them, such as "
+                f"{override.get_key_element()}=0.001,0.01 or range(1,4)"
+            )
+        if override.is_sweep_override():
+            values = list(override.sweep_string_iterator())
+            if not values:
+                raise ValueError(f"{line} matches nothing{nearest(line, [])}")
+            axes.append([f"{override.get_key_element()}={value}" for value in values])
+        else:
+            axes.append([line])
+    return [list(combination) for combination in itertools.product(*axes)]
+
+
+def is_swept(override: str) -> bool:
+    """Whether an override names several values."""
+    parsed = parsed_value(override)
+    return parsed is not None and parsed.is_sweep_override()
+
+
+def loaded(loader: Any, config_name: str, hydra_overrides: Sequence[str]) -> Compose:
+    """The function that `composition` gives, over the config loader of the application that runs."""
+
+    def compose(overrides: list[str]) -> DictConfig:
+        given = [*hydra_overrides, *overrides]
+        config: DictConfig = loader.load_configuration(config_name, given, run_mode=RunMode.RUN, from_shell=False)
+        check_settings(config, settings_alone(given), given)
+        return config
+
+    return compose

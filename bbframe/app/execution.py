@@ -1,0 +1,102 @@
+"""What runs once everything has been checked: one job, in this process or in a launcher's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+from bbframe import registry
+from bbframe.sweep.jobs import Job, report_failure
+
+FULL_ERROR = "HYDRA_FULL_ERROR"  # the user's wish for tracebacks, and what makes Hydra raise instead of exiting
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import the user's modules of parts, which may lie in the current folder."""
+    if modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for module in modules:
+        registry.load_plugin(module)
+
+
+def execute(job: Job, secrets: frozenset[str]) -> None:
+    """Train and test; everything heavy is imported here, after the configuration has been checked."""
+    if HydraConfig.get().verbose is True:
+        logging.getLogger("bbframe").setLevel(logging.DEBUG)
+    from bbframe.run.training_run import run
+
+    run(job.parsed(), job.config, job.overrides, job.folder, secrets)
+
+
+def placed(job: Job) -> Job:
+    """The job with the folder that Hydra says, which is absolute when Hydra changed the working directory."""
+    settings = HydraConfig.get()
+    return replace(job, folder=Path(settings.runtime.output_dir)) if settings.job.chdir else job
+
+
+def execute_isolated(jobs: Sequence[Job], plugins: Sequence[str], secrets: frozenset[str]) -> bool:
+    """Do the job of a sweep that Hydra says it is; a failure is reported and leaves the other jobs alone."""
+    number = HydraConfig.get().job.num
+    job = placed(jobs[number])
+    try:
+        load_plugins(plugins)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        print(f"\n[{number + 1}/{len(jobs)}] {' '.join(job.overrides)}", flush=True)
+        execute(job, secrets)
+    except Exception as error:
+        if job.config["debug"] or unexpected(error):
+            traceback.print_exc()
+        report_failure(job.folder, job.overrides, error)
+        return False
+    return True
+
+
+@contextmanager
+def errors_raised(arguments: Sequence[str]) -> Iterator[None]:
+    """Give Hydra its command line, and let it raise errors, which are then explained in one line."""
+    before, wanted = sys.argv, os.environ.get(FULL_ERROR)
+    sys.argv = [before[0], *arguments]
+    os.environ[FULL_ERROR] = "1"
+    _users.append((before, wanted))
+    try:
+        yield
+    finally:
+        _users.pop()
+        sys.argv = before
+        _set_full_error(wanted)
+
+
+_users: list[tuple[list[str], str | None]] = []  # the command line and the wish for tracebacks of the user
+
+
+@contextmanager
+def users_environment() -> Iterator[None]:
+    """Undo `errors_raised` while a run works, whose child processes repeat the user's command."""
+    given, (before, wanted) = sys.argv, _users[-1]
+    sys.argv = before
+    _set_full_error(wanted)
+    try:
+        yield
+    finally:
+        sys.argv = given
+        os.environ[FULL_ERROR] = "1"
+
+
+def _set_full_error(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(FULL_ERROR, None)
+    else:
+        os.environ[FULL_ERROR] = value
+
+
+def unexpected(error: Exception) -> bool:
+    """Whether an error deserves a traceback: what the user can mend is a ValueError, and needs none."""
+    return not isinstance(error, ValueError) or os.environ.get(FULL_ERROR) == "1"

@@ -1,0 +1,122 @@
+"""What `--help` prints, read off the files without importing anything heavy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from bbframe.app.places import CONF, file_choices
+
+HELP = """Train any vision backbone on your images, and choose it.
+
+usage: bbframe train [group=choice] [key=value] ...
+       bbframe list [part of a name]
+       bbframe info [group=choice] [key=value] ...
+       bbframe predict run=<run folder> images=<folder or files> [key=value] ...
+
+  train    what `python train.py` does
+  list     all architectures and variants: parameters, stages, channels, strides, Hub id, timm's name
+  info     one backbone: each stage's map, parameters and GMACs; memory and this machine's latency
+  predict  labels or boxes for images, by a network that was trained: pictures, and a table
+
+`bbframe <command> --help` shows all of it."""
+
+LIST_HELP = """All architectures and variants, as a table.
+
+usage: bbframe list [--json] [--config-dir FOLDER] [part of a name]
+
+Each is a choice of the group `backbone`: what has "_tiny" in its name is listed by `bbframe list _tiny`.
+Parameters are those of the backbone with its last stage, no classifier counted.
+
+flags:
+  --json                 as plain data, with every stage and the exact number of parameters
+  --config-dir FOLDER    a folder with groups of your own, laid out like conf/
+
+examples:
+  bbframe list
+  bbframe list convnext
+  bbframe list --config-dir mine --json"""
+
+INFO_HELP = """What a backbone is, and what it costs on this machine.
+
+usage: bbframe info [--json] [--config-dir FOLDER] [group=choice] [key=value] ...
+
+A table of its stages: which are selected and built, channels, stride, the map (C x H x W), parameters, GMACs of the
+products and convolutions, and their sum so far. Then the peak memory of a forward pass and its time, the median of
+several. It is one image in float32, of the size that a run with the same arguments has: data.image_size says another.
+Weights are never loaded, so pretrained=true changes nothing. A GPU is used unless trainer.accelerator=cpu.
+Arguments are those of `bbframe train`.
+
+flags:
+  --json                 as plain data
+  --cfg job              show the configuration and stop
+  --config-dir FOLDER    a folder with groups of your own, laid out like conf/
+
+examples:
+  bbframe info backbone=swin data.image_size=[480,640]
+  bbframe info backbone=resnet50 backbone.out_strides=[8,16] data.image_size=224
+  bbframe info backbone=timm backbone.name=efficientnet_b0 data.image_size=224"""
+
+
+PREDICT_HELP = """What a trained network says about images: its classes, or the objects in them.
+
+usage: bbframe predict run=<run folder> images=<folder or files> [key=value] ...
+
+  run=...           a run folder, of which checkpoints/best.ckpt is taken, else last.ckpt; or a checkpoint file
+  images=...        a folder and all that is below it, a file, a pattern such as 'photos/*.jpg', or several of these:
+                    a,b or one word each
+  out=...           the folder of the results; <run folder>/predictions unless said
+  threshold=0.5     boxes with a score from here on are drawn
+  batch_size=8      images at a time
+  device=auto       or cpu, gpu
+  overwrite=false   true replaces the results of an earlier prediction
+
+Every image gets a picture of the same name, relative to the images' folder: with the surest classes below it, or with
+boxes, scores and masks on it. Small images are enlarged for that. In a table beside the pictures stands
+
+  for classification   predictions.csv: image, predicted class, its probability, and those of the next four
+  for detection        predictions.json: COCO results with all boxes that the detector gives, also those below the
+                       threshold, in pixels of the image; images.json: which images and categories the ids mean
+
+An image that cannot be read is named and skipped. The exit code is 0 when there was one that could be read.
+
+examples:
+  bbframe predict run=outputs/classification/<run> images=photos
+  bbframe predict run=outputs/detection/<run> images=street.jpg out=seen threshold=0.3"""
+
+
+def usage(groups: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The help of `train`: groups, main keys and examples; `groups` are more than conf/ and recipes/ offer."""
+    lines = [
+        "Train any vision backbone on your images.",
+        "",
+        "usage: python train.py [-m] [group=choice] [key=value] ...",
+    ]
+    lines += ["", "groups (choose one of each):"]
+    for group, offered in (groups or file_choices()).items():
+        text = f"  {group:<9}"
+        for choice in offered:
+            if len(text) - text.rfind("\n") + len(choice) > 110:
+                text += "\n           "
+            text += f" {choice}"
+        lines.append(text)
+    lines += ["", "main keys:"]
+    for line in (CONF / "config.yaml").read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"(\w+): *(\S.*?) +# (.*)", line):
+            lines.append(f"  {match[1] + '=' + match[2]:<22} {match[3]}")
+    lines += [
+        "  backbone.out_indices   which maps: [1,3]; or backbone.out_features=[stage1], backbone.out_strides=[8,16]",
+        "  backbone.pretrained    true loads backbone.checkpoint: an id on the Hub, a folder or a file",
+        "  trainer.max_epochs     data.root, optim.lr, task.freeze, ...: --cfg job shows every key and its value",
+        "",
+        "flags:",
+        "  -m                     run every combination of values such as seed=1,2 and compare them in one table",
+        "  --cfg job              show the configuration and stop",
+        "  --config-dir FOLDER    a folder with groups of your own, laid out like conf/",
+        "",
+        "examples:",
+        "  python train.py backbone=convnextv2 backbone.out_indices=[1,3]",
+        "  python train.py backbone=resnet50 backbone.pretrained=true data=image_folder data.root=photos",
+        "  python train.py -m backbone=resnet18,convnextv2_atto,dinov2_small seed=1,2",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,227 @@
+"""Hydra's own settings: this application's defaults, the little of them that a file may set, and parts without a file.
+
+Files are data, whoever wrote them. Hydra's settings can import code, change the environment and write anywhere, so all
+but a few come from the command line of the person who runs it. `check_settings` compares the settings that a whole
+configuration composes to with those that the command line alone composes to: whatever a file did to change them, by a
+key, a package, a defaults list or a file that hides one of Hydra's, shows as a difference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.conf import HydraConf
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from bbframe import registry
+from bbframe.app.command_line import names_hydra
+from bbframe.app.places import CONF, RECIPES
+
+RUN_FOLDER = "${output_dir}/${task.name}/${now:%Y-%m-%d_%H-%M-%S}_${bbframe.name:}"
+SWEEP_FOLDER = "${output_dir}/${task.name}/${now:%Y-%m-%d_%H-%M-%S}_${bbframe.name:sweep}"
+CHOICES = {"output": "bbframe", "sweeper": "bbframe", "hydra_logging": "none", "job_logging": "none"}
+SWEEPER = "hydra_plugins.bbframe.BackboneSweeper"
+SWEEPER_OPTIONS = {"params": None}
+SWEEPABLE = {(option,) for option in SWEEPER_OPTIONS}
+
+# what a composition fills in by itself
+FILLED = {("runtime", "choices"), ("runtime", "config_sources"), ("overrides",), ("searchpath",)} | {
+    ("job", key) for key in ("override_dirname", "config_name")
+}
+FOLDERS = {("run", "dir"), ("sweep", "dir"), ("sweep", "subdir"), ("output_subdir",)}
+MAY = "hydra.mode, hydra.sweeper.params, hydra.run.dir, hydra.sweep.dir, hydra.sweep.subdir and hydra.output_subdir"
+
+
+class ExtraFolders(SearchPathPlugin):
+    """The folders of `--config-dir` on Hydra's search path while we compose, where Hydra's own flag puts them."""
+
+    folders: ClassVar[Sequence[Path]] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in self.folders:
+            search_path.append("command-line", f"file://{folder.resolve()}")
+
+
+@cache
+def register_settings() -> None:
+    """Give Hydra this application's defaults, its sweeper and the recipes."""
+    Plugins.instance().register(ExtraFolders)
+    OmegaConf.register_new_resolver("bbframe.name", _run_name, replace=True)
+    OmegaConf.register_new_resolver("bbframe.backbone", _backbone_name, replace=True)
+    store = ConfigStore.instance()
+    sweeper = {"_target_": SWEEPER, "_recursive_": False, **SWEEPER_OPTIONS}
+    store.store("bbframe", sweeper, group="hydra/sweeper", provider="bbframe")
+    sweep = {"dir": SWEEP_FOLDER, "subdir": "${hydra.job.num}_${bbframe.backbone:}"}
+    output = {"run": {"dir": RUN_FOLDER}, "sweep": sweep}
+    store.store("bbframe", output, group="hydra/output", package="hydra", provider="bbframe")
+    settings = HydraConf(output_subdir=None)  # the run folder holds its own record
+    settings.defaults = [{k: CHOICES.get(k, v) for k, v in default.items()} for default in settings.defaults]
+    store.store("config", settings, group="hydra", provider="bbframe")
+    for recipe in sorted(RECIPES.glob("*.yaml")):
+        header = re.search(r"^#\s*@package\s+(\S+)", recipe.read_text(encoding="utf-8"), re.MULTILINE)
+        package = header[1] if header else None
+        store.store(recipe.stem, OmegaConf.load(recipe), group="recipes", package=package, provider="bbframe")
+
+
+def _run_name(default: str | None = None, *, _root_: DictConfig) -> str:
+    return re.sub(r"[^\w.+=-]+", "-", str(_root_.get("name") or default or _backbone_name(_root_=_root_)))
+
+
+def _backbone_name(*, _root_: DictConfig) -> str:
+    """What tables call the backbone, as `Plan.backbone_name` says it."""
+    backbone = _root_.get("backbone")
+    backbone = backbone if OmegaConf.is_dict(backbone) else {}
+    timm = backbone.get("name") if backbone.get("model_type") == "timm" else None
+    choice = _root_.hydra.runtime.choices.get("backbone")
+    name = timm or _root_.get("backbone_name") or choice or backbone.get("model_type")
+    return str(name).rpartition("/")[2]
+
+
+# parts of plugins
+
+
+def register_parts(folders: Sequence[Path]) -> None:
+    """Let the parts of plugins be chosen like files, with their options' defaults, where no file has the name."""
+    store = ConfigStore.instance()
+    for group, names in part_choices().items():
+        for name in names:
+            if not any((folder / group / f"{name}.yaml").is_file() for folder in (CONF, *folders)):
+                store.store(name, _part_defaults(group, name), group=group, provider="plugin")
+
+
+def part_choices() -> dict[str, list[str]]:
+    """The names of the plugins' parts by their group."""
+    registry.names("backbone")  # loads the entry points
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    found: dict[str, list[str]] = {}
+    for part in registry.from_plugins():
+        if part.kind in groups:
+            found.setdefault(part.kind, []).append(part.name)
+    return found
+
+
+def _part_defaults(kind: str, name: str) -> dict[str, Any]:
+    part = registry.find(kind, name)
+    defaults: dict[str, Any] = {"model_type" if kind == "backbone" else "name": name}
+    options = [part.options]
+    if kind == "backbone":
+        from bbframe.factory import Source
+
+        options.append(Source)
+    for cls in options:
+        for field in dataclasses.fields(cls):
+            if field.init and field.name not in defaults:
+                defaults[field.name] = _default(field)
+    return defaults
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    value = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    if value is dataclasses.MISSING:
+        return "???"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+# files are data
+
+
+def check_primary(file: Path) -> None:
+    """Refuse a primary file whose settings act while Hydra still composes: the search path, aliases and the like.
+
+    Raises ValueError in one line.
+    """
+    data = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    node = data.get("hydra") if isinstance(data, dict) else None
+    for path, _ in _leaves(node or {}):
+        if not _may_differ(path):
+            raise ValueError(_refusal(str(file), path))
+
+
+def check_settings(config: DictConfig, alone: DictConfig, given: Sequence[str]) -> None:
+    """Refuse a composition in which a file changed one of Hydra's settings that it may not change.
+
+    `alone` is what the command line composes to without any file, and `given` the user's overrides. Raises ValueError
+    in one line.
+    """
+    recipe = config.hydra.runtime.choices.get("recipes")
+    where = f"recipes={recipe}" if recipe else "configuration"
+    composed, base = (dict(_leaves(OmegaConf.to_container(c.hydra, resolve=False))) for c in (config, alone))
+    for path in sorted(composed.keys() | base.keys(), key=str):
+        filled = any(path[: len(known)] == known for known in FILLED)
+        if not filled and composed.get(path) != base.get(path) and not _may_differ(path):
+            raise ValueError(_refusal(where, path))
+    recorded: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+    for line in [*recorded["hydra"], *recorded["task"]]:
+        if line not in given:
+            raise ValueError(_refusal(where, ("overrides",)))
+    for key, value in ((config.hydra.sweeper or {}).get("params") or {}).items():
+        text = str(key)
+        if names_hydra(text) or not re.fullmatch(r"[+~]{0,2}[A-Za-z][\w./@:-]*", text):
+            raise ValueError(f"{where}: hydra.sweeper.params may not hold {text!r}; it sweeps options of a run alone")
+        if OmegaConf.is_dict(value):
+            raise ValueError(f"{where}: hydra.sweeper.params.{text} must be values such as 1,2, not a mapping")
+    changed = {path for path in FOLDERS if composed.get(path) != base.get(path)}
+    _check_folders(config, changed, where)
+
+
+def _check_folders(config: DictConfig, changed: set[tuple[str, ...]], where: str) -> None:
+    """What a file says about folders must lead below output_dir; the sweeper looks at `sweep.subdir`, job by job."""
+    for path in changed - {("sweep", "subdir")}:
+        key = ".".join(("hydra", *path))
+        if path == ("output_subdir",):
+            text = str(OmegaConf.to_container(config.hydra, resolve=False)["output_subdir"])  # type: ignore
+            below = "${" not in text and not Path(text).is_absolute() and ".." not in re.split(r"[/\\]", text)
+        else:
+            below = Path(str(config.get("output_dir"))).resolve() in Path(settled(config, {}, key)).resolve().parents
+        if not below:
+            raise ValueError(f"{where}: {key} must lead below output_dir; type another on the command line: {key}=...")
+
+
+def _may_differ(path: tuple[str, ...]) -> bool:
+    return path == ("mode",) or path in FOLDERS or (path[:1] == ("sweeper",) and path[1:2] in SWEEPABLE)
+
+
+def _refusal(where: str, path: tuple[str, ...]) -> str:
+    key = ".".join(("hydra", *path))
+    return (
+        f"{where}: a file may not set {key}, because Hydra's settings can run code; it may set {MAY}. "
+        f"If you want it, type {key}=... yourself"
+    )
+
+
+def _leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _leaves(value, (*path, str(key)))
+    elif not isinstance(node, Mapping):
+        yield path, node
+
+
+def settled(config: DictConfig, data: Mapping[str, Any], key: str, number: int | None = None) -> str:
+    """A setting such as "hydra.run.dir" with its interpolations resolved, where `data` is the job's final
+    configuration and `number` its place in a sweep."""
+    whole = OmegaConf.create({**OmegaConf.to_container(config, resolve=False), **data})  # type: ignore[dict-item]
+    OmegaConf.copy_cache(config, whole)  # the same moment for every ${now:...}
+    if number is not None:
+        with open_dict(whole):
+            whole.hydra.job.update(num=number, id=str(number))
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = whole  # type: ignore[assignment]
+    try:
+        return str(OmegaConf.select(whole, key, throw_on_missing=True))
+    finally:
+        HydraConfig.instance().cfg = before

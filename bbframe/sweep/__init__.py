@@ -1,0 +1,1 @@
+"""Many runs: their jobs, and one table over them."""

@@ -24,6 +24,7 @@ ROOMS = [
     ("models", "timm_backbone"),
     ("factory",),
     ("auto",),
+    ("fast",),
     ("hub",),
     ("backbone", "keymap"),
     ("layers", "config", "preprocessing"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bbframe.fast.pieces import by_rows, row_count
-from bbframe.fast.probe import as_autocast, by_hand, may_run, needs_gradient
+from bbframe.fast.probe import as_autocast, may_run, needs_gradient
 from bbframe.fast.product import linear, weight_gradient
 from bbframe.fast.swaps import swaps, unheard
 

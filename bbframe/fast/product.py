@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from bbframe.fast.probe import FASTER, LINEAR, as_autocast, may_run, needs_gradient, ordinary, served
+from bbframe.fast import probe
+from bbframe.fast.probe import LINEAR, as_autocast, may_run, needs_gradient, ordinary, served
 from bbframe.fast.swaps import swaps
 from bbframe.layers.attention import KeylessLinear
 
@@ -49,7 +50,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, act: nn.Module
 
 def _in_a_graph(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether a compiler, left alone, would make a slower product of this."""
-    compiling = FASTER and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    compiling = probe.FASTER and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
     mine = compiling and not needs_gradient(x, weight, bias) and ordinary(x, weight, bias)
     return mine and not torch._C._are_functorch_transforms_active() and served("product", x, weight, bias)
 

@@ -55,7 +55,7 @@ class DotProductAttention(nn.Module):
             return F.dropout(probabilities, dropout) @ v
         shape = (*q.shape[:-1], v.shape[-1])
         x = F.scaled_dot_product_attention(*four_dimensions(q, k, v, bias), dropout_p=dropout, scale=scale).view(shape)
-        # an exported program may be lowered to another kernel than was traced, with another layout under views behind it
+        # an exported program may be lowered to another kernel than was traced, with another layout under its views
         return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else x
 
 

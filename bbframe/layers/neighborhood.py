@@ -111,7 +111,7 @@ class TiledAttention(nn.Module):
 
     def forward(self, qkv: Tensor, rpb: Tensor, blank: Tensor, *around: Tensor) -> Tensor:
         (_, H, W, *_), kernel = qkv.shape, (rpb.shape[-1] + 1) // 2
-        seen, offsets, queries, keys, behind, back = around
+        seen, _, queries, keys, behind, back = around
         if self.one_window(H, W, kernel):
             return self.in_one_window(qkv, rpb, blank)
         q, kv = gather(qkv[:, :, :, 0], queries), gather(qkv[:, :, :, 1:], keys)

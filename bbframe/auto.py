@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 import os
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import bbframe.models
 from bbframe.backbone import BackboneConfigMixin, BackboneMixin
+from bbframe.fast import convert, follow_device
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.loading import (
     LoadReport,
@@ -25,20 +26,25 @@ from bbframe.hub.loading import (
     save_checkpoint,
 )
 from bbframe.keymap import Host, KeyMap
-from bbframe.layers.initialise import DrawnOnce, LateDraws
+from bbframe.layers.initialise import LateDraws
 from bbframe.schema import nearest
 
 B = TypeVar("B", bound="Backbone")
 _registered: dict[str, type[Backbone]] = {}
 
 
-class Backbone(BackboneMixin, nn.Module, metaclass=DrawnOnce):
+class Backbone(BackboneMixin, nn.Module):
     """Base of the native backbones: the contract, with weights from and to the Hub's layout through `keys`."""
 
     keys: ClassVar[KeyMap]
     hosts: ClassVar[Mapping[str, Host]] = {}  # by model_type: bigger models whose checkpoints hold this backbone
     adaptable: ClassVar[frozenset[str]] = frozenset()  # fields whose change `adapt_weight` makes up for
     load_report: LoadReport | None = None
+
+    def _apply(self: B, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> B:
+        super()._apply(fn, recurse)
+        follow_device(self)
+        return self
 
     @classmethod
     def from_pretrained(cls: type[B], checkpoint: str | os.PathLike[str], **options: Any) -> B:
@@ -117,11 +123,16 @@ class AutoBackbone:
         raise TypeError("AutoBackbone is not instantiated; use from_config or from_pretrained")
 
     @staticmethod
-    def from_config(config: BackboneConfigMixin | Mapping[str, Any]) -> Backbone:
-        """A freshly initialised backbone from a config, or from a mapping with a `model_type`."""
+    def from_config(config: BackboneConfigMixin | Mapping[str, Any], *, fast: bool = True) -> Backbone:
+        """A freshly initialised backbone from a config, or from a mapping with a `model_type`.
+
+        `fast` lets `bbframe.fast.convert` swap its arithmetic for a faster one on a CPU.
+        """
         if isinstance(config, Mapping):
             config = config_from_dict(config)
-        return backbone_class(config.model_type)(config)
+        with LateDraws():
+            net = backbone_class(config.model_type)(config)
+        return convert(net) if fast else net
 
     @staticmethod
     def from_pretrained(
@@ -138,6 +149,7 @@ class AutoBackbone:
         token: str | None = None,
         sha256: str | Mapping[str, str] | None = None,
         expect: type[Backbone] | None = None,
+        fast: bool = True,
         **fields: Any,
     ) -> Backbone:
         """A backbone with a checkpoint's weights, config and preprocessing; its `load_report` says what was loaded.
@@ -145,7 +157,8 @@ class AutoBackbone:
         `checkpoint` is an id on the Hub, a folder, or a weights file (with its `config.json` beside it, or `config`
         given); with `use_timm_backbone=True`, or as "timm/...", the name of a timm model. `fields` replace those of
         the checkpoint's config, such as `drop_path_rate=0.1` or `num_channels=1`. `sha256` is what the weights file
-        must have, or what each must have by its name. Raises ValueError for whatever does not fit.
+        must have, or what each must have by its name; `fast` is that of `from_config`. Raises ValueError for whatever
+        does not fit.
         """
         selection = {"out_features": out_features, "out_indices": out_indices, "out_strides": out_strides}
         hub: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
@@ -174,7 +187,7 @@ class AutoBackbone:
         preprocessing = read_preprocessing(files)
         if preprocessing is not None:
             net.preprocessing, net.load_report.preprocessing = preprocessing, "preprocessor_config.json"
-        return net.eval()
+        return (convert(net) if fast else net).eval()
 
 
 def config_from_dict(data: Mapping[str, Any]) -> BackboneConfigMixin:

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from bbframe.config import BackboneConfigMixin
 from bbframe.layers.attention import recorded_attentions
-from bbframe.layers.pieces import by_images
 from bbframe.layers.recompute import Recomputed
 from bbframe.preprocessing import Preprocessing
 from bbframe.selection import Stage
@@ -75,11 +74,9 @@ class BackboneMixin:
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         """The state after the stem and after each built stage, from pixels (B, C, H, W): one after the other."""
-        levels = self.config.stages
-        pixels, state, states = x.shape[2] * x.shape[3], x, []
-        for module, entered in zip((self.stem, *self.stages), (levels[0], *levels), strict=False):
-            state = by_images(module, state, pixels // entered.stride**2)
-            states.append(state)
+        states = [self.stem(x)]
+        for stage in self.stages:
+            states.append(stage(states[-1]))
         return states
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:

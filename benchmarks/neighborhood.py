@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bbframe.layers.neighborhood import neighborhood_attention, neighborhoods
+from bbframe.fast import convert
+from bbframe.layers.neighborhood import TiledAttention, neighborhoods
 
 MAPS = ((56, 2), (28, 4), (14, 8), (7, 16))  # side, heads
 DILATIONS = (1, 2, 4, 8)
@@ -31,7 +32,7 @@ KERNEL, HEAD = 7, 32
 def tiled(qkv: Tensor, rpb: Tensor, blank: Tensor, dilation: int) -> Tensor:
     """Ours."""
     around = neighborhoods(qkv.shape[1], qkv.shape[2], KERNEL, dilation, qkv.device)
-    return neighborhood_attention(qkv, rpb, dilation, blank, around)
+    return convert(TiledAttention(dilation))(qkv, rpb, blank, *around)
 
 
 def gathered(qkv: Tensor, rpb: Tensor, blank: Tensor, dilation: int) -> Tensor:

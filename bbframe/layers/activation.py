@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from bbframe.schema import nearest
 
@@ -25,10 +25,3 @@ def activation(name: str) -> nn.Module:
     if name not in _ACTIVATIONS:
         raise ValueError(f"hidden_act={name!r} is not known{nearest(name, _ACTIVATIONS)}")
     return _ACTIVATIONS[name]()
-
-
-def activated(x: Tensor, act: nn.Module | None) -> Tensor:
-    """act(x), in place where no gradient misses what x was; for a tensor that nobody else holds."""
-    if act is None:
-        return x
-    return x.relu_() if type(act) is nn.ReLU else act(x)

@@ -41,14 +41,6 @@ def initialise_convolutions(net: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-class DrawnOnce(type):
-    """The class of modules whose construction draws each weight once, as the last of several initialisations says."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        with LateDraws():
-            return super().__call__(*args, **kwargs)
-
-
 class LateDraws(TorchFunctionMode):
     """A context that puts off every draw of a parameter: at the end, those that nothing has overwritten are made.
 

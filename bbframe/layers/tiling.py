@@ -130,53 +130,6 @@ def spread(x: Tensor, back: Tensor, height: int, width: int) -> Tensor:
     return x.movedim(2, 4).flatten(1, 3).index_select(1, back).unflatten(1, (height, width))
 
 
-# the same three times as fast where copies are dear: tiles are views, which one copy makes dense
-
-
-def split(x: Tensor, cuts: Tiling) -> Tensor:
-    """The queries of all tiles."""
-    rows, columns, *_ = cuts
-    x = to_groups(
-        x, cuts.dilation, (rows.before, rows.tiles * rows.size), (columns.before, columns.tiles * columns.size)
-    )
-    x = x.unflatten(5, (columns.tiles, columns.size)).unflatten(4, (rows.tiles, rows.size)).transpose(5, 6)
-    return x.flatten(6, 7).flatten(4, 5).flatten(1, 2)
-
-
-def join(x: Tensor, cuts: Tiling, like: Tensor) -> Tensor:
-    """Undo `split` of a map `like` this one."""
-    (B, _, _, heads, D), (rows, columns, d, _) = like.shape, cuts
-    x = x.reshape(B, d, d, heads, rows.tiles, columns.tiles, rows.size, columns.size, D).transpose(5, 6)
-    return from_groups(x.flatten(6, 7).flatten(4, 5), d, rows.before, columns.before, like)
-
-
-def split_keys(x: Tensor, cuts: Tiling) -> Tensor:
-    """The keys of all tiles, zeros beyond the ends of the map."""
-    rows, columns, *_ = cuts
-    ends = [(cut.before + cut.reach, (cut.tiles - 1) * cut.size + cut.span) for cut in (rows, columns)]
-    x = to_groups(x, cuts.dilation, *ends).unfold(4, rows.span, rows.size).unfold(5, columns.span, columns.size)
-    return x.movedim(6, -1).flatten(6, 7).flatten(4, 5).flatten(1, 2)
-
-
-def sum_keys(x: Tensor, cuts: Tiling, like: Tensor) -> Tensor:
-    """What the keys of all tiles are for a place together, in a map `like` this one: the gradient of `split_keys`."""
-    (B, _, _, heads, D), (rows, columns, d, _) = like.shape, cuts
-    x = x.view(B, d, d, heads, rows.tiles, columns.tiles, rows.span, columns.span, D).transpose(5, 6)
-    x = _overlapped(_overlapped(x, 6, columns), 4, rows)
-    return from_groups(x, d, rows.before + rows.reach, columns.before + columns.reach, like)
-
-
-def _overlapped(x: Tensor, dim: int, cut: Cut) -> Tensor:
-    """Join tiles (..., tiles, span, ...) that begin `size` places after each other and overlap with the next one."""
-    if cut.tiles == 1:
-        return x.flatten(dim, dim + 1)
-    halo = cut.span - cut.size
-    joined = x.new_zeros(*x.shape[:dim], cut.tiles + 1, cut.size, *x.shape[dim + 2 :])
-    joined.narrow(dim, 0, cut.tiles).copy_(x.narrow(dim + 1, 0, cut.size))
-    joined.narrow(dim, 1, cut.tiles).narrow(dim + 1, 0, halo).add_(x.narrow(dim + 1, cut.size, halo))
-    return joined.flatten(dim, dim + 1)
-
-
 def to_groups(x: Tensor, dilation: int, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
     """A map for each group: (B, H, W, heads, D) -> (B, dilation, dilation, heads, height, width, D).
 

@@ -12,13 +12,11 @@ from torch.nn import functional as F
 from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
-from bbframe.layers.activation import activated, activation
-from bbframe.layers.convolution import SamePad, channels_last, convolution
+from bbframe.layers.activation import activation
+from bbframe.layers.convolution import SamePad
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise_convolutions
 from bbframe.layers.norm import GroupNorm
-from bbframe.layers.once import once
-from bbframe.layers.pooling import MaxPool2d
 
 
 @dataclass(kw_only=True)
@@ -85,9 +83,12 @@ class StandardisedConv(nn.Conv2d):
         self.pad = SamePad(size, stride) if same else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        # as rows, which compilers write faster than kernels
-        weight = once(self, lambda: F.layer_norm(self.weight.flatten(1), (self.weight[0].numel(),), eps=1e-8))
-        return convolution(self.pad(x), weight.view_as(self.weight), None, self)
+        return F.conv2d(self.pad(x), self.standardised(), None, self.stride, self.padding, self.dilation)
+
+    def standardised(self) -> Tensor:
+        """The kernels that maps are convolved with."""
+        rows = self.weight.flatten(1)  # compilers write rows faster than kernels
+        return F.layer_norm(rows, rows.shape[1:], eps=1e-8).view_as(self.weight)
 
 
 class NormAct(GroupNorm):
@@ -98,7 +99,7 @@ class NormAct(GroupNorm):
         self.act = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
-        return activated(super().forward(x), self.act)
+        return self.act(super().forward(x))
 
 
 class Border(nn.Module):
@@ -119,10 +120,10 @@ class Stem(nn.Module):
         self.border = nn.Identity() if same else Border()  # before the norm: so were the checkpoints made
         self.norm = NormAct(config, channels) if bottleneck else nn.Identity()
         self.pad = SamePad(3, stride=2) if config.embedding_dynamic_padding else nn.Identity()
-        self.pool = MaxPool2d(3, stride=2)
+        self.pool = nn.MaxPool2d(3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(channels_last(self.pad(self.norm(self.border(self.conv(x)))))).contiguous()
+        return self.pool(self.pad(self.norm(self.border(self.conv(x)))))
 
 
 class Shape(NamedTuple):
@@ -183,7 +184,7 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         residual = self.shortcut(x)
         x = self.norm2(self.conv2(self.norm1(self.conv1(x))))
-        return activated(residual + self.drop_path(self.norm3(self.conv3(x))), self.act)
+        return self.act(residual + self.drop_path(self.norm3(self.conv3(x))))
 
 
 class BitStage(nn.Module):

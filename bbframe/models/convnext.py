@@ -11,12 +11,10 @@ from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
-from bbframe.layers.depthwise import DepthwiseConv
+from bbframe.layers.convolution import DepthwiseConv
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
 from bbframe.layers.layer_scale import LayerScale
-from bbframe.layers.linear import Linear
-from bbframe.layers.mlp import perceptron
 from bbframe.layers.norm import LayerNorm2d, MapNorms
 
 
@@ -66,9 +64,9 @@ class Block(nn.Module):
         super().__init__()
         self.conv = DepthwiseConv(channels, 7)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.fc1 = Linear(channels, 4 * channels)
+        self.fc1 = nn.Linear(channels, 4 * channels)
         self.act = activation(config.hidden_act)
-        self.fc2 = Linear(4 * channels, channels)
+        self.fc2 = nn.Linear(4 * channels, channels)
         scale = config.layer_scale_init_value
         self.scale = LayerScale(channels, scale) if scale > 0 else nn.Identity()
         self.drop_path = DropPath(drop_path)
@@ -76,7 +74,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         residual = x
         x = self.norm(self.conv(x).permute(0, 2, 3, 1))
-        x = self.scale(perceptron(x, self.fc1, self.act, self.fc2))
+        x = self.scale(self.fc2(self.act(self.fc1(x))))
         return residual + self.drop_path(x.permute(0, 3, 1, 2))
 
 

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from bbframe.auto import register
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
-from bbframe.layers.depthwise import DepthwiseConv
+from bbframe.layers.convolution import DepthwiseConv
 from bbframe.layers.drop_path import DropPath
-from bbframe.layers.linear import Linear
-from bbframe.layers.mlp import perceptron
 from bbframe.models.convnext import NAMES, ConvNextBackbone, ConvNextFields
 
 
@@ -47,16 +45,16 @@ class Block(nn.Module):
         super().__init__()
         self.conv = DepthwiseConv(channels, 7)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.fc1 = Linear(channels, 4 * channels)
+        self.fc1 = nn.Linear(channels, 4 * channels)
         self.act = activation(config.hidden_act)
         self.grn = GlobalResponseNorm(4 * channels)
-        self.fc2 = Linear(4 * channels, channels)
+        self.fc2 = nn.Linear(4 * channels, channels)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         residual = x
         x = self.norm(self.conv(x).permute(0, 2, 3, 1))
-        x = perceptron(x, self.fc1, self.act, self.fc2, self.grn)
+        x = self.fc2(self.grn(self.act(self.fc1(x))))
         return residual + self.drop_path(x.permute(0, 3, 1, 2))
 
 

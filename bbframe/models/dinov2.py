@@ -16,7 +16,6 @@ from bbframe.layers.attention import Attention
 from bbframe.layers.drop_path import DropPath
 from bbframe.layers.initialise import initialise
 from bbframe.layers.layer_scale import LayerScale
-from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import adapt_positions, patch_grid
 from bbframe.layers.tokens import PatchTokens
@@ -72,8 +71,8 @@ class SwiGLU(nn.Module):
     def __init__(self, channels: int, hidden: int):
         super().__init__()
         inner = (int(hidden * 2 / 3) + 7) // 8 * 8
-        self.fc_in = Linear(channels, 2 * inner)
-        self.fc_out = Linear(inner, channels)
+        self.fc_in = nn.Linear(channels, 2 * inner)
+        self.fc_out = nn.Linear(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, x = self.fc_in(x).chunk(2, dim=-1)
@@ -88,7 +87,7 @@ class Block(nn.Module):
         width, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
         self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.attn = Attention(
-            Linear(width, 3 * width, bias=config.qkv_bias),
+            nn.Linear(width, 3 * width, bias=config.qkv_bias),
             config.num_attention_heads,
             config.attention_probs_dropout_prob,
             config.hidden_dropout_prob,

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
-from bbframe.layers.convolution import PointwiseConv
-from bbframe.layers.depthwise import DepthwiseConv
+from bbframe.layers.convolution import DepthwiseConv
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import truncated_normal
 from bbframe.layers.layer_scale import LayerScale
-from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import LayerNorm2d
 from bbframe.layers.windows import fill_up
@@ -110,15 +108,15 @@ class Modulation(nn.Module):
     def __init__(self, config: FocalNetConfig, channels: int, levels: int, window: int):
         super().__init__()
         self.parts = (channels, channels, levels + 1)
-        self.proj_in = Linear(channels, sum(self.parts))
+        self.proj_in = nn.Linear(channels, sum(self.parts))
         kernels = [window + 2 * level for level in range(levels)]
         self.convs = nn.ModuleList(DepthwiseConv(channels, k, bias=False) for k in kernels)
         self.act = nn.GELU()
         self.share = 1 / (levels + 1) if config.normalize_modulator else 1.0
-        self.proj_context = PointwiseConv(channels, channels)
+        self.proj_context = nn.Conv2d(channels, channels, 1)
         norm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.norm = norm if config.use_post_layernorm_in_modulation else nn.Identity()
-        self.proj_out = Linear(channels, channels)
+        self.proj_out = nn.Linear(channels, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,7 +124,7 @@ class Modulation(nn.Module):
         *local, last = (gates * self.share).split(1, dim=-1)
         context, total = context.permute(0, 3, 1, 2), query.new_zeros(())
         for conv, gate in zip(self.convs, local, strict=True):
-            context = conv(context, self.act)
+            context = self.act(conv(context))
             total = torch.addcmul(total, context.permute(0, 2, 3, 1), gate)
         everywhere = context.permute(0, 2, 3, 1).mean(dim=(1, 2), keepdim=True)
         total = torch.addcmul(total, self.act(everywhere), last)

@@ -13,7 +13,6 @@ from bbframe.config import HierarchicalConfig
 from bbframe.keymap import KeyMap
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
-from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.neighborhood import NeighborhoodAttention, neighborhoods
 from bbframe.layers.norm import MapNorms
@@ -83,7 +82,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.attn = NeighborhoodAttention(
-            Linear(channels, 3 * channels, bias=config.qkv_bias),
+            nn.Linear(channels, 3 * channels, bias=config.qkv_bias),
             num_heads,
             config.kernel_size,
             dilation,

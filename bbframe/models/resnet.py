@@ -10,11 +10,9 @@ from torch import Tensor, nn
 from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
-from bbframe.layers.activation import activated, activation
+from bbframe.layers.activation import activation
 from bbframe.layers.convolution import ConvNorm
 from bbframe.layers.initialise import initialise_convolutions
-from bbframe.layers.linear import needs_gradient
-from bbframe.layers.pooling import MaxPool2d
 
 
 @dataclass(kw_only=True)
@@ -52,12 +50,10 @@ class Stem(ConvNorm):
     def __init__(self, config: ResNetConfig):
         super().__init__(config.num_channels, config.embedding_size, 7, stride=2)
         self.act = activation(config.hidden_act)
-        self.pool = MaxPool2d(3, stride=2, padding=1)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        if needs_gradient(x, *self.parameters()) and isinstance(self.act, nn.ReLU):  # behind the maxima it is the same
-            return activated(self.pool(super().forward(x)), self.act)
-        return self.pool(super().forward(x, self.act))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.act(super().forward(x)))
 
 
 class Block(nn.Module):
@@ -87,8 +83,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         residual = self.shortcut(x)
         for conv in self.convs[:-1]:
-            x = conv(x, self.relu)
-        return self.convs[-1](x, self.act, residual)
+            x = self.relu(conv(x))
+        return self.act(self.convs[-1](x) + residual)
 
 
 class ResNetStage(nn.Module):

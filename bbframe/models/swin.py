@@ -14,7 +14,6 @@ from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
-from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import MapNorms
 from bbframe.layers.positions import patch_grid, resize_positions
@@ -74,7 +73,7 @@ class PatchMerging(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.norm = nn.LayerNorm(4 * channels)
-        self.reduction = Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.reduction(self.norm(join_patches(x)))
@@ -92,7 +91,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.position_bias = nn.Parameter(torch.zeros((2 * self.size - 1) ** 2, num_heads))
         self.attn = Attention(
-            Linear(channels, 3 * channels, bias=config.qkv_bias),
+            nn.Linear(channels, 3 * channels, bias=config.qkv_bias),
             num_heads,
             config.attention_probs_dropout_prob,
             config.hidden_dropout_prob,

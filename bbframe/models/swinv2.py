@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from bbframe.auto import Backbone, register
 from bbframe.keymap import KeyMap
-from bbframe.layers.attention import Attention, KeylessLinear, attend, join_heads, split_heads
+from bbframe.layers.attention import Attention, KeylessLinear, join_heads, split_heads
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
-from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
-from bbframe.layers.once import once
 from bbframe.layers.positions import patch_grid
 from bbframe.layers.windows import relative_index, shift_mask, unwindow, windows
 from bbframe.models.swin import Stem, SwinConfig, join_patches
@@ -50,7 +48,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.reduction = Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
         self.norm = nn.LayerNorm(2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,8 +65,7 @@ class CosineAttention(Attention):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         q, k, v = split_heads(self.qkv(x), self.num_heads)
         q = unit(q) * self.logit_scale.clamp(max=math.log(100)).exp()
-        x = attend(q, unit(k), v, bias, dropout=self.attention_dropout if self.training else 0.0, scale=1.0)
-        return self.dropout(self.proj(join_heads(x)))
+        return self.dropout(self.proj(join_heads(self.attend(q, unit(k), v, bias, scale=1.0))))
 
 
 def unit(x: Tensor) -> Tensor:
@@ -87,6 +84,19 @@ def log_offsets(size: int, pretrained_size: int, device: torch.device) -> Tensor
     return torch.cartesian_prod(steps, steps)
 
 
+class PositionBias(nn.Sequential):
+    """What each head adds to the scores in a window, (heads, N, N), computed from the places' offsets (section 3.3).
+
+    `offsets` and `index` are those of `log_offsets` and `relative_index`.
+    """
+
+    def __init__(self, num_heads: int):
+        super().__init__(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
+
+    def forward(self, offsets: Tensor, index: Tensor) -> Tensor:  # type: ignore[override]
+        return (16 * super().forward(offsets).sigmoid())[index].permute(2, 0, 1)
+
+
 class Block(nn.Module):
     """Attention inside shifted windows, then a perceptron, each normalised behind; maps (B, H, W, C).
 
@@ -96,9 +106,9 @@ class Block(nn.Module):
     def __init__(self, config: Swinv2Config, channels: int, num_heads: int, window: tuple[int, int], drop_path: float):
         super().__init__()
         self.size, self.shift = window
-        self.position_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
+        self.position_mlp = PositionBias(num_heads)
         self.attn = CosineAttention(
-            KeylessLinear(channels) if config.qkv_bias else Linear(channels, 3 * channels, bias=False),
+            KeylessLinear(channels) if config.qkv_bias else nn.Linear(channels, 3 * channels, bias=False),
             num_heads,
             config.attention_probs_dropout_prob,
             config.hidden_dropout_prob,
@@ -112,7 +122,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         _, H, W, _ = x.shape
-        bias = once(self, lambda: (16 * self.position_mlp(offsets).sigmoid())[index].permute(2, 0, 1))
+        bias = self.position_mlp(offsets, index)
         if self.shift:
             bias = bias + mask
         attended = unwindow(self.attn(windows(x, self.size, self.shift), bias), self.size, H, W, self.shift)

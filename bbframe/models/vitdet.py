@@ -13,10 +13,9 @@ from bbframe.auto import Backbone, register
 from bbframe.backbone import BackboneConfigMixin, Stage
 from bbframe.keymap import Host, KeyMap
 from bbframe.layers.activation import activation
-from bbframe.layers.attention import Attention, attend, join_heads, split_heads
+from bbframe.layers.attention import Attention, join_heads, split_heads
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
-from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import LayerNorm2d
 from bbframe.layers.positions import (
@@ -97,7 +96,7 @@ class MapAttention(Attention):
 
     def __init__(self, config: VitDetConfig, grid: tuple[int, int]):
         width, heads = config.hidden_size, config.num_attention_heads
-        super().__init__(Linear(width, 3 * width, bias=config.qkv_bias), heads, 0.0, 0.0)
+        super().__init__(nn.Linear(width, 3 * width, bias=config.qkv_bias), heads, 0.0, 0.0)
         relative = config.use_relative_position_embeddings
         self.positions = DecomposedPositions(grid, width // heads) if relative else None
 
@@ -106,7 +105,7 @@ class MapAttention(Attention):
         size = q.shape[-1]
         if self.positions is not None:
             q, k, v = self.positions(q, k, v, x.shape[-3:-1])
-        return self.proj(join_heads(attend(q, k, v, bias, scale=size**-0.5)[..., :size]))
+        return self.proj(join_heads(self.attend(q, k, v, bias, scale=size**-0.5)[..., :size]))
 
 
 class Bottleneck(nn.Module):

@@ -7,7 +7,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bbframe.layers.attention import Attention, KeylessLinear, attend, recorded_attentions, recording, split_heads
+from bbframe.layers.attention import (
+    Attention,
+    DotProductAttention,
+    KeylessLinear,
+    recorded_attentions,
+    recording,
+    split_heads,
+)
+
+attend = DotProductAttention()
 
 
 def qkv():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bbframe.layers.attention import attend
+from bbframe.layers.attention import DotProductAttention
 from bbframe.layers.positions import (
     DecomposedPositions,
     RelativeBias,
@@ -84,7 +84,7 @@ def test_decomposed_positions_add_the_products_of_the_unscaled_query(grid, lead)
             for table, a, b, side in zip(tables, (i // w, i % w), (j // w, j % w), grid, strict=True):
                 bias[..., i, j] += q[..., i, :] @ table[a - b + side - 1]
     expected = (q @ k.mT * size**-0.5 + bias).softmax(-1) @ v
-    found = attend(*module(q, k, v, grid), scale=size**-0.5)
+    found = DotProductAttention()(*module(q, k, v, grid), scale=size**-0.5)
     torch.testing.assert_close(found[..., :size], expected)
     assert not found[..., size:].any()
 

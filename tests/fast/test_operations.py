@@ -1,4 +1,4 @@
-"""The faster ways to compute a layer: on a CPU they give what the plain operations give, gradients included."""
+"""The faster operations: on a CPU they give what the plain ones give, gradients included."""
 
 from __future__ import annotations
 
@@ -10,33 +10,27 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bbframe.layers import attention, pieces
-from bbframe.layers import linear as linear_layer
-from bbframe.layers.attention import attend, join_heads
-from bbframe.layers.convolution import Conv, ConvNorm, PointwiseConv, channels_last
-from bbframe.layers.depthwise import DepthwiseConv
-from bbframe.layers.linear import Linear, by_onednn, linear
-from bbframe.layers.mlp import Mlp, perceptron
+from bbframe.fast import attention, convert, probe, product
+from bbframe.fast.convolution import conv_norm
+from bbframe.fast.perceptron import perceptron
+from bbframe.fast.pieces import by_rows
+from bbframe.fast.probe import computed_once, may_run, once
+from bbframe.fast.product import linear
+from bbframe.layers.attention import DotProductAttention, join_heads
+from bbframe.layers.convolution import ConvNorm, DepthwiseConv
+from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import GroupNorm
-from bbframe.layers.once import computed_once, once
-from bbframe.layers.pieces import by_images, by_rows
-from bbframe.layers.pooling import MaxPool2d
 from bbframe.models.convnextv2 import GlobalResponseNorm
+from tests.fast.conftest import needs_onednn
 from tests.tiny import distance, images, names, tiny
 
+pytestmark = [needs_onednn, pytest.mark.usefixtures("faster", "small_pieces")]
+attend = convert(DotProductAttention())
 ACTIVATIONS = (nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU(), nn.SiLU(), nn.SELU())
 
 
-@pytest.fixture(autouse=True)
-def fast(monkeypatch):
-    """Any CPU counts as one where these ways pay, and few rows and scores as many."""
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        pytest.skip("this torch has no such operations")
-    monkeypatch.setattr(linear_layer, "_FASTER", True)
-    monkeypatch.setattr(pieces, "_ROWS", 16)
-    monkeypatch.setattr(pieces, "_ROWS_OF_IMAGES", 16)
-    monkeypatch.setattr(attention, "_SCORES", 200)
-    torch.manual_seed(0)
+def channels_last(x):
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def gradients(f, x, *parameters):
@@ -61,9 +55,9 @@ def assert_same(f, plain, x, *parameters):
 @pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7), (1, 7), (4, 5, 6, 7)])
 @pytest.mark.parametrize("out", [3, 16])
 def test_linear_layers_are_those_of_torch(shape, out, bias):
-    layer = Linear(7, out, bias=bias)
+    layer = convert(nn.Linear(7, out, bias=bias))
     x = torch.randn(shape)
-    assert by_onednn(x)
+    assert may_run("product", x, *layer.parameters())
     assert_same(layer, lambda x: F.linear(x, layer.weight, layer.bias), x, *layer.parameters())
     with torch.no_grad():
         assert distance(layer(x.mT.contiguous().mT), F.linear(x, layer.weight, layer.bias)) < 1e-5
@@ -74,8 +68,8 @@ def test_linear_layers_are_those_of_torch(shape, out, bias):
 
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5)])
 def test_the_gradient_of_a_large_weight(shape, monkeypatch):
-    monkeypatch.setattr(linear_layer, "_LARGE", 1)
-    layer = Linear(*shape)
+    monkeypatch.setattr(product, "_LARGE", 1)
+    layer = convert(nn.Linear(*shape))
     assert_same(
         layer, lambda x: F.linear(x, layer.weight, layer.bias), torch.randn(4, 6, shape[0]), *layer.parameters()
     )
@@ -95,7 +89,7 @@ class Seen:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_compiler_gets_the_product_as_one_operation(dtype, dynamic):
-    net, seen = Mlp(8, 20, "gelu"), Seen()
+    net, seen = convert(Mlp(8, 20, "gelu")), Seen()
     torch.compiler.reset()
     compiled = torch.compile(net, backend=seen, fullgraph=True, dynamic=dynamic)
     x = torch.randn(3, 5, 8)
@@ -116,7 +110,7 @@ def test_a_compiler_gets_the_product_as_one_operation(dtype, dynamic):
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch's own compiler needs one of C++")
 def test_what_the_compiler_of_torch_makes_of_it(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    net = Mlp(8, 20, "gelu")
+    net = convert(Mlp(8, 20, "gelu"))
     x = torch.randn(3, 5, 8)
     torch.compiler.reset()
     with torch.no_grad():
@@ -126,20 +120,22 @@ def test_what_the_compiler_of_torch_makes_of_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kernel", [3, 7])
 def test_the_gradient_of_a_depthwise_convolution_lies_as_its_map_does(kernel):
     x = channels_last(torch.randn(2, 6, 9, 11)).requires_grad_()
-    out = DepthwiseConv(6, kernel)(x)
+    out = convert(DepthwiseConv(6, kernel))(x)
     (grad,) = torch.autograd.grad(out.sum(), x)
     assert grad.stride() == x.stride()
 
 
 def test_where_the_plain_operation_is_used():
-    layer = Linear(7, 3)
-    assert not by_onednn(torch.randn(2, 7, dtype=torch.float64))
-    assert not by_onednn(torch.randn(7))
-    assert not by_onednn(torch.randn(2, 7, device="meta"))
+    layer = convert(nn.Linear(7, 3))
+    assert may_run("product", torch.randn(2, 7), layer.weight)
+    assert not may_run("product", torch.randn(2, 7, dtype=torch.float64), layer.weight)
+    assert not may_run("product", torch.randn(7), layer.weight)
+    assert not may_run("product", torch.randn(2, 7, device="meta"), layer.weight)
+    assert not may_run("product", torch.randn(2, 7), layer.weight.bfloat16())
     assert layer(torch.randn(0, 7)).shape == (0, 3)
     torch._C._set_mkldnn_enabled(False)  # torch.backends.mkldnn.flags warns of other flags
     try:
-        assert not by_onednn(torch.randn(2, 7))
+        assert not may_run("product", torch.randn(2, 7), layer.weight)
     finally:
         torch._C._set_mkldnn_enabled(True)
     many = torch.randn(4, 7)
@@ -148,7 +144,7 @@ def test_where_the_plain_operation_is_used():
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "relu", "silu", "selu"])
 def test_perceptrons_of_many_rows(act):
-    net = Mlp(8, 20, act)
+    net = convert(Mlp(8, 20, act))
 
     def plain(x):
         x = net.act(F.linear(x, net.fc1.weight, net.fc1.bias))
@@ -158,7 +154,7 @@ def test_perceptrons_of_many_rows(act):
 
 
 def test_perceptrons_with_a_norm_of_whole_images():
-    fc1, act, norm, fc2 = Linear(6, 24), nn.GELU(), GlobalResponseNorm(24), Linear(24, 6)
+    fc1, act, norm, fc2 = nn.Linear(6, 24), nn.GELU(), GlobalResponseNorm(24), nn.Linear(24, 6)
     for parameter in norm.parameters():
         nn.init.normal_(parameter)
 
@@ -174,7 +170,7 @@ def test_perceptrons_with_a_norm_of_whole_images():
 
 
 def test_what_is_frozen_gets_no_gradient_and_the_rest_its_own():
-    net = Mlp(8, 20, "gelu")
+    net = convert(Mlp(8, 20, "gelu"))
     whole = copy.deepcopy(net)
     net.fc1.weight.requires_grad_(False)
     x = torch.randn(40, 8)
@@ -186,7 +182,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_its_own():
 
 
 def test_what_listens_to_a_layer_or_stands_in_its_place_is_heard():
-    net, heard = Mlp(8, 20, "gelu"), []
+    net, heard = convert(Mlp(8, 20, "gelu")), []
     net.fc1.register_forward_hook(lambda module, given, out: heard.append(out))
     net(torch.randn(3, 8))
     assert len(heard) == 1
@@ -242,7 +238,7 @@ def test_attention_in_pieces_is_for_small_windows_without_a_gradient():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "ceil_mode": True}])
 def test_max_pooling_keeps_places_alone(options, layout):
-    pool = MaxPool2d(3, **options)
+    pool = convert(nn.MaxPool2d(3, **options))
     x = torch.randn(2, 4, 11, 9).contiguous(memory_format=layout)
     assert_same(pool, lambda x: F.max_pool2d(x, 3, **options), x)
     kept = []
@@ -256,7 +252,7 @@ def test_max_pooling_keeps_places_alone(options, layout):
 @pytest.mark.parametrize("act", ["relu", "gelu"])
 def test_a_stem_pools_what_its_activation_gives(act):
     """Though ReLU may come behind: the same map and gradients."""
-    stem = tiny("resnet", hidden_act=act).stem.train()
+    stem = convert(tiny("resnet", hidden_act=act)).stem.train()
     assert_same(
         stem,
         lambda x: F.max_pool2d(stem.act(stem.norm(stem.conv(x))), 3, 2, 1),
@@ -266,7 +262,7 @@ def test_a_stem_pools_what_its_activation_gives(act):
 
 
 def test_max_pooling_under_transforms_and_without_gradient():
-    pool, x = MaxPool2d(3, 2), torch.randn(2, 4, 11, 9)
+    pool, x = convert(nn.MaxPool2d(3, 2)), torch.randn(2, 4, 11, 9)
     assert torch.equal(pool(x), F.max_pool2d(x, 3, 2))
     given = torch.func.grad(lambda x: pool(x).sum())(x)
     y = x.clone().requires_grad_()
@@ -279,7 +275,7 @@ def test_max_pooling_under_transforms_and_without_gradient():
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 @pytest.mark.parametrize("size", [(9, 11), (3, 20), (7, 7)])
 def test_depthwise_convolutions(kernel, size, bias):
-    conv = DepthwiseConv(6, kernel, bias)
+    conv = convert(DepthwiseConv(6, kernel, bias))
     x = torch.randn(3, 6, *size)
 
     def plain(x):
@@ -287,9 +283,6 @@ def test_depthwise_convolutions(kernel, size, bias):
 
     for layout in (x, channels_last(x)):
         assert_same(conv, plain, layout, *conv.parameters())
-    with torch.no_grad():
-        for act in ACTIVATIONS:
-            assert (conv(x, act) - act(plain(x))).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 7])
@@ -297,7 +290,7 @@ def test_depthwise_convolutions(kernel, size, bias):
 @pytest.mark.parametrize("side", [5, 30])  # few places and many
 @pytest.mark.parametrize("training", [True, False])
 def test_convolutions_with_a_norm_an_activation_and_a_residual(kernel, stride, side, training):
-    net = ConvNorm(4, 6, kernel, stride).train(training)
+    net = convert(ConvNorm(4, 6, kernel, stride)).train(training)
     for value in (net.norm.weight, net.norm.running_var):
         nn.init.uniform_(value, 0.5, 2)
     nn.init.normal_(net.norm.running_mean)
@@ -309,25 +302,25 @@ def test_convolutions_with_a_norm_an_activation_and_a_residual(kernel, stride, s
         for added in (None, residual):
             expected = plain(x) if added is None else plain(x) + added
             expected = expected if act is None else act(expected)
-            assert distance(net(channels_last(x), act, added), expected) < 1e-5
+            assert distance(conv_norm(net, channels_last(x), act, added), expected) < 1e-5
             with torch.no_grad():
-                assert distance(net(channels_last(x), act, added), expected.detach()) < 1e-5
+                assert distance(conv_norm(net, channels_last(x), act, added), expected.detach()) < 1e-5
 
 
-@pytest.mark.parametrize("layer", [PointwiseConv(4, 6), Conv(4, 6, 3, 2, 1)])
+@pytest.mark.parametrize("layer", [nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 1, bias=False), nn.Conv2d(4, 6, 3, 2, 1)])
 def test_convolutions_are_those_of_torch(layer):
     def plain(x):
         return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding)
 
-    assert_same(layer, plain, torch.randn(2, 4, 9, 8), *layer.parameters())
+    assert_same(convert(layer), plain, channels_last(torch.randn(2, 4, 9, 8)), *layer.parameters())
 
 
 def test_autocast_reaches_what_it_does_not_know():
-    net, conv, norm = Mlp(8, 20, "gelu"), DepthwiseConv(8, 5), ConvNorm(8, 4, 3)
+    net, conv, norm = map(convert, (Mlp(8, 20, "gelu"), DepthwiseConv(8, 5), ConvNorm(8, 4, 3)))
     x, m = torch.randn(3, 8, requires_grad=True), torch.randn(2, 8, 9, 9, requires_grad=True)
     for grad in (True, False):
         with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(grad):
-            results = [net(x), conv(m), norm(m), norm.eval()(m, nn.ReLU())]
+            results = [net(x), conv(m), norm(m), conv_norm(norm.eval(), m, nn.ReLU())]
         assert all(y.dtype == torch.bfloat16 for y in results)
         if grad:
             sum(y.float().sum() for y in results).backward()
@@ -350,27 +343,6 @@ def test_pieces_are_joined_in_order():
     assert counts[-1] == 3
 
 
-@pytest.mark.parametrize("name", names())
-def test_a_batch_in_pieces_gives_the_same_maps(name, monkeypatch):
-    net = tiny(name).eval()
-    x = images(net, 64, 96, batch=5)
-    with torch.no_grad():
-        few = net(x).feature_maps
-        monkeypatch.setattr(pieces, "_ROWS", 10**9)
-        monkeypatch.setattr(pieces, "_ROWS_OF_IMAGES", 10**9)
-        for a, b in zip(few, net(x).feature_maps, strict=True):
-            assert distance(a, b) < 1e-5
-
-
-def test_a_norm_that_learns_statistics_sees_the_whole_batch():
-    net = nn.Sequential(nn.BatchNorm2d(3)).eval()
-    net[0].train()
-    x = torch.randn(8, 3, 9, 9)
-    with torch.no_grad():
-        by_images(net, x, 81)
-    assert net[0].num_batches_tracked == 1
-
-
 def test_a_thing_is_computed_once_inside_the_block_alone():
     made = []
     owner = object()
@@ -381,7 +353,7 @@ def test_a_thing_is_computed_once_inside_the_block_alone():
 
 
 def test_weights_that_change_between_calls_are_seen():
-    net = ConvNorm(4, 6, 3).eval()
+    net = convert(ConvNorm(4, 6, 3)).eval()
     x = torch.randn(2, 4, 30, 30)
     with torch.no_grad():
         before = net(x)
@@ -399,7 +371,7 @@ def test_the_faster_ways_are_as_exact(name, monkeypatch):
     with torch.no_grad():
         exact = copy.deepcopy(net).double()(x.double()).feature_maps
         fast = net(x).feature_maps
-        monkeypatch.setattr(linear_layer, "_FASTER", False)
+        monkeypatch.setattr(probe, "FASTER", False)
         for a, b, truth in zip(fast, net(x).feature_maps, exact, strict=True):
             assert distance(a.double(), truth) < 4 * distance(b.double(), truth) + 1e-6
 

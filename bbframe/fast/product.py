@@ -1,15 +1,14 @@
-"""Linear layers by the fastest product of matrices that the machine has.
+"""Linear layers by oneDNN's product of matrices.
 
 On a CPU F.linear calls MKL in float32, which leaves a part of an AMD processor unused: oneDNN computes the same, bias
 and activation included, at 200 instead of 140 to 190 GFLOP/s on two cores of a Zen 4, at twice MKL's rate on a Zen 5.
 Compilers, which call MKL too, are given that product as one operation where no gradient is asked of it: 525 instead of
-686 ms for 8 images of a compiled Swin-T. Elsewhere these are F.linear and the activation.
+686 ms for 8 images of a compiled Swin-T.
 """
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,36 +16,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from bbframe.layers.once import as_autocast
+from bbframe.fast import probe
+from bbframe.fast.probe import LINEAR, as_autocast, may_run, needs_gradient, ordinary, served
+from bbframe.fast.swaps import swaps
+from bbframe.layers.attention import KeylessLinear
 
-_POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # torch's own name for oneDNN's product; private
 _LARGE = 2**20  # from here on a weight's gradient is faster as a product than as a convolution's, by 1.2 to 1.8
 
 
-def _faster() -> bool:
-    """Whether oneDNN is: on an AMD processor; on Intel's MKL is as fast, on others oneDNN has no such kernels."""
-    cpus = Path("/proc/cpuinfo")
-    private = _POINTWISE is not None and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    return private and cpus.exists() and "AuthenticAMD" in cpus.read_text()
+@swaps("torch.nn.modules.linear.Linear")
+def linear_forward(layer: nn.Linear, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias)
 
 
-_FASTER = _faster()
-
-
-class Linear(nn.Linear):
-    """nn.Linear by the fastest product: (..., in_features) -> (..., out_features)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+@swaps("bbframe.layers.attention.KeylessLinear")
+def keyless_forward(layer: KeylessLinear, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, torch.cat([layer.q_bias, torch.zeros_like(layer.q_bias), layer.v_bias]))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, act: nn.Module | None = None) -> Tensor:
     """x (..., C_in) times weight (C_out, C_in), plus bias, through an activation: (..., C_out)."""
-    if not (by_onednn(x) or _in_a_graph(x, weight, bias)):
+    if not (may_run("product", x, weight, bias) or _in_a_graph(x, weight, bias)):
         x = F.linear(x, weight, bias)
         return x if act is None else act(x)
     x, weight, bias = as_autocast(x, weight, bias)
-    assert x.dtype == weight.dtype, f"{x.dtype} times {weight.dtype}"
     if needs_gradient(x, weight, bias):
         x = _Product.apply(x, weight, bias)
         return x if act is None else act(x)
@@ -55,29 +48,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, act: nn.Module
     return x if fused or act is None else act(x)
 
 
-def by_onednn(x: Tensor) -> bool:
-    """Whether oneDNN is the faster one for what is computed from x, and may be called."""
-    return not torch.compiler.is_compiling() and _served(x)
-
-
 def _in_a_graph(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether a compiler, left alone, would make a slower product of this."""
-    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-    return compiling and not needs_gradient(x, weight, bias) and _served(x)
-
-
-def _served(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and type(x) in (Tensor, nn.Parameter)  # no subclass that wants to see the operations
-        and x.ndim > 1
-        and x.numel() > 0
-        and bool(torch.backends.mkldnn.enabled)
-        and _FASTER
-        and not torch.jit.is_tracing()
-        and not torch._C._are_functorch_transforms_active()
-    )
+    compiling = probe.FASTER and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    mine = compiling and not needs_gradient(x, weight, bias) and ordinary(x, weight, bias)
+    return mine and not torch._C._are_functorch_transforms_active() and served("product", x, weight, bias)
 
 
 def fused_activation(act: nn.Module | None) -> tuple[str, str] | None:
@@ -87,23 +62,13 @@ def fused_activation(act: nn.Module | None) -> tuple[str, str] | None:
     return {type(None): ("none", ""), nn.ReLU: ("relu", ""), nn.SiLU: ("swish", "")}.get(type(act))
 
 
-def needs_gradient(*tensors: Tensor | None) -> bool:
-    """Whether a gradient will be asked of what is computed from these."""
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-
-
-def by_hand() -> bool:
-    """Whether an autograd.Function of ours may stand for torch's operations: no compiler, no torch.func looks on."""
-    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
-
-
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act: str = "none", algorithm: str = "") -> Tensor:
     return (torch.ops.bbframe.product if torch.compiler.is_compiling() else _onednn)(x, weight, bias, act, algorithm)
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, act: str, algorithm: str) -> Tensor:
-    assert _POINTWISE is not None
-    return _POINTWISE(x, weight, bias, act, [], algorithm)
+    assert LINEAR is not None
+    return LINEAR(x, weight, bias, act, [], algorithm)
 
 
 def _shape_of_product(x: Tensor, weight: Tensor, bias: Tensor | None, act: str, algorithm: str) -> Tensor:

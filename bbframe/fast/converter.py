@@ -1,0 +1,74 @@
+"""Swap the forwards of modules for faster ones, and undo it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from bbframe.backbone import BackboneMixin
+from bbframe.fast import probe
+from bbframe.fast.pieces import stage_forward
+from bbframe.fast.swaps import FORWARDS, class_name, holder, is_fast
+from bbframe.layers.convolution import ConvNorm
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def convert(net: N) -> N:
+    """Give the modules of a network faster forwards, in place; types, parameters, names and hooks stay.
+
+    Each forward asks at every call whether it may run, and leaves the rest to its class. Nothing happens where the
+    environment says BBFRAME_FAST=0.
+    """
+    if not probe.ENABLED:
+        return net
+    probe.check_all()
+    for module in net.modules():
+        forward = FORWARDS.get(class_name(module))
+        if forward is not None:
+            _install(module, partial(forward, module))
+    backbone: Any
+    for backbone in net.modules():
+        if isinstance(backbone, BackboneMixin):
+            channels = (backbone.config.num_channels, *backbone.num_features)
+            for stage, entering in zip((backbone.stem, *backbone.stages), channels, strict=False):
+                _install(stage, partial(stage_forward, stage, FORWARDS.get(class_name(stage)), entering))
+    _lay_kernels(net, torch.channels_last)
+    return net
+
+
+def plain(net: N) -> N:
+    """Undo `convert`, in place."""
+    for module in net.modules():
+        where = holder(module)
+        if "forward" in vars(where) and is_fast(where.forward):
+            del where.forward
+    _lay_kernels(net, torch.contiguous_format)
+    return net
+
+
+def follow_device(net: nn.Module) -> None:
+    """Make a converted network plain once it has left the CPU, where replicas would run their original's forwards, and
+    convert it again when it is back."""
+    here = all(parameter.device.type == "cpu" for parameter in net.parameters())
+    if here and vars(net).pop("_left_cpu", False):
+        convert(net)
+    elif not here and any("forward" in vars(w := holder(m)) and is_fast(w.forward) for m in net.modules()):
+        plain(net)
+        vars(net)["_left_cpu"] = True
+
+
+def _install(module: nn.Module, forward: partial[object]) -> None:
+    where = holder(module)
+    if is_fast(vars(where).get("forward")):  # what somebody else gave to an instance stays
+        where.forward = forward
+
+
+def _lay_kernels(net: nn.Module, layout: torch.memory_format) -> None:
+    """Put the kernels of convolutions with a norm where their maps want them, values and parameters the same."""
+    for module in net.modules():
+        if isinstance(module, ConvNorm) and type(module.conv) is nn.Conv2d:
+            module.conv.weight.data = module.conv.weight.data.contiguous(memory_format=layout)

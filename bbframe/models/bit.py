@@ -9,8 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bbframe.auto import Backbone, register
-from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activated, activation
 from bbframe.layers.convolution import SamePad, channels_last, convolution
@@ -19,6 +18,7 @@ from bbframe.layers.initialise import initialise_convolutions
 from bbframe.layers.norm import GroupNorm
 from bbframe.layers.once import once
 from bbframe.layers.pooling import MaxPool2d
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

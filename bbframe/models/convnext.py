@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone, register
-from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.depthwise import DepthwiseConv
@@ -18,6 +17,7 @@ from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import perceptron
 from bbframe.layers.norm import LayerNorm2d, MapNorms
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

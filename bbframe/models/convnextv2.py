@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.auto import register
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.depthwise import DepthwiseConv
@@ -16,6 +15,7 @@ from bbframe.layers.drop_path import DropPath
 from bbframe.layers.linear import Linear
 from bbframe.layers.mlp import perceptron
 from bbframe.models.convnext import NAMES, ConvNextBackbone, ConvNextFields
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

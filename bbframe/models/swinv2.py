@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone, register
+from bbframe.backbone import Backbone
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear, attend, join_heads, split_heads
 from bbframe.layers.drop_path import DropPath, rising_rates
@@ -20,6 +20,7 @@ from bbframe.layers.once import once
 from bbframe.layers.positions import patch_grid
 from bbframe.layers.windows import relative_index, shift_mask, unwindow, windows
 from bbframe.models.swin import Stem, SwinConfig, join_patches
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

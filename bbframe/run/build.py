@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bbframe.auto import Backbone
-from bbframe.factory import make_backbone
+from bbframe.backbone import Backbone
+from bbframe.factory import BackboneOptions, make_backbone
 from bbframe.preprocessing import Preprocessing
 from bbframe.run.configuration import Plan
 from bbframe.tasks.base import Task
@@ -24,16 +24,11 @@ def make_task(plan: Plan, backbone: Backbone, class_names: Sequence[str]) -> Tas
     return Classification(backbone, class_names, **options)
 
 
-def saved_backbone(options: Mapping[str, Any], saved: Mapping[str, Any]) -> Backbone:
+def saved_backbone(options: BackboneOptions, saved: Mapping[str, Any]) -> Backbone:
     """The backbone of one of our checkpoints, without weights: where they came from at first no longer matters.
 
     What the options leave open, a pretrained checkpoint had supplied; the selection is theirs alone.
     """
-    config = saved["bbframe"]["backbone"]
-    filled = {**options, "pretrained": False}
-    if config["model_type"] == options["model_type"]:
-        filled = {key: config.get(key) if value is None else value for key, value in filled.items()}
-        filled.update({key: options.get(key) for key in ("out_features", "out_indices", "out_strides")})
-    backbone = make_backbone(filled)
+    backbone = make_backbone(options.completed(saved["bbframe"]["backbone"]).without_weights())
     backbone.preprocessing = Preprocessing(**saved["bbframe"]["preprocessing"])
     return backbone

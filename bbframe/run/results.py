@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from bbframe.auto import Backbone
+from bbframe.backbone import Backbone
 from bbframe.data.base import DataModule
 from bbframe.report import classification_report, detection_report
 from bbframe.report.charts import learning_curves

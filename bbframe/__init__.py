@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import Any
+
+from bbframe.registry import reserve
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AutoBackbone": "bbframe.auto",
-    "Backbone": "bbframe.auto",
     "list_backbones": "bbframe.auto",
     "make_backbone": "bbframe.factory",
-    "register": "bbframe.auto",
+    "register": "bbframe.registry",
+    "Backbone": "bbframe.backbone",
     "BackboneConfigMixin": "bbframe.backbone",
     "BackboneMixin": "bbframe.backbone",
     "BackboneOutput": "bbframe.backbone",
     "BackboneType": "bbframe.backbone",
     "Stage": "bbframe.backbone",
     "KeyMap": "bbframe.keymap",
-    "LoadReport": "bbframe.hub.loading",
+    "LoadReport": "bbframe.hub.strict_loading",
     "Preprocessing": "bbframe.preprocessing",
 }
 __all__ = ["__version__", *_HOMES]
+
+# our architectures, by the names of their files: no other class can take these names, imported or not
+_MODELS = {info.name: f"bbframe.models.{info.name}" for info in pkgutil.iter_modules([f"{__path__[0]}/models"])}
+_MODELS["timm"] = "bbframe.timm_backbone.backbone"
+reserve("backbone", _MODELS)
 
 
 def __getattr__(name: str) -> Any:
     """One of the names above, or `<Architecture>Backbone` and `<Architecture>Config` from that architecture's file."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    files = {file.replace("_", ""): module for file, module in _MODELS.items()}
     for suffix in ("Backbone", "Config"):
         if name.endswith(suffix):
-            file = _model_file(name.removesuffix(suffix).removesuffix("Backbone"))
-            module = importlib.import_module(file) if file else None
+            architecture = name.removesuffix(suffix).removesuffix("Backbone").lower()
+            module = importlib.import_module(files[architecture]) if architecture in files else None
             if hasattr(module, name):
                 return getattr(module, name)
     raise AttributeError(f"module 'bbframe' has no attribute {name!r}")
-
-
-def _model_file(architecture: str) -> str | None:
-    """The module of an architecture: its file has its name in lower case, with underscores where they read better."""
-    import pkgutil
-
-    import bbframe.models
-
-    files = {info.name.replace("_", ""): info.name for info in pkgutil.iter_modules(bbframe.models.__path__)}
-    name = architecture.lower()
-    if name == "timm":
-        return "bbframe.timm_backbone.backbone"
-    return f"bbframe.models.{files[name]}" if name in files else None
 
 
 def __dir__() -> list[str]:

@@ -3,52 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from bbframe.schema import convert, nearest, type_hints
-from bbframe.selection import Stage, align
+from bbframe.selection import Selection, Selects, Stage, align
 
 C = TypeVar("C", bound="BackboneConfigMixin")
 
-# what a `config.json` on the Hub says about things that are no part of a backbone
+# what a `config.json` on the Hub says about other things than the backbone
 _NOT_A_BACKBONES = frozenset(
     "architectures attn_implementation auto_map dtype finetuning_task gradient_checkpointing id2label label2id "
     "model_type num_labels output_attentions output_hidden_states problem_type return_dict torch_dtype torchscript "
     "transformers_version use_cache use_pretrained_backbone".split()
 )
 
-# fields that count what there must be some of
+# fields that count something, and must be at least 1
 _COUNTS = frozenset(
     "embed_dim embedding_size hidden_size hidden_sizes intermediate_size num_channels num_groups num_hidden_layers "
     "patch_size width_factor".split()
 )
 
-_SELECTION = frozenset("out_features out_indices out_strides".split())
-
-
-class _Selected:
-    """A dataclass field that selects stages: assigning it re-aligns the other two, reading it gives a fresh list."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, config: BackboneConfigMixin | None, owner: type) -> Any:
-        if config is None:
-            return None  # the default that the dataclass sees
-        value: Any = config.__dict__.get(f"_{self.name}")
-        return list(value) if config.__dict__.get("_aligned") else value
-
-    def __set__(self, config: BackboneConfigMixin, value: Any) -> None:
-        if config.__dict__.get("_aligned"):
-            config.select(**{self.name: value})
-        else:
-            config.__dict__[f"_{self.name}"] = value
+SELECTION = ("out_features", "out_indices", "out_strides")
 
 
 @dataclass(kw_only=True)
-class BackboneConfigMixin:
+class BackboneConfigMixin(Selects):
     """Base of the configs: keyword-only dataclasses whose fields are those of the Hub's `config.json`.
 
     A subclass declares `stages`. Of `out_features` (names), `out_indices` (integers, negative ones count from the
@@ -57,31 +38,42 @@ class BackboneConfigMixin:
     """
 
     model_type: ClassVar[str] = ""
-    # fields of published `config.json` files that shape no map of this architecture
+    # fields of published `config.json` files that change no map of this architecture
     ignored_fields: ClassVar[frozenset[str]] = frozenset()
     # other names of fields
     attribute_map: ClassVar[Mapping[str, str]] = {}
-    # properties that a `config.json` states although they follow from the fields
+    # properties that a `config.json` repeats although they follow from the fields
     derived_fields: ClassVar[tuple[str, ...]] = ("stage_names",)
 
-    out_features: Sequence[str] | None = _Selected()  # type: ignore[assignment]
-    out_indices: Sequence[int] | None = _Selected()  # type: ignore[assignment]
-    out_strides: Sequence[int] | None = _Selected()  # type: ignore[assignment]
+    out_features: InitVar[Sequence[str] | None] = None
+    out_indices: InitVar[Sequence[int] | None] = None
+    out_strides: InitVar[Sequence[int] | None] = None
+    num_channels: int = 3
+    selection: Selection = field(init=False, default=Selection((), (), ()))  # empty until the fields are checked
 
-    def __post_init__(self) -> None:
-        for name, hint in type_hints(type(self)).items():
-            if name in self.__dataclass_fields__ and name not in _SELECTION:  # `select` checks those
-                setattr(self, name, convert(getattr(self, name), hint, f"{self.model_type}: {name}"))
+    def __post_init__(
+        self,
+        out_features: Sequence[str] | None,
+        out_indices: Sequence[int] | None,
+        out_strides: Sequence[int] | None,
+    ) -> None:
+        hints = type_hints(type(self))
+        for name in self.field_names():
+            setattr(self, name, convert(getattr(self, name), hints[name], f"{self.model_type}: {name}"))
         self._refuse_impossible()
         self.validate()
-        self.select(self.out_features, self.out_indices, self.out_strides)
-        self._aligned = True
+        self.select(out_features, out_indices, out_strides)
+
+    @classmethod
+    def field_names(cls) -> list[str]:
+        """The names of the fields, without the selection."""
+        return [f.name for f in dataclasses.fields(cls) if f.init]
 
     def _refuse_impossible(self) -> None:
-        """Refuse counts of nothing, rates beyond 0 and 1, and training sizes without a patch, by a ValueError."""
+        """Raise ValueError for a count below 1, a rate outside 0..1, or a training size smaller than a patch."""
         patch = getattr(self, "patch_size", 1)
-        for name in self.__dataclass_fields__:
-            if name in _SELECTION or (value := getattr(self, name)) is None:
+        for name in self.field_names():
+            if (value := getattr(self, name)) is None:
                 continue
             values, stated = value if isinstance(value, tuple) else (value,), f"{name}={_plain(value)}"
             if name in _COUNTS and min(values, default=1) < 1:
@@ -92,10 +84,10 @@ class BackboneConfigMixin:
                 raise ValueError(f"{self.model_type}: {stated} must be at least patch_size={patch}")
 
     def validate(self) -> None:
-        """Refuse fields that contradict each other, by a ValueError; runs before the stages are read."""
+        """Raise ValueError for fields that contradict each other; runs before the selection is read."""
 
     def refuse_unequal_lengths(self, *names: str) -> None:
-        """For `validate`: raise ValueError unless these fields, one value a stage each, are equally long."""
+        """For `validate`: raise ValueError unless these fields, which hold one value a stage, are equally long."""
         if len({len(getattr(self, name)) for name in names}) > 1:
             given = " and ".join(f"{name}={list(getattr(self, name))}" for name in names)
             raise ValueError(f"{self.model_type}: {given} must be equally long")
@@ -118,7 +110,7 @@ class BackboneConfigMixin:
 
     @property
     def selectable_names(self) -> list[str]:
-        """The names of the stages whose maps can be had: all, but for a network of timm that hides some."""
+        """The names of the stages that can be selected: all, except where timm hides the map of a stage."""
         return self.stage_names
 
     @property
@@ -143,7 +135,7 @@ class BackboneConfigMixin:
 
     def _selected_stages(self) -> list[Stage]:
         by_name = {stage.name: stage for stage in self.stages}
-        return [by_name[name] for name in self.out_features or ()]
+        return [by_name[name] for name in self.selection.features]
 
     def select(
         self,
@@ -151,49 +143,60 @@ class BackboneConfigMixin:
         out_indices: Sequence[int] | None = None,
         out_strides: Sequence[int] | None = None,
     ) -> None:
-        """Choose the maps; the object stays as it was when this raises ValueError."""
-        features, indices = align(self.model_type, self.stages, out_features, out_indices, out_strides)
-        stride = {stage.name: stage.stride for stage in self.stages}
-        self.__dict__.update(_out_features=features, _out_indices=indices, _out_strides=[stride[f] for f in features])
+        self.selection = align(self.model_type, self.stages, out_features, out_indices, out_strides)
 
     def set_output_features_output_indices(
         self, out_features: Sequence[str] | None, out_indices: Sequence[int] | None
     ) -> None:
-        """`select`, under the name that transformers gives it."""
+        """`select` under transformers' name."""
         self.select(out_features, out_indices)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the form of the Hub's `config.json`."""
-        data: dict[str, Any] = {"model_type": self.model_type}
-        for field in dataclasses.fields(self):
-            if field.name != "out_strides":  # follows from the other two
-                data[field.name] = _plain(getattr(self, field.name))
-        return {**data, **{name: _plain(getattr(self, name)) for name in self.derived_fields}}
+        names = ["out_features", "out_indices", *self.field_names(), *self.derived_fields]
+        return {"model_type": self.model_type, **{name: _plain(getattr(self, name)) for name in names}}
 
     @classmethod
     def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
         """A config from the data of a `config.json`; ValueError names an unknown key and the nearest known one."""
-        for key in cls.foreign_keys(data):
-            raise ValueError(f"{cls.model_type}: unknown option {key!r}{nearest(key, cls.option_names())}")
-        named = {cls.attribute_map.get(key, key): value for key, value in data.items()}
-        return cls(**{f.name: named[f.name] for f in dataclasses.fields(cls) if f.name in named})
+        cls.refuse_unknown(cls.foreign_keys(data))
+        options = {*cls.field_names(), *SELECTION}
+        return cls(**{key: value for key, value in cls.unaliased(data).items() if key in options})
 
     @classmethod
     def option_names(cls) -> set[str]:
-        """Every key that sets a field."""
-        return {field.name for field in dataclasses.fields(cls)} | set(cls.attribute_map)
+        """Every key that sets a field or the selection."""
+        return {*cls.field_names(), *SELECTION, *cls.attribute_map}
+
+    @classmethod
+    def unaliased(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The same data with other names of fields replaced by the fields' own."""
+        return {cls.attribute_map.get(key, key): value for key, value in data.items()}
+
+    @classmethod
+    def refuse_unknown(cls, keys: Iterable[str]) -> None:
+        """Raise ValueError, with the nearest known key, for the first key that sets no field."""
+        for key in keys:
+            if key not in cls.option_names():
+                raise ValueError(f"{cls.model_type}: unknown option {key!r}{nearest(key, cls.option_names())}")
 
     @classmethod
     def foreign_keys(cls, data: Mapping[str, Any]) -> list[str]:
-        """The keys that are neither fields nor known to be no part of a backbone."""
+        """The keys of a `config.json` that set no field and are not known to be meaningless for a backbone."""
         known = cls.option_names() | cls.ignored_fields | _NOT_A_BACKBONES | set(cls.derived_fields)
         return [key for key in data if key not in known and not key.startswith("_")]
 
 
+# the selection is an argument of the constructor alone: from here on its names are those of `Selects`' properties
+for _name in SELECTION:
+    delattr(BackboneConfigMixin, _name)
+    del BackboneConfigMixin.__annotations__[_name]
+
+
 @dataclass(kw_only=True)
 class HierarchicalConfig(BackboneConfigMixin):
-    """What hierarchical transformers configure alike: `depths` blocks a stage, `embed_dim` channels in the first and
-    twice as many in each next, at half the resolution."""
+    """The fields that hierarchical transformers share: `depths` blocks a stage, `embed_dim` channels in the first
+    stage, twice the channels at half the resolution in each next one."""
 
     ignored_fields: ClassVar[frozenset[str]] = frozenset({"num_hidden_layers", "patch_norm", "path_norm"})
     attribute_map: ClassVar[Mapping[str, str]] = {"num_attention_heads": "num_heads"}

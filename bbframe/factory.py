@@ -1,14 +1,16 @@
-"""The factory: a backbone as a configuration file describes it, checked first, then built, then loaded."""
+"""A backbone as a configuration file describes it: checked first, then built, then loaded."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bbframe.auto import AutoBackbone, Backbone, backbone_class, stated_config
-from bbframe.backbone import BackboneConfigMixin, BackboneType
+from bbframe.auto import AutoBackbone, backbone_class, ready
+from bbframe.backbone import Backbone, BackboneType
+from bbframe.config import SELECTION, BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.schema import nearest, parse
 
@@ -17,9 +19,9 @@ from bbframe.schema import nearest, parse
 class Source:
     """Where a backbone of a configuration file comes from.
 
-    `source` chooses between the native module and timm's of the same architecture; `checkpoint` (an id on the Hub, a
-    folder or a file) and `timm_name` say which weights `pretrained` loads, at `revision`; `sha256` is what they must
-    have, the one file or each by its name.
+    `source` chooses between the native module and timm's of the same architecture. `checkpoint` (an id on the Hub, a
+    folder or a file) and `timm_name` name the weights that `pretrained` loads, at `revision`; `sha256` is the digest
+    that the weights file must have, or each file's by its name. `fast` allows faster arithmetic.
     """
 
     source: Literal["transformers", "timm"] = "transformers"
@@ -28,6 +30,39 @@ class Source:
     revision: str | None = None
     sha256: str | Mapping[str, str] | None = None
     pretrained: bool = False
+    fast: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneOptions:
+    """A backbone of a configuration file, checked.
+
+    `given` are the fields of `config` that the file sets, as it sets them; the checkpoint supplies the others.
+    """
+
+    source: Source
+    config: BackboneConfigMixin
+    given: Mapping[str, Any]
+
+    def without_weights(self) -> BackboneOptions:
+        """The same backbone, freshly initialised."""
+        return dataclasses.replace(self, source=dataclasses.replace(self.source, pretrained=False))
+
+    def with_strides(self, out_strides: list[int]) -> BackboneOptions:
+        """The same backbone with the maps of these strides selected; ValueError when it has no such map."""
+        config = copy.deepcopy(self.config)
+        config.select(out_strides=out_strides)
+        return dataclasses.replace(self, config=config, given={**self.given, "out_strides": out_strides})
+
+    def completed(self, config: Mapping[str, Any]) -> BackboneOptions:
+        """The same backbone with the fields that the file leaves open taken from a config's data, if of its kind.
+
+        The selection stays the file's. Raises ValueError when the two do not fit together.
+        """
+        if config["model_type"] != self.config.model_type:
+            return self
+        supplied = {key: value for key, value in config.items() if key not in SELECTION}
+        return dataclasses.replace(self, config=type(self.config).from_dict({**supplied, **self.given}))
 
 
 # fields that a run may set whatever the checkpoint says: they shape no weight, or are adapted with a report
@@ -37,72 +72,78 @@ _FREE = frozenset(
 )
 
 
-def check_backbone(options: Mapping[str, Any]) -> tuple[Source, BackboneConfigMixin]:
-    """A configuration file's data as its source and its config, nothing built or loaded; ValueError when wrong.
+def check_backbone(options: Mapping[str, Any]) -> BackboneOptions:
+    """Check a configuration file's data; nothing is built or loaded. Raises ValueError for whatever is wrong in it.
 
     Nulls stand for what the config's class, or the checkpoint, says.
     """
     backbone = backbone_class(str(options.get("model_type", "")))
     where = backbone.config_class.model_type
-    from_timm = backbone.backbone_type is BackboneType.TIMM  # by its own name, with no native module
-    names = {"revision", "sha256", "pretrained"} if from_timm else {field.name for field in dataclasses.fields(Source)}
-    known = names | backbone.config_class.option_names()
+    from_timm = backbone.backbone_type is BackboneType.TIMM  # by timm's name, with no native module
+    sources = {field.name for field in dataclasses.fields(Source)}
+    names = {"revision", "sha256", "pretrained", "fast"} if from_timm else sources
+    known = (names | backbone.config_class.option_names()) - {"use_pretrained_backbone"}  # here it is `pretrained`
     for key in options:
         if key not in known | {"model_type"}:
             raise ValueError(f"{where}: unknown option {key!r}{nearest(key, known)}")
     source = parse(Source, {key: value for key, value in options.items() if key in names}, where)
-    config = backbone.config_class.from_dict(_given(options))
+    ours = {key: value for key, value in options.items() if key not in {*sources, "model_type"} and value is not None}
+    given = backbone.config_class.unaliased(ours)
+    config = backbone.config_class.from_dict(given)
     if source.source == "timm" and source.timm_name is None:
         raise ValueError(f"{where}: source=timm needs timm_name, the name that timm gives this network")
     if source.source == "transformers" and source.pretrained and source.checkpoint is None and not from_timm:
         raise ValueError(f"{where}: pretrained=true needs a checkpoint: an id on the Hub, a folder or a file")
-    return source, config
+    return BackboneOptions(source=source, config=config, given=given)
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration file says about the config itself."""
-    names = {field.name for field in dataclasses.fields(Source)}
-    return {key: value for key, value in options.items() if key not in names and value is not None}
-
-
-def make_backbone(options: Mapping[str, Any]) -> Backbone:
-    """The backbone that a configuration file's data describes, its weights loaded when `pretrained` says so.
+def make_backbone(options: BackboneOptions | Mapping[str, Any]) -> Backbone:
+    """The backbone of checked options, or of a configuration file's data; its weights loaded if `pretrained`.
 
     Raises ValueError when the file states an architecture's field otherwise than the checkpoint does.
     """
-    source, config = check_backbone(options)
-    if source.source == "timm" or config.model_type == "timm_backbone":
-        timm: Any = backbone_class("timm_backbone")
-        return timm.from_source(source, config)
+    checked = options if isinstance(options, BackboneOptions) else check_backbone(options)
+    source, config = checked.source, checked.config
+    timm: Any = backbone_class("timm_backbone") if source.source == "timm" else backbone_class(config.model_type)
+    if source.source == "timm":
+        config = timm.config_class.of_native(config, source.timm_name)
     if not source.pretrained:
-        return AutoBackbone.from_config(config)
+        return AutoBackbone.from_config(config, fast=source.fast)
+    if config.model_type == "timm_backbone":
+        net = timm.from_timm(config, {"revision": source.revision, "sha256": source.sha256})
+    else:
+        net = _pretrained(checked)
+    return ready(net, source.fast)
+
+
+def _pretrained(checked: BackboneOptions) -> Backbone:
+    source, given, config = checked.source, checked.given, checked.config
     assert source.checkpoint is not None
+    backbone = backbone_class(config.model_type)
     files = Checkpoint(source.checkpoint, source.revision, sha256=source.sha256)
-    data = files.json("config.json")
-    if data is None:
-        return AutoBackbone.from_pretrained(
-            source.checkpoint, revision=source.revision, sha256=source.sha256, config=config
-        )
-    field = type(config).attribute_map
-    given = {field.get(key, key): value for key, value in _given(options).items() if key != "model_type"}
-    backbone, stated, _ = stated_config(files.source, data, backbone_class(config.model_type))
-    theirs = backbone.config_class.from_dict(stated)
-    settled = {field.get(key, key) for key in stated} if data["model_type"] in backbone.hosts else set(given)
-    free = _FREE | backbone.adaptable
-    clashes = [
-        f"{key}={getattr(theirs, key)!r} (here {getattr(config, key)!r})"
-        for key in given
-        if key in settled - free and getattr(theirs, key) != getattr(config, key)
-    ]
-    if clashes:
-        raise ValueError(
-            f"{config.model_type}: the checkpoint {files.source} has {', '.join(clashes)}; choose the variant of that "
-            "checkpoint, or set these keys to null to take its values"
-        )
-    fields = {key: value for key, value in given.items() if key not in settled - free}
-    if not {"out_features", "out_indices", "out_strides"} & set(given):
-        theirs.select()  # the last stage, as the file says by its silence; a `config.json` may list others
-        fields["out_features"] = theirs.out_features
-    return AutoBackbone.from_pretrained(
-        source.checkpoint, revision=files.revision, sha256=source.sha256, expect=backbone, **fields
-    )
+    if files.config is None:
+        return backbone.from_files(files, config)
+    stated = backbone.read_config(f"{files.source}: config.json", files.config)
+    own = {key: value for key, value in stated.fields.items() if key not in SELECTION}  # the file's silence on the
+    stated = stated._replace(fields=own)  # selection means the last stage, whatever the checkpoint lists
+    fixed = (stated.settles or frozenset(given)) - _FREE - backbone.adaptable
+
+    def refuse_clashes(theirs: BackboneConfigMixin) -> None:
+        clashes = [
+            f"{key}={getattr(theirs, key)!r} (here {getattr(config, key)!r})"
+            for key in given
+            if key in fixed and getattr(theirs, key) != getattr(config, key)
+        ]
+        if clashes:
+            raise ValueError(
+                f"{config.model_type}: the checkpoint {files.source} has {', '.join(clashes)}; choose the variant of "
+                "that checkpoint, or set these keys to null to take its values"
+            )
+
+    try:
+        theirs = stated.config({key: value for key, value in given.items() if key not in fixed})
+    except ValueError:
+        refuse_clashes(stated.config({}))  # rather the cause than that a selected stage is missing
+        raise
+    refuse_clashes(theirs)
+    return backbone.from_files(files, theirs, stated)

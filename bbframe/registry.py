@@ -13,14 +13,14 @@ import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from bbframe.schema import nearest
 
 KINDS = tuple("backbone task head loss metric data transform optim schedule callback logger".split())
-ENTRY_POINTS = "bbframe.parts"
+ENTRY_POINTS = ("bbframe.parts", "bbframe.backbones")  # the second is the older group, of backbones alone
 
 C = TypeVar("C", bound=type)
 
@@ -54,6 +54,7 @@ class Plugin:
 
 
 _parts: dict[tuple[str, str], Part] = {}
+_modules: dict[tuple[str, str], str] = {}  # of the parts that register themselves when their module is imported
 _plugins: dict[str, Plugin] = {}
 _loading: list[str] = []  # the plugins that are being imported, the innermost last
 
@@ -70,7 +71,7 @@ def register(kind: Any, name: str = "", options: type | None = None) -> Any:
     """
     if isinstance(kind, type):
         config: Any = kind.config_class  # type: ignore[attr-defined]
-        return register("backbone", config.model_type, config)(kind)
+        return register("backbone", backbone_name(config.model_type), config)(kind)
     if options is None:
         raise ValueError(f"register({kind!r}, {name!r}): give the dataclass of its options as the third argument")
 
@@ -87,15 +88,26 @@ def declare(kind: str, parts: Mapping[str, tuple[type, str]]) -> None:
         _add(Part(kind, name, options, home))
 
 
+def reserve(kind: str, modules: Mapping[str, str]) -> None:
+    """Make parts known by the modules that register them; a module is imported when its part is asked for."""
+    _modules.update({(kind, name): module for name, module in modules.items()})
+
+
+def backbone_name(model_type: str) -> str:
+    """The name of a backbone by its `model_type`, in the form of file names: maskformer-swin -> maskformer_swin."""
+    return model_type.replace("-", "_").removesuffix("_backbone")
+
+
 def _add(part: Part) -> None:
     if part.kind not in KINDS:
         raise ValueError(f"register: no kind of part {part.kind!r}{nearest(part.kind, KINDS)}")
     if not is_dataclass(part.options):
         raise ValueError(f"register({part.kind!r}, {part.name!r}): {part.options.__name__} must be a dataclass")
-    taken = _parts.get((part.kind, part.name))
-    if taken is not None and _address(taken) != _address(part):
-        raise ValueError(f"{part.kind} {part.name!r} is taken by {_address(taken)}; choose another name")
-    _parts[part.kind, part.name] = part
+    key = (part.kind, part.name)
+    owner = _address(_parts[key]) if key in _parts else _modules.get(key)
+    if owner is not None and _address(part) != owner and _address(part).partition(":")[0] != _modules.get(key):
+        raise ValueError(f"{part.kind} {part.name!r} is taken by {owner}; choose another name")
+    _parts[key] = part
 
 
 def _address(part: Part) -> str:
@@ -104,18 +116,21 @@ def _address(part: Part) -> str:
 
 def find(kind: str, name: object, where: str | None = None) -> Part:
     """The part of a kind by its name. Raises ValueError that begins with `where` and names the nearest known one."""
-    if (kind, name) not in _parts:
+    key = (kind, backbone_name(str(name)) if kind == "backbone" else str(name))
+    if key not in _parts and key in _modules:
+        importlib.import_module(_modules[key])
+    if key not in _parts:
         _load_entry_points()
-    part = _parts.get((kind, str(name)))
-    if part is None:
-        raise ValueError(f"{where or kind}={name!r}{nearest(name, names(kind))}")
-    return part
+    if key not in _parts:
+        what = f"{where}={name!r}" if where else f"no {kind} {name!r}"
+        raise ValueError(f"{what}{nearest(name, names(kind))}")
+    return _parts[key]
 
 
 def names(kind: str) -> list[str]:
     """The names of all parts of a kind."""
     _load_entry_points()
-    return sorted(name for of, name in _parts if of == kind)
+    return sorted({name for of, name in [*_parts, *_modules] if of == kind})
 
 
 def from_plugins() -> list[Part]:
@@ -138,13 +153,18 @@ def plugins() -> list[Plugin]:
 
 @cache
 def _load_entry_points() -> None:
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        _load(point.module, point.load)
+    for point in (point for group in ENTRY_POINTS for point in importlib.metadata.entry_points(group=group)):
+        _load(point.module, partial(_load_entry_point, point))
+
+
+def _load_entry_point(point: importlib.metadata.EntryPoint) -> None:
+    """Import a module of parts; a class of backbones that it names needs no decorator."""
+    offered = point.load()
+    if isinstance(offered, type) and hasattr(offered, "config_class"):
+        register(offered)
 
 
 def _load(module: str, load: Callable[[], Any]) -> None:
-    if module in _plugins:
-        return
     _loading.append(module)
     try:
         load()

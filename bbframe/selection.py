@@ -17,14 +17,64 @@ class Stage(NamedTuple):
     stride: int
 
 
+class Selection(NamedTuple):
+    """The selected stages, rising: their names, their indices as they were given, and the strides of their maps."""
+
+    features: tuple[str, ...]
+    indices: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Selects:
+    """The three ways to say a selection: reading one gives a new list, assigning one re-aligns the other two."""
+
+    selection: Selection
+
+    def select(
+        self,
+        out_features: Sequence[str] | None = None,
+        out_indices: Sequence[int] | None = None,
+        out_strides: Sequence[int] | None = None,
+    ) -> None:
+        """Replace the selection; the object stays as it was when this raises ValueError."""
+        raise NotImplementedError
+
+    @property
+    def out_features(self) -> list[str]:
+        """The names of the selected stages."""
+        return list(self.selection.features)
+
+    @out_features.setter
+    def out_features(self, value: Sequence[str] | None) -> None:
+        self.select(out_features=value)
+
+    @property
+    def out_indices(self) -> list[int]:
+        """The indices of the selected stages."""
+        return list(self.selection.indices)
+
+    @out_indices.setter
+    def out_indices(self, value: Sequence[int] | None) -> None:
+        self.select(out_indices=value)
+
+    @property
+    def out_strides(self) -> list[int]:
+        """The strides of the selected maps, in input pixels; assigning them selects the last stage of each stride."""
+        return list(self.selection.strides)
+
+    @out_strides.setter
+    def out_strides(self, value: Sequence[int] | None) -> None:
+        self.select(out_strides=value)
+
+
 def align(
     model: str,
     stages: Sequence[Stage],
     out_features: Sequence[str] | None,
     out_indices: Sequence[int] | None,
     out_strides: Sequence[int] | None,
-) -> tuple[list[str], list[int]]:
-    """Turn any of the three ways to select stages into names and indices, both rising and without repeats.
+) -> Selection:
+    """Turn any of the three ways to select stages into the other two.
 
     Raises ValueError that names the model, the value, the menu and the nearest fix.
     """
@@ -49,7 +99,7 @@ def align(
             f"{model}: out_strides={_shown(out_strides)} contradicts the selected {features}, whose strides are "
             f"{strides}; give only one of out_features, out_indices and out_strides"
         )
-    return features, list(out_indices) if out_indices is not None else chosen
+    return Selection(tuple(features), tuple(chosen if out_indices is None else out_indices), tuple(strides))
 
 
 def _menu(names: Sequence[str]) -> str:

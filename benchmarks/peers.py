@@ -26,7 +26,7 @@ def config(case: Case, options: Mapping[str, Any]) -> Any:
     """The config of ours in the standard size, from the data of its file: nothing is dropped in training."""
     changed = {"out_indices": list(case.indices), **case.options}
     changed |= {"drop_path_rate": 0.0} if "drop_path_rate" in options else {}
-    return check_backbone({**options, **changed})[1]
+    return check_backbone({**options, **changed}).config
 
 
 def ours(case: Case, options: Mapping[str, Any]) -> nn.Module:

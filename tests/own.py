@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from bbframe.auto import Backbone
-from bbframe.backbone import BackboneConfigMixin
+from bbframe.backbone import Backbone, BackboneConfigMixin
 from bbframe.keymap import Host, KeyMap
 from bbframe.selection import Stage
 

@@ -32,8 +32,6 @@ def test_arrows_point_to_the_right(path):
     for module in imported_modules(path):
         if module.startswith("bbframe."):
             target = module.split(".")[1]
-            if own == "auto" and module == "bbframe.models":
-                continue  # the registry knows where its files lie
             assert target == own or RANK[target] > RANK[own], f"{own} imports {module}"
 
 

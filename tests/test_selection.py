@@ -41,12 +41,13 @@ def select(out_features=None, out_indices=None, out_strides=None, stages=STAGES)
     ],
 )
 def test_each_way_determines_the_others(given, names, indices):
-    assert select(**given) == (names, indices)
+    strides = tuple(STAGES[i].stride for i in indices)
+    assert select(**given) == (tuple(names), tuple(indices), strides)
 
 
 def test_a_stride_that_repeats_means_its_last_stage():
     plain = [Stage(name, 8, 14) for name in ("stem", "stage1", "stage2")]
-    assert select(out_strides=[14], stages=plain) == (["stage2"], [2])
+    assert select(out_strides=[14], stages=plain) == (("stage2",), (2,), (14,))
 
 
 @pytest.mark.parametrize(

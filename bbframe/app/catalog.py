@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from bbframe.auto import AutoBackbone, Backbone
+from bbframe.auto import AutoBackbone
+from bbframe.backbone import Backbone
 from bbframe.factory import check_backbone, make_backbone
 from bbframe.report.profile import (
     count_parameters,
@@ -37,7 +38,8 @@ def line(choice: str, options: Any) -> dict[str, Any]:
     known: dict[str, Any] = {"backbone": choice, "model_type": options.get("model_type")}
     if choice == ANY_OF_TIMM:
         return {**known, "parameters": None, "stages": [], "checkpoint": None, "timm_name": "any: backbone.name=..."}
-    source, config = check_backbone(options)
+    checked = check_backbone(options)
+    source, config = checked.source, checked.config
     with _Unfilled(), torch.device("meta"):
         net = AutoBackbone.from_config(config)
     return {
@@ -93,7 +95,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     is wrong, and for an image that the backbone cannot take.
     """
     plan = check(config)
-    net = make_backbone({**plan.backbone_options, "pretrained": False}).eval()
+    net = make_backbone(plan.backbone_options.without_weights()).eval()
     height, width = plan.data.sides(net.preprocessing.size, max(net.strides))
     device = torch.device("cuda" if torch.cuda.is_available() and plan.trainer.accelerator != "cpu" else "cpu")
     image = torch.randn(1, net.config.num_channels, height, width, device=device)

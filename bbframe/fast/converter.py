@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bbframe.backbone import BackboneMixin
 from bbframe.fast import probe
@@ -33,6 +34,7 @@ def convert(net: N) -> N:
     backbone: Any
     for backbone in net.modules():
         if isinstance(backbone, BackboneMixin):
+            vars(backbone)["_apply"] = partial(_apply_and_follow, backbone)
             channels = (backbone.config.num_channels, *backbone.num_features)
             for stage, entering in zip((backbone.stem, *backbone.stages), channels, strict=False):
                 _install(stage, partial(stage_forward, stage, FORWARDS.get(class_name(stage)), entering))
@@ -42,23 +44,31 @@ def convert(net: N) -> N:
 
 def plain(net: N) -> N:
     """Undo `convert`, in place."""
+    _remove(net)
+    for module in net.modules():
+        if isinstance(module, BackboneMixin):
+            vars(module).pop("_apply", None)
+    return net
+
+
+def _remove(net: nn.Module) -> None:
     for module in net.modules():
         where = holder(module)
         if "forward" in vars(where) and is_fast(where.forward):
             del where.forward
     _lay_kernels(net, torch.contiguous_format)
+
+
+def _apply_and_follow(net: BackboneMixin, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BackboneMixin:
+    """The `_apply` of a converted backbone, which `.to(...)` calls: off the CPU its modules are plain.
+
+    Replicas, which share what their original holds, would run the original's forwards there.
+    """
+    type(net)._apply(net, fn, recurse)  # type: ignore[attr-defined]
+    if all(parameter.device.type == "cpu" for parameter in net.parameters()):  # type: ignore[attr-defined]
+        return convert(net)  # type: ignore[type-var]
+    _remove(net)  # type: ignore[arg-type]
     return net
-
-
-def follow_device(net: nn.Module) -> None:
-    """Make a converted network plain once it has left the CPU, where replicas would run their original's forwards, and
-    convert it again when it is back."""
-    here = all(parameter.device.type == "cpu" for parameter in net.parameters())
-    if here and vars(net).pop("_left_cpu", False):
-        convert(net)
-    elif not here and any("forward" in vars(w := holder(m)) and is_fast(w.forward) for m in net.modules()):
-        plain(net)
-        vars(net)["_left_cpu"] = True
 
 
 def _install(module: nn.Module, forward: partial[object]) -> None:

@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ class Checkpoint:
             self._hub = Repository(
                 self.source, revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
             )
+
+    @cached_property
+    def config(self) -> dict[str, Any] | None:
+        """The content of its `config.json`, read once; None when the checkpoint lacks it."""
+        return self.json("config.json")
+
+    def needed_config(self) -> dict[str, Any]:
+        """`config`, or ValueError when the checkpoint lacks it."""
+        if self.config is None:
+            raise ValueError(f"{self.source}: no config.json there; put it beside the weights, or pass config=")
+        return self.config
 
     @property
     def revision(self) -> str | None:

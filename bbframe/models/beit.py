@@ -11,8 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone, register
-from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear
 from bbframe.layers.drop_path import DropPath, rising_rates
@@ -21,6 +20,7 @@ from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import RelativeBias, adapt_offsets, adapt_positions, patch_grid, token_index
 from bbframe.layers.tokens import PatchTokens
+from bbframe.registry import register
 from bbframe.selection import align
 
 
@@ -73,8 +73,8 @@ class BeitConfig(BackboneConfigMixin):
     @property
     def stages(self) -> tuple[Stage, ...]:
         strides = {f"stage{i}" if i else "stem": self.patch_size for i in range(self.num_hidden_layers + 1)}
-        if self.add_fpn and self.__dict__.get("_aligned"):  # a pyramid gives each of the selected maps its own
-            strides.update(zip(self.out_features or (), self.out_strides or (), strict=True))
+        if self.add_fpn:  # each selected map has its own stride in the pyramid
+            strides.update(zip(self.selection.features, self.selection.strides, strict=True))
         return tuple(Stage(name, self.hidden_size, stride) for name, stride in strides.items())
 
     def select(
@@ -86,15 +86,15 @@ class BeitConfig(BackboneConfigMixin):
         if not self.add_fpn:
             super().select(out_features, out_indices, out_strides)
             return
-        features, indices = align("beit", self.stages, out_features, out_indices, None)
-        strides = [self.patch_size * factor // 4 for factor in (1, 2, 4, 8)]
+        selection = align("beit", self.stages, out_features, out_indices, None)
+        features, strides = list(selection.features), [self.patch_size * factor // 4 for factor in (1, 2, 4, 8)]
         if len(features) != 4 or out_strides not in (None, strides, tuple(strides)):
             raise ValueError(
                 f"beit: add_fpn=true makes maps of strides {strides} from four stages, such as "
                 f"out_indices={[self.num_hidden_layers * i // 4 for i in (1, 2, 3, 4)]}; given are "
                 f"out_features={features} and out_strides={out_strides}"
             )
-        self.__dict__.update(_out_features=features, _out_indices=indices, _out_strides=strides)
+        self.selection = selection._replace(strides=tuple(strides))
 
 
 class Block(nn.Module):
@@ -148,6 +148,7 @@ class BeitBackbone(Backbone):
     (B, 1 + N, C), the class token first; attentions, (B, heads, 1 + N, 1 + N) a block."""
 
     config_class = BeitConfig
+    config: BeitConfig
     has_attentions = needs_a_cell = True
     adaptable = frozenset({"image_size"})
     keys = KeyMap(

@@ -9,14 +9,14 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bbframe.auto import Backbone, register
-from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import SamePad
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise_convolutions
 from bbframe.layers.norm import GroupNorm
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

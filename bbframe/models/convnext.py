@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone, register
-from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import DepthwiseConv
@@ -16,6 +15,7 @@ from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.norm import LayerNorm2d, MapNorms
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.auto import register
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import DepthwiseConv
 from bbframe.layers.drop_path import DropPath
 from bbframe.models.convnext import NAMES, ConvNextBackbone, ConvNextFields
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bbframe.auto import register
 from bbframe.keymap import KeyMap
 from bbframe.models.nat import NAMES, NatBackbone, NatConfig
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

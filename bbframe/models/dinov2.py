@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bbframe.auto import Backbone, register
-from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.drop_path import DropPath
@@ -19,6 +18,7 @@ from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import adapt_positions, patch_grid
 from bbframe.layers.tokens import PatchTokens
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)
@@ -109,6 +109,7 @@ class Dinov2Backbone(Backbone):
     attentions, (B, heads, 1 + N, 1 + N) a block."""
 
     config_class = Dinov2Config
+    config: Dinov2Config
     has_attentions = needs_a_cell = True
     adaptable = frozenset({"image_size"})
     keys = KeyMap(

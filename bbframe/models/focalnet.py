@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone, register
-from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.convolution import DepthwiseConv
 from bbframe.layers.drop_path import DropPath, rising_rates
@@ -18,6 +17,7 @@ from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import LayerNorm2d
 from bbframe.layers.windows import fill_up
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)
@@ -179,6 +179,7 @@ class FocalNetBackbone(Backbone):
     Hidden states are these maps."""
 
     config_class = FocalNetConfig
+    config: FocalNetConfig
     keys = KeyMap(
         """
         embeddings.patch_embeddings.projection                        stem.proj

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from bbframe.auto import register
 from bbframe.keymap import Host, KeyMap
 from bbframe.models.swin import NAMES, SwinBackbone, SwinConfig
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone, register
+from bbframe.backbone import Backbone
 from bbframe.config import HierarchicalConfig
 from bbframe.keymap import KeyMap
 from bbframe.layers.drop_path import DropPath, rising_rates
@@ -16,6 +16,7 @@ from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.neighborhood import NeighborhoodAttention, neighborhoods
 from bbframe.layers.norm import MapNorms
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone, register
-from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import ConvNorm
 from bbframe.layers.initialise import initialise_convolutions
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

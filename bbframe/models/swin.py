@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone, register
+from bbframe.backbone import Backbone
 from bbframe.config import HierarchicalConfig
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
@@ -18,6 +18,7 @@ from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import MapNorms
 from bbframe.layers.positions import patch_grid, resize_positions
 from bbframe.layers.windows import fill_up, relative_index, shift_mask, unwindow, windows
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

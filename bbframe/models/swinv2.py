@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone, register
+from bbframe.backbone import Backbone
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear, join_heads, split_heads
 from bbframe.layers.drop_path import DropPath, rising_rates
@@ -18,6 +18,7 @@ from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import patch_grid
 from bbframe.layers.windows import relative_index, shift_mask, unwindow, windows
 from bbframe.models.swin import Stem, SwinConfig, join_patches
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)

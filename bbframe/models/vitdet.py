@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone, register
-from bbframe.backbone import BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
 from bbframe.keymap import Host, KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.attention import Attention, join_heads, split_heads
@@ -27,6 +26,7 @@ from bbframe.layers.positions import (
     resize_positions,
 )
 from bbframe.layers.windows import unwindow, windows
+from bbframe.registry import register
 
 
 @dataclass(kw_only=True)
@@ -170,6 +170,7 @@ class VitDetBackbone(Backbone):
     (B, heads, H * W, H * W) a global block, (B, windows, heads, size**2, size**2) one with windows."""
 
     config_class = VitDetConfig
+    config: VitDetConfig
     has_attentions = needs_a_cell = True
     adaptable = frozenset({"image_size", "pretrain_image_size", "patch_size"})
     keys = KeyMap(

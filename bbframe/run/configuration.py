@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bbframe.backbone import BackboneConfigMixin
+from bbframe.config import SELECTION, BackboneConfigMixin
 from bbframe.data.options_by_name import OPTIONS as DATA
-from bbframe.factory import Source, check_backbone
+from bbframe.factory import BackboneOptions, Source, check_backbone
 from bbframe.heads.levels import WANTED, choose_pyramid, wanted_strides
 from bbframe.run.lightning_parts import check_plugins
 from bbframe.schema import nearest, parse
@@ -32,7 +32,6 @@ HEADS: dict[str, dict[str, Any]] = {  # by task
     "classification": dict.fromkeys(("linear", "multi_level"), HeadOptions),
     "detection": dict.fromkeys(WANTED, DetectorOptions),
 }
-SELECTION = ("out_features", "out_indices", "out_strides")
 OPTIMISERS: dict[str, Any] = {"adamw": AdamWOptions, "sgd": SGDOptions}
 SCHEDULES: dict[str, Any] = {"cosine": CosineOptions, "multistep": MultiStepOptions, "constant": ConstantOptions}
 
@@ -107,15 +106,10 @@ class TrainerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A checked configuration: each group as its options.
-
-    `backbone_options` is the backbone's group as plain data, with the maps that the head wants where it says nothing.
-    """
+    """A checked configuration: each group as its options; the backbone's selects what the head wants by default."""
 
     run: RunOptions
-    source: Source
-    backbone: BackboneConfigMixin
-    backbone_options: Mapping[str, Any]
+    backbone_options: BackboneOptions
     task: ClassificationOptions | DetectionOptions
     head: Any
     data: Any
@@ -124,6 +118,16 @@ class Plan:
     trainer: TrainerOptions
     logger: Mapping[str, Any] = field(default_factory=dict)
     callbacks: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Source:
+        """Where the backbone comes from."""
+        return self.backbone_options.source
+
+    @property
+    def backbone(self) -> BackboneConfigMixin:
+        """The backbone's config, before a checkpoint supplies what the file leaves open."""
+        return self.backbone_options.config
 
     @property
     def backbone_name(self) -> str:
@@ -157,15 +161,12 @@ def check(config: Mapping[str, Any]) -> Plan:
     if head.name not in HEADS[task.name]:
         menu = " or ".join(HEADS[task.name])
         raise ValueError(f"task={task.name} has no use for head={head.name}; choose head={menu}")
-    backbone_options = dict(config["backbone"] or {})
-    source, backbone = check_backbone(backbone_options)
-    if task.name == "detection" and not any(backbone_options.get(key) for key in SELECTION):
-        backbone_options["out_strides"] = wanted_strides(head.name, [stage.stride for stage in backbone.stages])
-        backbone.select(out_strides=backbone_options["out_strides"])
+    backbone_options = check_backbone(config["backbone"] or {})
+    if task.name == "detection" and not backbone_options.given.keys() & set(SELECTION):
+        strides = [stage.stride for stage in backbone_options.config.stages]
+        backbone_options = backbone_options.with_strides(wanted_strides(head.name, strides))
     plan = Plan(
         run=run,
-        source=source,
-        backbone=backbone,
         backbone_options=backbone_options,
         task=task,
         head=head,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from bbframe.auto import Backbone
+from bbframe.backbone import Backbone
 from bbframe.factory import make_backbone
 from bbframe.preprocessing import Preprocessing
 from bbframe.run.configuration import Plan
@@ -19,14 +18,9 @@ def run_backbone(plan: Plan, saved: SavedRun | None) -> Backbone:
     Where those of a checkpoint's backbone came from at first no longer matters. What the options leave open, a
     pretrained checkpoint had supplied; the selection is theirs alone.
     """
-    options: Mapping[str, Any] = plan.backbone_options
     if saved is None:
-        return make_backbone(options)
-    filled = {**options, "pretrained": False}
-    if saved.backbone["model_type"] == options["model_type"]:
-        filled = {key: saved.backbone.get(key) if value is None else value for key, value in filled.items()}
-        filled.update({key: options.get(key) for key in ("out_features", "out_indices", "out_strides")})
-    backbone = make_backbone(filled)
+        return make_backbone(plan.backbone_options)
+    backbone = make_backbone(plan.backbone_options.completed(saved.backbone).without_weights())
     backbone.preprocessing = Preprocessing(**saved.preprocessing)
     return backbone
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bbframe.auto import Backbone
+from bbframe.backbone import Backbone
 from bbframe.data.base import DataModule
 from bbframe.files import write_text
 from bbframe.report.charts import learning_curves

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from bbframe.auto import Backbone
+from bbframe.backbone import Backbone
 from bbframe.tasks.optimizer import keep_in_eval, make_optimizer, parameter_groups, prepare, rate_factor
 from bbframe.tasks.options import OptimOptions, ScheduleOptions, TuningOptions
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
-from bbframe.auto import Backbone
+from bbframe.backbone import Backbone
 from bbframe.heads.classifier import CLASSIFIERS
 from bbframe.tasks.base import Task
 from bbframe.tasks.options import ClassificationOptions, HeadOptions, OptimOptions, ScheduleOptions

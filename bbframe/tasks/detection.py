@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
-from bbframe.auto import Backbone
+from bbframe.backbone import Backbone
 from bbframe.heads.detectors import Detector, pad, paste
 from bbframe.tasks.base import Task
 from bbframe.tasks.masks import packed

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bbframe.auto import Backbone
+from bbframe.backbone import Backbone
 from bbframe.tasks.options import (
     AdamWOptions,
     CosineOptions,

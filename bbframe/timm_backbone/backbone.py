@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -11,14 +12,14 @@ from typing import Any, ClassVar
 
 from torch import Size, Tensor
 
-from bbframe.auto import Backbone, config_from_dict, register
-from bbframe.backbone import BackboneConfigMixin, BackboneType
-from bbframe.factory import Source
+from bbframe.backbone import Backbone, BackboneConfigMixin, BackboneType
 from bbframe.hub.checkpoint_files import Checkpoint
-from bbframe.hub.loading import adapt_input_channels
+from bbframe.hub.stated_config import StatedConfig
+from bbframe.hub.strict_loading import adapt_input_channels
 from bbframe.keymap import KeyMap
 from bbframe.layers.initialise import LateDraws
 from bbframe.preprocessing import Preprocessing
+from bbframe.registry import find, register
 from bbframe.selection import Stage, align
 from bbframe.timm_backbone.networks import RESERVED, Names, Network, build, maps, matched, network, reached_parameters
 from bbframe.timm_backbone.weights import load, registered
@@ -30,7 +31,8 @@ class TimmBackboneConfig(BackboneConfigMixin):
 
     Stages are timm's feature levels, named after its modules. `drop_path_rate` null is timm's own. `model_args` are
     further arguments of the network, such as `img_size`. `stages_of`, the data of a native config, keeps that config's
-    stage names and indices instead; `source: timm` sets it. No config makes a tensor.
+    stage names and indices instead; `source: timm` sets it. With `use_pretrained_backbone` a backbone made from this
+    config loads timm's weights. No config makes a tensor.
     """
 
     model_type: ClassVar[str] = "timm_backbone"
@@ -41,6 +43,7 @@ class TimmBackboneConfig(BackboneConfigMixin):
     num_channels: int = 3
     features_only: bool = True
     freeze_batch_norm_2d: bool = False
+    use_pretrained_backbone: bool = False
     output_stride: int | None = None
     drop_path_rate: float | None = None
     model_args: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -56,6 +59,17 @@ class TimmBackboneConfig(BackboneConfigMixin):
                 raise ValueError(f"timm_backbone: model_args may not hold {key!r}{hint}")
         self.backbone, self.checkpoint_cfg, stated = registered(self.backbone)
         self.model_args = {**stated, **self.model_args}
+
+    @classmethod
+    def of_native(cls, native: BackboneConfigMixin, name: str) -> TimmBackboneConfig:
+        """timm's version of a native architecture: timm's network, with the stages and the selection of `native`."""
+        return cls(
+            backbone=name,
+            num_channels=native.num_channels,
+            drop_path_rate=getattr(native, "drop_path_rate", None),
+            stages_of=native.to_dict(),
+            out_features=native.out_features,
+        )
 
     def _stated(self) -> str:
         options = {
@@ -97,7 +111,7 @@ class TimmBackboneConfig(BackboneConfigMixin):
         out_strides: Sequence[int] | None = None,
     ) -> None:
         known = self.selectable_names
-        for name in align(self.model_type, self.stages, out_features, out_indices, out_strides)[0]:
+        for name in align(self.model_type, self.stages, out_features, out_indices, out_strides).features:
             if name not in known:
                 raise ValueError(
                     f"timm_backbone: timm does not expose the map of {name} in {self.backbone}; "
@@ -106,9 +120,18 @@ class TimmBackboneConfig(BackboneConfigMixin):
         super().select(out_features, out_indices, out_strides)
 
 
+def _fresh(config: Any) -> TimmBackboneConfig:
+    """A copy of a config whose backbone is made without loading weights."""
+    config = copy.deepcopy(config)
+    config.use_pretrained_backbone = False
+    return config
+
+
 @lru_cache(maxsize=64)
 def _native_stages(config: str) -> tuple[Stage, ...]:
-    return config_from_dict(json.loads(config)).stages
+    data = json.loads(config)
+    backbone: type[Backbone] = find("backbone", data.get("model_type"), "stages_of: model_type").load()
+    return backbone.config_class.from_dict(data).stages
 
 
 class _SameNames(KeyMap):
@@ -129,6 +152,7 @@ class TimmBackbone(Backbone):
     """
 
     config_class = TimmBackboneConfig
+    config: TimmBackboneConfig
     backbone_type = BackboneType.TIMM
     keys = _SameNames("", ignored=["*.num_batches_tracked"])
 
@@ -150,6 +174,9 @@ class TimmBackbone(Backbone):
         if config.freeze_batch_norm_2d:
             self._backbone = timm.layers.freeze_batch_norm_2d(self._backbone)
         self.preprocessing = dataclasses.replace(Preprocessing.from_timm(net.cfg), size=net.input_size)
+        if config.use_pretrained_backbone:
+            self.config = _fresh(config)  # its weights are this module's from now on
+            self.load_report = load(self, net, self._names)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         return maps(self._backbone, x)
@@ -158,48 +185,32 @@ class TimmBackbone(Backbone):
         return tuple(states[self._tap_names.index(name)] for name in self.config.out_features)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        checkpoint: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        cache_dir: str | None = None,
-        local_files_only: bool = False,
-        token: str | None = None,
-        sha256: str | Mapping[str, str] | None = None,
-        **fields: Any,
-    ) -> TimmBackbone:
-        """timm's weights by timm's name, or a folder that `save_pretrained` wrote; `load_report` says what was loaded.
-
-        `fields` are those of the config, the selection among them. Raises ValueError when a tensor is missing,
-        unexpected or of another shape.
-        """
-        name = os.fspath(checkpoint)
-        hub: Any = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token, "sha256": sha256}
-        if os.path.isdir(name) and "model_type" in (Checkpoint(name).json("config.json") or {}):
-            return super().from_pretrained(name, revision=revision, **hub, **fields)
+    def _loaded(cls, checkpoint: Any, config: Any, fields: Mapping[str, Any], hub: Mapping[str, Any]) -> TimmBackbone:
+        """A folder that `save_pretrained` wrote, or timm's weights by timm's name."""
+        name = None if isinstance(checkpoint, Checkpoint) else os.fspath(checkpoint)
+        if name is not None and os.path.isdir(name):
+            checkpoint = Checkpoint(name, **hub)
+        if config is not None or (isinstance(checkpoint, Checkpoint) and "model_type" in (checkpoint.config or {})):
+            return super()._loaded(checkpoint, config, fields, hub)
         given = {key: value for key, value in fields.items() if value is not None}
-        with LateDraws():
-            return cls(cls.config_class.from_dict({"backbone": name, **given}))._load(revision, **hub)
+        return cls.from_timm(TimmBackboneConfig.from_dict({"backbone": name, **given}), hub)
 
     @classmethod
-    def from_source(cls, source: Source, config: BackboneConfigMixin) -> TimmBackbone:
-        """What a configuration file describes: a network of timm, or timm's version of a native architecture."""
-        if not isinstance(config, TimmBackboneConfig):
-            assert source.timm_name is not None
-            config = TimmBackboneConfig(
-                backbone=source.timm_name,
-                num_channels=getattr(config, "num_channels", 3),
-                drop_path_rate=getattr(config, "drop_path_rate", None),
-                stages_of=config.to_dict(),
-                out_features=config.out_features,
-            )
-        with LateDraws():
-            return cls(config)._load(source.revision, sha256=source.sha256) if source.pretrained else cls(config)
+    def from_files(
+        cls, files: Checkpoint, config: BackboneConfigMixin, stated: StatedConfig | None = None
+    ) -> TimmBackbone:
+        return super().from_files(files, _fresh(config), stated)
 
-    def _load(self, revision: str | None, **hub_options: Any) -> TimmBackbone:
-        self.load_report = load(self, self.config.network, self._names, revision, **hub_options)
-        return self.eval()
+    @classmethod
+    def from_timm(cls, config: TimmBackboneConfig, hub: Mapping[str, Any]) -> TimmBackbone:
+        """A backbone with the weights that timm's registry, a folder or the Hub has for it, in eval mode.
+
+        `hub` are options of `Checkpoint`. Raises ValueError when a tensor is missing, unexpected or of another shape.
+        """
+        with LateDraws():
+            net = cls(_fresh(config))
+            net.load_report = load(net, net.config.network, net._names, **hub)
+        return net.eval()
 
     def adapt_weight(self, name: str, weight: Tensor, shape: Size) -> tuple[Tensor, str] | None:
         """The first convolution for another number of channels; None for anything else."""

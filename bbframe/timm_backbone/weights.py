@@ -7,14 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from bbframe.hub.checkpoint_files import Checkpoint
-from bbframe.hub.loading import LoadReport, fill, read_tensors
+from bbframe.hub.strict_loading import LoadReport, fill, read_tensors
 from bbframe.layers.initialise import LateDraws
 from bbframe.schema import nearest
 from bbframe.timm_backbone.networks import RESERVED, Names, Network
@@ -95,27 +94,41 @@ def _no_weights(net: Network) -> str:
     return message + (f"; choose from: {', '.join(tagged)}" if tagged else "; leave pretrained off")
 
 
+class _Converted(Exception):
+    """Ends timm's construction of a network where its weights would be loaded; holds the converted tensors."""
+
+
 def converted(net: Network, tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """A checkpoint's tensors as timm converts them for the full network: renamed, positions resized.
 
-    timm keeps its conversions inside `create_model`; what they hand to `load_state_dict` is caught, not loaded.
-    Raises ValueError when a conversion fails.
+    timm keeps its conversions inside `create_model`, which hands their result to `load_state_dict`: a hook takes it
+    there. Raises ValueError when a conversion fails.
     """
     import timm
 
-    given: dict[str, Tensor] = {}
+    def take(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+        if not prefix:
+            raise _Converted(dict(state_dict))
 
-    def catch(module: nn.Module, state_dict: Mapping[str, Tensor], strict: bool = True) -> SimpleNamespace:
-        given.update(state_dict)
-        return SimpleNamespace(missing_keys=[], unexpected_keys=[])
+    def watch(module: nn.Module, name: str, child: nn.Module | None) -> None:
+        if type(module) is type(net.full):
+            module.register_load_state_dict_pre_hook(take)
 
     options = {key: value for key, value in net.options.items() if key != "in_chans"}  # the stem is adapted later
     overlay = {"source": None, "state_dict": tensors}
+    hook = register_module_module_registration_hook(watch)
     try:
-        with mock.patch.object(type(net.full), "load_state_dict", catch), LateDraws() as draws:
-            timm.create_model(net.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-            draws.pending.clear()  # the network is thrown away
+        with LateDraws() as draws:
+            try:
+                timm.create_model(net.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+            finally:
+                draws.pending.clear()  # the network is thrown away
+    except _Converted as found:
+        given: dict[str, Tensor] = found.args[0]
+        return given
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{source}: not a checkpoint of {net.name}, timm cannot convert it ({reason})") from error
-    return given
+    finally:
+        hook.remove()
+    raise AssertionError("timm loads what it converts")

@@ -15,6 +15,7 @@ import yaml
 from bbframe.app.composition import composition, plain
 from bbframe.app.places import HOME
 from bbframe.auto import AutoBackbone, backbone_class, list_backbones
+from bbframe.config import SELECTION
 from bbframe.data.options_by_name import OPTIONS as DATA
 from bbframe.factory import Source, check_backbone
 from bbframe.run.configuration import HEADS, RunOptions, TrainerOptions, check
@@ -86,10 +87,10 @@ def test_every_recipe_composes_and_its_header_says_how_and_what(recipe):
 def test_a_file_gives_every_option_of_its_config(choice):
     options = composed(f"backbone={choice}")["backbone"]
     config_class = backbone_class(options["model_type"]).config_class
-    fields = {field.name for field in dataclasses.fields(config_class)}
+    fields = {*config_class.field_names(), *SELECTION}
     names = {config_class.attribute_map.get(key, key) for key in options}
     sources = {field.name for field in dataclasses.fields(Source)}
-    missing = fields - names - {"stages_of"}
+    missing = fields - names - {"stages_of", "use_pretrained_backbone"}
     assert not missing
     assert names <= fields | sources | {"model_type"}
 
@@ -98,10 +99,12 @@ def test_a_file_gives_every_option_of_its_config(choice):
 def test_the_file_of_an_architecture_agrees_with_its_config_class(name):
     """One default, said twice, must be said alike; null in the file stands for the default of the class."""
     options = yaml.safe_load((CONF / "backbone" / f"{name}.yaml").read_text())
-    source, config = check_backbone(options)
-    default = type(config)()
-    for field in dataclasses.fields(config):
-        assert getattr(config, field.name) == getattr(default, field.name), field.name
+    checked = check_backbone(options)
+    default = type(checked.config)()
+    for name in default.field_names():
+        assert getattr(checked.config, name) == getattr(default, name), name
+    assert checked.config == default
+    source = checked.source
     assert (source.source, source.pretrained, source.revision) == ("transformers", False, None)
 
 
@@ -147,7 +150,7 @@ def test_every_variant_has_as_many_parameters_as_its_file_says(choice):
     line = next(x for x in (CONF / "backbone" / f"{choice}.yaml").read_text().splitlines() if "M parameters" in x)
     said = float(line.split(" M parameters")[0].split()[-1])
     with torch.device("meta"):
-        net = AutoBackbone.from_config(check_backbone(options)[1])
+        net = AutoBackbone.from_config(check_backbone(options).config)
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(said, abs=0.06)
 
 

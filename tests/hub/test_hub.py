@@ -541,7 +541,7 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(hub, files, tmp_path):
         ("<html>Welcome</html>", "org/name: config.json: not valid JSON (Expecting value"),
         ("[1]", "config.json: must hold a JSON object, not list"),
         ('{"model_type": "bert"}', "org/name: config.json: no backbone 'bert'; "),
-        ("{}", "org/name: its config.json has no model_type; "),
+        ("{}", "org/name: config.json: has no model_type; "),
     ],
 )
 def test_a_published_config_that_makes_no_sense_is_named(text, message, hub, files):

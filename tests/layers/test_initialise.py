@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from bbframe import AutoBackbone
 from bbframe.auto import backbone_class
 from bbframe.hub.checkpoint_files import Checkpoint
-from bbframe.hub.loading import load_weights
+from bbframe.hub.strict_loading import load_weights
 from bbframe.keymap import KeyMap
 from bbframe.layers.initialise import _DRAWS, LateDraws, truncated_normal
 from tests.own import OwnBackbone, OwnConfig

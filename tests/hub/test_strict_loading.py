@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import bbframe
 from bbframe import AutoBackbone
+from bbframe.hub import saving
 from bbframe.hub.checkpoint_files import Checkpoint
-from bbframe.hub.loading import LoadReport, adapt_input_channels, fill, write_atomically
+from bbframe.hub.strict_loading import LoadReport, adapt_input_channels, fill, load_weights
 from tests.own import OwnBackbone, OwnConfig
 from tests.tiny import GOLDEN, cases, distance, example, free, golden_config, names, tiny
 
@@ -214,7 +215,7 @@ def test_all_that_does_not_fit_is_listed_at_once_and_nothing_is_loaded(name, sav
     edit(folder, spoil)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     with pytest.raises(ValueError, match="1 missing, 1 unexpected, 1 of another shape") as error:
-        bbframe.hub.loading.load_weights(net, [net.keys], Checkpoint(folder))
+        load_weights(net, [net.keys], Checkpoint(folder))
     lines = str(error.value).splitlines()
     assert lines[0].startswith(f"{folder}: does not fit {net.config.model_type} in this configuration")
     assert f"  missing: {bare[third]}" in lines
@@ -235,14 +236,16 @@ def test_the_checkpoint_of_another_architecture_is_one_line_that_names_both(case
             make()
         types = [bbframe.auto.backbone_class(n).config_class.model_type for n in (name, other)]
         assert str(error.value) == (
-            f"{GOLDEN / case}: a checkpoint of {types[0]!r}, not of {types[1]!r}; "
+            f"{GOLDEN / case}: config.json: a checkpoint of {types[0]!r}, not of {types[1]!r}; "
             "choose the backbone that the checkpoint was made with"
         )
 
 
 def test_a_config_of_another_class_is_refused(saved):
-    with pytest.raises(ValueError, match="makes a ResNetBackbone, not a Dinov2Backbone"):
-        bbframe.Dinov2Backbone.from_pretrained(saved(), config=bbframe.auto.config_from_dict(_config_of("resnet")))
+    given = _config_of("resnet")
+    for config in (given, bbframe.auto.config_from_dict(given)):
+        with pytest.raises(ValueError, match=r"^config: a checkpoint of 'resnet', not of 'dinov2'; choose"):
+            bbframe.Dinov2Backbone.from_pretrained(saved(), config=config)
 
 
 def test_weights_of_another_architecture_without_a_config_are_one_line(saved):
@@ -303,7 +306,7 @@ def test_a_bin_file_must_hold_names_and_tensors(saved):
         ("{", "not valid JSON"),
         ("\x00\x01", "not valid JSON"),
         ("[1]", "must hold a JSON object, not list"),
-        ("{}", "its config.json has no model_type; choose from: "),
+        ("{}", "config.json: has no model_type; choose from: "),
         ('{"model_type": "resnt"}', "no backbone 'resnt'; did you mean 'resnet'?"),
         ('{"model_type": ["resnet"]}', "no backbone "),
         (
@@ -461,7 +464,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bbframe.hub.loading, "save_file", full)
+    monkeypatch.setattr(saving, "save_file", full)
     with pytest.raises(ValueError, match="No space left on device"):
         net.save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -470,8 +473,9 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
 def test_saved_files_can_be_read_by_those_who_may_read_others(tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("x")
-    write_atomically(tmp_path / "atomic", lambda path: path.write_text("x"))
-    assert stat.S_IMODE((tmp_path / "atomic").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    tiny("resnet").save_pretrained(tmp_path / "net")
+    for path in (tmp_path / "net").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
 def test_a_pruned_backbone_saves_what_it_built_and_reads_back(tmp_path):

@@ -1,21 +1,15 @@
-"""Weights into a backbone, strictly and with a report, and out of it in the Hub's layout."""
+"""Weights into a backbone, strictly and with a report."""
 
 from __future__ import annotations
 
 import copy
-import json
-import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bbframe.hub.checkpoint_files import Checkpoint, open_tensors
 from bbframe.keymap import KeyMap
@@ -194,42 +188,3 @@ def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
         return weight.sum(dim=1, keepdim=True)
     repeated = weight.repeat(1, -(-channels // given), 1, 1)[:, :channels]
     return repeated * (given / channels)
-
-
-def hub_tensors(module: nn.Module, keys: KeyMap) -> dict[str, Tensor]:
-    """A backbone's weights under the names that the Hub's backbone checkpoints use."""
-    tensors = {}
-    for name, value in module.state_dict().items():
-        parts = keys.theirs(name)
-        for part, chunk in zip(parts, value.chunk(len(parts)) if len(parts) > 1 else [value], strict=True):
-            tensors[keys.saved(part)] = chunk.detach().cpu().contiguous().clone()
-    return tensors
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write(temporary path)` and move the file into place, so that `path` is never half written."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # `write` creates it, readable as others are
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def save_checkpoint(
-    folder: str | os.PathLike[str], config: Mapping[str, Any], preprocessing: Preprocessing, tensors: dict[str, Tensor]
-) -> None:
-    """Write `config.json`, `preprocessor_config.json` and `model.safetensors`, creating the folder.
-
-    Raises ValueError when the folder cannot be written.
-    """
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        for name, data in (("config.json", config), ("preprocessor_config.json", preprocessing.to_hub())):
-            text = json.dumps(data, indent=2, sort_keys=True) + "\n"
-            write_atomically(path / name, partial(Path.write_text, data=text, encoding="utf-8"))
-        write_atomically(path / "model.safetensors", lambda p: save_file(tensors, p, metadata={"format": "pt"}))
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: cannot be written ({error}); choose another folder") from error

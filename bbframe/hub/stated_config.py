@@ -1,0 +1,92 @@
+"""What a `config.json` tells one architecture: the fields that it states, and the names of the weights beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from bbframe.config import SELECTION, BackboneConfigMixin
+from bbframe.keymap import Host, KeyMap
+from bbframe.registry import backbone_name
+
+
+class StatedConfig(NamedTuple):
+    """The fields that a `config.json` states, under our names, and its keys that no field knows.
+
+    `label` names the file in errors. `keys` is the table of the names of its weights. `settles` are the fields that
+    its weights settle, when they are those of a bigger model; None when it is the backbone's own checkpoint.
+    """
+
+    label: str
+    config_class: type[BackboneConfigMixin]
+    fields: dict[str, Any]
+    unknown: list[str]
+    keys: KeyMap
+    settles: frozenset[str] | None
+
+    def config(self, options: Mapping[str, Any]) -> BackboneConfigMixin:
+        """The config with `options` instead of what the file says; a selection among them replaces the file's whole.
+
+        Raises ValueError, which names the file when its own values are at fault.
+        """
+        fields = dict(self.fields)
+        if any(options.get(key) is not None for key in SELECTION):
+            fields = {key: value for key, value in fields.items() if key not in SELECTION}
+        fields.update({key: value for key, value in options.items() if value is not None or key not in SELECTION})
+        try:
+            return self.config_class.from_dict(fields)
+        except ValueError:
+            self._check_alone()
+            raise
+
+    def _check_alone(self) -> None:
+        try:
+            self.config_class.from_dict(self.fields)
+        except ValueError as error:
+            raise ValueError(f"{self.label}: {error}") from error
+
+
+def stated_config(
+    label: str,
+    data: Mapping[str, Any],
+    config_class: type[BackboneConfigMixin],
+    keys: KeyMap,
+    hosts: Mapping[str, Host],
+) -> StatedConfig:
+    """Read the data of a `config.json` for an architecture, its own or that of a bigger model among `hosts`.
+
+    Raises ValueError, after `label`, for the config of another architecture.
+    """
+    name, own = str(data.get("model_type")), config_class.model_type
+    hosted = name in hosts
+    if not hosted and backbone_name(name) != backbone_name(own):
+        raise ValueError(
+            f"{label}: a checkpoint of {name!r}, not of {own!r}; choose the backbone that the checkpoint was made with"
+        )
+    try:
+        stated = hosts[name].config(data) if hosted else data
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from error
+    if stated is None:
+        raise ValueError(f"{label}: {name} holds another backbone than {own}; choose a checkpoint that holds {own}")
+    unknown = config_class.foreign_keys(stated)
+    fields = config_class.unaliased({key: value for key, value in stated.items() if key not in unknown})
+    return StatedConfig(
+        label,
+        config_class,
+        fields,
+        unknown,
+        hosts[name].keys if hosted else keys,
+        frozenset(fields) if hosted else None,
+    )
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """The data of a config: a mapping, or an object with `to_dict()`, of ours or of another library's.
+
+    Raises ValueError for anything else.
+    """
+    data = config if isinstance(config, Mapping) else config.to_dict() if hasattr(config, "to_dict") else None
+    if not isinstance(data, Mapping):
+        raise ValueError(f"config={config!r} must be a config, or a mapping with a model_type")
+    return dict(data)

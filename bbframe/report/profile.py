@@ -127,7 +127,7 @@ def reset_peak_memory() -> None:
     """Begin a new peak, so that a run does not report that of an earlier one in this process (on Linux and CUDA)."""
     with contextlib.suppress(OSError):  # not Linux, or a container that forbids it: the process's own peak remains
         CLEAR_REFS.write_text("5")
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # else there is no peak yet, and a run on the CPU opens no GPU
         torch.cuda.reset_peak_memory_stats()
 
 

@@ -1,4 +1,4 @@
-"""Whole runs on the device: both tasks in bf16, with averaged weights and recomputed activations, and a resumed one."""
+"""Whole runs on the device: both tasks in bf16, with averaged weights and activation checkpointing; a resumed run."""
 
 from __future__ import annotations
 

@@ -188,6 +188,7 @@ class Report:
             "default",
             "-p",
             "no:cacheprovider",
+            "--continue-on-collection-errors",
         ]
         command += ["-k", "resnet and not compiled"] if self.options.small else []
         if not self.options.small and not missing({"xdist": ""}) and (os.cpu_count() or 1) >= 8:

@@ -1,4 +1,4 @@
-# make train, make test, make lint, make bench: each makes .venv first when it is missing
+# make train, make test, make lint, make bench, make gpu: each makes .venv first when it is missing
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: train test lint bench wheel clean
+.PHONY: train test lint bench gpu wheel clean
 train: $(VENV)/.ready
 	$(BIN)/python train.py $(ARGS)
 
@@ -20,6 +20,9 @@ lint: $(VENV)/.ready
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+gpu: $(VENV)/.bench
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 wheel: $(VENV)/.ready
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

@@ -29,12 +29,11 @@ from typing import Any
 
 import torch
 
-from bbframe.app.composition import composition, plain
 from bbframe.run.record import cpu_name
 from benchmarks import report
-from benchmarks.cases import GROUPS, Case, Measure, applies, chosen_cases, chosen_measures
+from benchmarks.cases import GROUPS, LIBRARIES, Case, Measure, applies, chosen_cases, chosen_measures
 from benchmarks.measure import MARK, Job
-from benchmarks.peers import config
+from benchmarks.peers import backbone_options, config
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = 3  # rounds of what takes ten seconds and varies little
@@ -54,21 +53,24 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("architectures", nargs="*", help="such as swin; default: all")
-    parser.add_argument("--only", nargs="+", default=[], metavar="WHAT", help=f"of {', '.join(GROUPS['cpu'])}, all")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each library; three times as many for batch 1")
+    menu = "; on a GPU ".join(", ".join(groups) for groups in GROUPS.values())
+    parser.add_argument("--only", nargs="+", default=[], metavar="WHAT", help=f"of {menu}; all")
+    parser.add_argument("--peers", nargs="*", choices=LIBRARIES[1:], default=LIBRARIES[1:], help="default: both")
+    parser.add_argument("--rounds", type=int, help="turns of each library (7, 20 on a GPU); for batch 1 three times")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="a folder; results that are there are kept")
     options = parser.parse_intermixed_args(words)
     options.cases = chosen_cases(options.architectures)
     options.measures = chosen_measures(options.only, options.device)
+    options.rounds = options.rounds or (20 if options.device == "cuda" else 7)
     return options
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
     """What the numbers belong to."""
     gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "timm")}
+    versions = {name: metadata.version(name) for name in ("torch", *options.peers)}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu_name(),
@@ -83,20 +85,23 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> int:
     try:
         options = parse(words)
-        if importlib.util.find_spec("transformers") is None:
-            raise ValueError("transformers is not installed; it comes with an extra: pip install -e '.[bench]'")
+        if "transformers" in options.peers and importlib.util.find_spec("transformers") is None:
+            raise ValueError(
+                "transformers is not installed; it comes with an extra: pip install -e '.[bench]'; "
+                "--peers timm leaves it out"
+            )
         folder, result = open_result(options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print("  ".join(f"{key} {value}" for key, value in result["machine"].items()), flush=True)
     try:
-        for name, case in options.cases.items():
-            wanted = [m for m in options.measures if applies(case, Measure(m)) and not Measure(m).compiled]
-            measure_case(name, case, wanted, options, result, folder)
-        for name, case in options.cases.items():  # these take minutes each
-            wanted = [m for m in options.measures if applies(case, Measure(m)) and Measure(m).compiled]
-            measure_case(name, case, wanted, options, result, folder)
+        for compiled in (False, True):  # compilation takes minutes each
+            wanted = {
+                name: [m for m in options.measures if applies(case, Measure(m)) and Measure(m).compiled == compiled]
+                for name, case in options.cases.items()
+            }
+            measure_cases({name: measures for name, measures in wanted.items() if measures}, options, result, folder)
     except KeyboardInterrupt:
         print("interrupted; what was measured is kept", file=sys.stderr)
     for what, aim, reached, enough in report.targets(result["rows"]):
@@ -120,33 +125,41 @@ def open_result(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     return folder, result
 
 
-def measure_case(
-    name: str, case: Case, wanted: list[str], options: argparse.Namespace, result: dict[str, Any], folder: Path
+def measure_cases(
+    wanted: dict[str, list[str]], options: argparse.Namespace, result: dict[str, Any], folder: Path
 ) -> None:
-    """Fill the row of an architecture; whatever fails is named in it."""
-    if not wanted:
-        return
-    row = result["rows"].setdefault(name, {"title": case.title, "note": case.note, "errors": {}, "measures": {}})
-    with composition() as compose:
-        choices = {
-            name: case.choice,
-            **({case.against: chosen_cases([case.against])[case.against].choice} if case.against else {}),
-        }
-        data = {key: plain(compose, [f"backbone={choice}"])["backbone"] for key, choice in choices.items()}
-    job = Job(name, data, [], options.rounds, options.threads, options.device)
-    apart = {"memory", "start"}
-    job.measures = [m for m in wanted if Measure(m).kind not in apart]
-    for found in child(job) if job.measures else ():
-        measure = found.pop("measure", None)
-        if measure is None:
-            row["errors"].update(found.pop("errors", {}))
-            row.update(found)
-        else:
-            keep(row, measure, found, case, result, folder)
-    for m in [m for m in wanted if Measure(m).kind == "memory"]:
-        keep(row, m, memory(job, case, m), case, result, folder)
-    for m in [m for m in wanted if Measure(m).kind == "start"]:
-        keep(row, m, start(case, data[name], options), case, result, folder)
+    """Fill the rows of these architectures with their measurements; whatever fails is named there.
+
+    On a CPU each architecture has a process of its own, and the memory of each library another; on a GPU, whose
+    memory torch counts, one process measures all.
+    """
+    gpu = options.device == "cuda"
+    jobs = []
+    for name, measures in wanted.items():
+        case = options.cases[name]
+        row = {"title": case.title, "note": case.note, "errors": {}, "measures": {}}
+        result["rows"].setdefault(name, row)
+        choices = {name: case.choice}
+        if case.against:
+            choices[case.against] = chosen_cases([case.against])[case.against].choice
+        data = {key: backbone_options(choice) for key, choice in choices.items()}
+        together = [m for m in measures if gpu or Measure(m).kind not in ("memory", "start")]
+        jobs.append(Job(name, data, together, options.rounds, options.threads, options.device, list(options.peers)))
+    for group in [jobs] if gpu else [[job] for job in jobs]:
+        for found in child([job for job in group if job.measures]):
+            name, measure = found.pop("case"), found.pop("measure", None)
+            row = result["rows"][name]
+            if measure is None:
+                row["errors"].update(found.pop("errors", {}))
+                row.update(found)
+            else:
+                keep(row, measure, found, options.cases[name], result, folder)
+        for job in group:
+            case, row = options.cases[job.case], result["rows"][job.case]
+            for m in [m for m in wanted[job.case] if m not in job.measures]:
+                memory = Measure(m).kind == "memory"
+                found = memory_of_each(job, case, m) if memory else start(case, job.options[job.case], options)
+                keep(row, m, found, case, result, folder)
 
 
 def keep(
@@ -158,39 +171,50 @@ def keep(
     report.write(result, folder)
 
 
-def child(job: Job, **environment: str) -> Iterator[dict[str, Any]]:
-    """What a process of its own measures, as it comes; for what it does not, an error."""
-    left = list(job.measures)
-    command = [sys.executable, "-m", "benchmarks.measure", json.dumps(dataclasses.asdict(job))]
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=said, text=True
-        )
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if line.startswith(MARK):
-                    found = json.loads(line.removeprefix(MARK))
-                    if found.get("measure") in left:
-                        left.remove(found["measure"])
-                    yield found
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        said.seek(0)
-        last = (said.read().strip().splitlines() or [""])[-1]
-    for name in left if process.returncode else ():
+def child(jobs: Sequence[Job], **environment: str) -> Iterator[dict[str, Any]]:
+    """What a process of its own measures, as it comes.
+
+    When it dies, what is left of the case at hand is an error, and another process goes on with the next case.
+    """
+    left = {job.case: list(job.measures) for job in jobs}
+    while jobs:
+        command = [sys.executable, "-m", "benchmarks.measure", json.dumps([dataclasses.asdict(job) for job in jobs])]
+        with tempfile.TemporaryFile("w+") as said:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=said, text=True
+            )
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    if line.startswith(MARK):
+                        found = json.loads(line.removeprefix(MARK))
+                        if found.get("measure") in left[found["case"]]:
+                            left[found["case"]].remove(found["measure"])
+                        yield found
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+            said.seek(0)
+            last = (said.read().strip().splitlines() or [""])[-1]
+        if not process.returncode:
+            return
+        jobs = [job for job in jobs if left[job.case]]
+        if not jobs:
+            return
+        failed, *jobs = jobs
         why = f"the process ended with {process.returncode}: {last[:200]}"
-        yield {"measure": name, "values": {}, "errors": {"bbframe": why}}
+        for name in left[failed.case]:
+            yield {"case": failed.case, "measure": name, "values": {}, "errors": {"bbframe": why}}
 
 
-def memory(job: Job, case: Case, name: str) -> dict[str, Any]:
+def memory_of_each(job: Job, case: Case, name: str) -> dict[str, Any]:
     """Peak memory of each library in a process of its own."""
     values: dict[str, float] = {}
     errors: dict[str, str] = {}
-    for library in ["bbframe", *(["transformers"] if case.transformers else []), *(["timm"] if case.timm else [])]:
-        for found in child(dataclasses.replace(job, measures=[name], library=library), **FREED_AT_ONCE):
+    there = {"bbframe": True, "transformers": case.transformers, "timm": case.timm}
+    for library in [library for library in LIBRARIES if there[library] and library in ("bbframe", *job.peers)]:
+        for found in child([dataclasses.replace(job, measures=[name], library=library)], **FREED_AT_ONCE):
             if "value" in found:
                 values[library] = found["value"]
             else:
@@ -202,7 +226,7 @@ def start(case: Case, data: dict[str, Any], options: argparse.Namespace) -> dict
     """Seconds from the first line of a fresh process to a backbone, and of building it once more."""
     stated = config(case, data).to_dict()
     given = {"timm": case.timm, "indices": [i + case.shift for i in case.indices], "options": case.timm_options}
-    libraries = ["bbframe", "transformers", *(["timm"] if case.timm else [])]
+    libraries = [name for name in LIBRARIES if name in ("bbframe", *options.peers) and (name != "timm" or case.timm)]
     whole: dict[str, list[float]] = {library: [] for library in libraries}
     again: dict[str, list[float]] = {library: [] for library in libraries}
     errors: dict[str, str] = {}

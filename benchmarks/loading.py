@@ -1,17 +1,21 @@
 """Is loading or the training loop the bottleneck? Images a second of loading alone, of the step alone, of the run.
 
-    python benchmarks/loading.py [backbone=resnet18,convnextv2_atto,resnet50] [images=2000] [key=value ...]
+    python benchmarks/loading.py [backbone=resnet18,convnextv2_atto,resnet50] [images=2000] [json=FILE] [key=value ...]
+    python benchmarks/loading.py backbone=resnet50 data.batch_size=128 trainer.accelerator=gpu \\
+        trainer.precision=bf16-mixed
 
 The images are JPEGs of 500x375 (quality 90; smooth noise, digits and grain) in a temporary folder, read at 224 by
 data=image_folder with its usual augmentation. Loading is the data module's training loader with as many workers as in
-the run and nobody else at work; the step, forward, backward and optimiser on one batch over and over; the run,
-Lightning with all that `train.py` gives it (checkpoints and logs among it, without validation). Each is timed from
-the end of its first batches on; loading and step before the run and once more behind it, the better counts. Prints a
-table in Markdown. Other arguments are overrides as `train.py` takes them.
+the run and nobody else at work. The step is forward, backward and optimiser on one batch over and over, on the run's
+device and in its precision. The run is Lightning with all that `train.py` gives it, checkpoints and logs included,
+without validation. Each is timed from the end of its first batches on. Loading and step are measured before and after
+the run, and the better counts. Prints a table in Markdown, and writes the same rows to `json`. Other arguments are
+overrides as `train.py` takes them.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -108,16 +112,24 @@ def loading(plan: Plan, backbone: Any) -> float:
 
 def step(plan: Plan, backbone: Any, names: list[str], size: tuple[int, int]) -> float:
     """Images a second of forward, backward and optimiser, on one batch over and over."""
-    task = make_task(plan, backbone, names)
+    gpu = plan.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    task = make_task(plan, backbone, names).to(device)
     task.train()
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-4, fused=True)
     count = plan.data.batch_size
-    image, label = torch.randn(count, 3, *size), torch.arange(count) % len(names)
+    image = torch.randn(count, 3, *size, device=device)
+    label = torch.arange(count, device=device) % len(names)
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(plan.trainer.precision)
     clock = Clock()
     while True:
         optimizer.zero_grad()
-        F.cross_entropy(task(image), label).backward()
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            loss = F.cross_entropy(task(image), label)
+        loss.backward()
         optimizer.step()
+        if gpu:
+            torch.cuda.synchronize()
         if clock.tick(count):
             return clock.rate
 
@@ -144,6 +156,8 @@ def main() -> None:
         raise SystemExit(__doc__)
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     names = given.pop("backbone", "resnet18,convnextv2_atto,resnet50").split(",")
+    target = given.pop("json", None)
+    rows = []
     count = int(given.pop("images", "2000"))
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -172,10 +186,12 @@ def main() -> None:
             both = run(plan, fresh(), Path(place, name))
             load = max(load, loading(plan, fresh()))
             alone = max(alone, step(plan, fresh(), data.class_names, data.image_size))
-            ratio = both / min(load, alone)
-            print(
-                f"| {name} | {data._num_workers()} | {load:.0f} | {alone:.1f} | {both:.1f} | {ratio:.2f} |", flush=True
-            )
+            ratio, workers = both / min(load, alone), data._num_workers()
+            print(f"| {name} | {workers} | {load:.0f} | {alone:.1f} | {both:.1f} | {ratio:.2f} |", flush=True)
+            row = {"backbone": name, "workers": workers, "loading": load, "step": alone, "run": both, "ratio": ratio}
+            rows.append(row)
+            if target is not None:
+                Path(target).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

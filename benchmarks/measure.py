@@ -40,6 +40,7 @@ class Job:
     rounds: int
     threads: int
     device: str
+    peers: list[str]  # the other libraries that take part
     library: str | None = None  # measure the memory of this one
 
 
@@ -87,12 +88,12 @@ def library_nets(job: Job, case: Case) -> Iterator[tuple[dict[str, nn.Module], d
         like.save_pretrained(folder)  # type: ignore[operator]
         two = peers.from_folder("bbframe", folder, EARLY) if case.early else None
         makers: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {}
-        if case.transformers:
+        if case.transformers and "transformers" in job.peers:
             makers["transformers"] = (
                 lambda: peers.from_folder("transformers", folder),
                 lambda: peers.from_folder("transformers", folder, EARLY),
             )
-        if case.timm:
+        if case.timm and "timm" in job.peers:
             makers["timm"] = (lambda: peers.from_timm(case, like), lambda: peers.from_timm(case, two))
         if case.against:
             other = cases()[case.against]
@@ -118,6 +119,7 @@ def compare_maps(nets: Mapping[str, nn.Module], case: Case, device: str) -> dict
     There both err against float32, and neither may err more than twice as much as the other.
     """
     x, ours = images(case, 2, device), nets["bbframe"]
+    torch.backends.cudnn.allow_tf32 = False  # a GPU's float32; what is timed there is bfloat16
     exact, own = forward(ours, x, False), distance(forward(ours, x, True), forward(ours, x, False), None)
     checks: dict[str, dict[str, Any]] = {}
     for library in [name for name in nets if name in LIBRARIES[1:]]:
@@ -185,21 +187,36 @@ def time_in_turn(nets: Mapping[str, nn.Module], case: Case, measure: Measure, jo
     return {**done, "errors": errors}
 
 
-def peak_memory(case: Case, options: Mapping[str, Any], library: str, measure: Measure, device: str) -> float:
-    """MiB that two training steps take at their peak above what the network and its images hold."""
-    net = peers.fresh(library, case, options).to(device).train()
-    x = images(case, measure.batch, device)
+def gpu_memory(nets: Mapping[str, nn.Module], case: Case, measure: Measure) -> dict[str, Any]:
+    """MiB that a training step takes at its peak above what the network, its gradients and its images hold."""
+    x = images(case, measure.batch, "cuda")
+    values: dict[str, float] = {}
+    errors: dict[str, str] = {}
+    for library, net in nets.items():
+        net.train()
+        try:
+            for _ in range(2):  # the first takes what libraries keep for themselves
+                before = torch.cuda.memory_allocated()
+                torch.cuda.reset_peak_memory_stats()
+                train(net, x, measure.bf16)
+            values[library] = (torch.cuda.max_memory_allocated() - before) / 2**20
+        except Exception as error:  # one library's failure is that of its column
+            errors[library] = reason(error)
+        net.zero_grad(set_to_none=True)
+    return {"values": values, "errors": errors}
+
+
+def process_memory(case: Case, options: Mapping[str, Any], library: str, measure: Measure) -> float:
+    """MiB that two training steps take at their peak above what the network and its images hold, on a CPU."""
+    net = peers.fresh(library, case, options).train()
+    x = images(case, measure.batch, "cpu")
     stem = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), nn.Linear(16, 8))
-    train(stem.to(device), images(case, 1, device)[..., :16, :16], measure.bf16)  # loads what first calls load
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        ctypes.CDLL(None).malloc_trim(0)
-        before = held("VmRSS")
+    train(stem, images(case, 1, "cpu")[..., :16, :16], measure.bf16)  # loads what first calls load
+    ctypes.CDLL(None).malloc_trim(0)
+    before = held("VmRSS")
     for _ in range(2):
         train(net, x, measure.bf16)
-    return ((torch.cuda.max_memory_allocated() if device == "cuda" else held("VmHWM")) - before) / 2**20
+    return (held("VmHWM") - before) / 2**20
 
 
 def held(what: str) -> int:
@@ -227,26 +244,38 @@ def send(**result: Any) -> None:
     print(MARK + json.dumps(result), flush=True)
 
 
-def main() -> None:
-    job = Job(**json.loads(sys.argv[1]))
-    torch.set_num_threads(job.threads)
+def measure_job(job: Job) -> None:
+    """Send the results of a job, each with its case."""
     case = cases()[job.case]
-    if case.transformers:
-        import transformers  # noqa: F401
-    quiet()
     if job.library is not None:
-        send(value=peak_memory(case, job.options[job.case], job.library, Measure(job.measures[0]), job.device))
+        value = process_memory(case, job.options[job.case], job.library, Measure(job.measures[0]))
+        send(case=job.case, value=value)
         return
     with library_nets(job, case) as (nets, early, errors):
         parameters = sum(p.numel() for p in nets["bbframe"].parameters())
-        send(parameters=parameters, checks=compare_maps(nets, case, job.device), errors=errors)
+        checks = compare_maps(nets, case, job.device)
+        send(case=job.case, parameters=parameters, checks=checks, errors=errors)
         for name in job.measures:
             measure = Measure(name)
             try:
                 chosen = early if measure.kind == "early" else nets
-                send(measure=name, **time_in_turn(chosen, case, measure, job))
+                if measure.kind == "memory":
+                    found = gpu_memory(chosen, case, measure)
+                else:
+                    found = time_in_turn(chosen, case, measure, job)
             except Exception as error:  # the others go on
-                send(measure=name, values={}, errors={"bbframe": reason(error)})
+                found = {"values": {}, "errors": {"bbframe": reason(error)}}
+            send(case=job.case, measure=name, **found)
+
+
+def main() -> None:
+    jobs = [Job(**data) for data in json.loads(sys.argv[1])]
+    torch.set_num_threads(jobs[0].threads)
+    if "transformers" in jobs[0].peers:
+        import transformers  # noqa: F401
+    quiet()
+    for job in jobs:
+        measure_job(job)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,20 @@ from torch import Tensor, nn
 
 from bbframe import AutoBackbone
 from bbframe.factory import check_backbone
+from bbframe.files import read_yaml
 from benchmarks.cases import Case, timm_keys
 
+CONF = Path(__file__).resolve().parents[1] / "conf" / "backbone"
 # ours that timm's network has not: norms of maps (put behind it), norms of classifiers, tokens of pretraining
 _BESIDES = ("norms.", "norm.", "stem.mask_token")
+
+
+def backbone_options(choice: str) -> dict[str, Any]:
+    """The data of conf/backbone/<choice>.yaml, on top of the files that its defaults list names, as Hydra has it."""
+    data = read_yaml(CONF / f"{choice}.yaml", dict)
+    named = data.pop("defaults", ["_self_"])
+    layers = [data if name == "_self_" else backbone_options(name) for name in named]
+    return {key: value for layer in layers for key, value in layer.items()}
 
 
 def config(case: Case, options: Mapping[str, Any]) -> Any:

@@ -36,8 +36,9 @@ def test_every_architecture_is_compared():
 @pytest.mark.parametrize("name", names())
 def test_a_case_drops_nothing_and_timm_takes_all_its_weights(name):
     case = cases()[name]
+    data = peers.backbone_options(case.choice)
     with composition() as compose:
-        data = plain(compose, [f"backbone={case.choice}"])["backbone"]
+        assert data == plain(compose, [f"backbone={case.choice}"])["backbone"]
     with torch.device("meta"):
         net = AutoBackbone.from_config(peers.config(case, data))
     assert net.out_indices == list(case.indices)
@@ -49,8 +50,7 @@ def test_a_case_drops_nothing_and_timm_takes_all_its_weights(name):
 
 def test_timms_weights_are_ours():
     case = cases()["resnet"]
-    with composition() as compose:
-        net = peers.ours(case, plain(compose, ["backbone=resnet50"])["backbone"]).eval()
+    net = peers.ours(case, peers.backbone_options("resnet50")).eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         for ours, theirs in zip(net(x).feature_maps, peers.from_timm(case, net).eval()(x), strict=True):
@@ -84,7 +84,8 @@ def test_a_missing_peer_is_one_line_that_names_the_extra(monkeypatch, capsys):
     monkeypatch.setattr(compare.importlib.util, "find_spec", lambda name: None)
     assert compare.main(["swin", "--device", "cpu"]) == 2
     assert capsys.readouterr().err == (
-        "error: transformers is not installed; it comes with an extra: pip install -e '.[bench]'\n"
+        "error: transformers is not installed; it comes with an extra: pip install -e '.[bench]'; "
+        "--peers timm leaves it out\n"
     )
 
 
@@ -133,7 +134,7 @@ def test_a_compiled_network_with_other_maps_does_not_count(error, counts, monkey
             return [x]
 
     monkeypatch.setattr(torch, "compile", lambda net, fullgraph: Compiled(net))
-    job = measure.Job(case="resnet", options={}, measures=[], rounds=1, threads=1, device="cpu")
+    job = measure.Job(case="resnet", options={}, measures=[], rounds=1, threads=1, device="cpu", peers=[])
     found = measure.time_in_turn({"bbframe": Net()}, cases()["resnet"], Measure("compile-forward1"), job)
     assert ("bbframe" in found["values"]) == counts
     assert found["errors"] == ({} if counts else {"bbframe": "ValueError: the compiled maps differ by 1.0e-02"})

@@ -40,6 +40,8 @@ class Batches(Dataset[Batch]):
     in their place, so that its size holds; an evaluation leaves them out, so that none counts twice.
     """
 
+    finish_early = False  # whether workers normalise and mix; the process that trains decides
+
     def __init__(
         self,
         images: Images,
@@ -101,10 +103,11 @@ class ImageBatches(Batches):
         # side by side as decoded images lie in memory, the channels of a pixel together: twenty times faster
         pixels = torch.stack([x.permute(1, 2, 0) for x in found]).permute(0, 3, 1, 2)
         batch = {"image": pixels, "label": torch.tensor([self.images.labels[i] for i in index]), "key": key}
-        return self._finish(batch) if torch.cuda.is_available() else batch
+        return self._finish(batch) if self.finish_early else batch
 
     def unpack(self, batch: Batch) -> Batch:
-        # bytes come from a worker in a quarter of the time of floats; on a GPU's host they come while it computes
+        # bytes come from a worker in a quarter of the time of floats; beside a GPU the workers have the time, and what
+        # they finish is pinned
         return self._finish(batch) if "key" in batch else batch
 
     def _finish(self, batch: Batch) -> Batch:
@@ -223,6 +226,9 @@ class BatchLoader:
 
     def _inner(self) -> DataLoader[Batch]:
         if self._loader is None:
+            # asked here, because a worker forked from a process that uses its GPU sees none
+            gpu = torch.cuda.is_available()
+            self.dataset.finish_early = gpu
             self._loader = DataLoader(
                 self.dataset,
                 batch_sampler=self.order,
@@ -230,7 +236,7 @@ class BatchLoader:
                 num_workers=self.num_workers,
                 timeout=self.timeout if self.num_workers else 0,
                 persistent_workers=self.num_workers > 0,
-                pin_memory=torch.cuda.is_available(),
+                pin_memory=gpu,
                 generator=torch.Generator(),  # without one, each epoch would draw from the training's random numbers
             )
         return self._loader

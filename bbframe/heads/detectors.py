@@ -123,8 +123,11 @@ class Detector(nn.Module):
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Probabilities (N, 1, 28, 28) in boxes (N, 4) -> masks (N, H, W) bool of an image of `size` (height, width)."""
-    parts = zip(masks.split(PASTED), boxes.split(PASTED), strict=True)
+    """Probabilities (N, 1, 28, 28) in boxes (N, 4) -> masks (N, H, W) bool of an image of `size` (height, width).
+
+    The masks lie on the CPU, because torchvision reads each side of each box: a GPU would be waited for every time.
+    """
+    parts = zip(masks.cpu().split(PASTED), boxes.cpu().split(PASTED), strict=True)
     return torch.cat([paste_masks_in_image(m, b, size)[:, 0] > 0.5 for m, b in parts])
 
 

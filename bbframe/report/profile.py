@@ -93,7 +93,7 @@ def reset_peak_memory() -> None:
     """Forget the peak of an earlier run in this process (on Linux and CUDA)."""
     with contextlib.suppress(OSError):  # other systems and some containers keep the peak of the whole process
         CLEAR_REFS.write_text("5")
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # else there is no peak yet, and a run on the CPU opens no GPU
         torch.cuda.reset_peak_memory_stats()
 
 

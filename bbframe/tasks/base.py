@@ -40,6 +40,7 @@ class Task(pl.LightningModule, ABC):
         self.options, self.optim, self.schedule = task, optim, schedule
         self.class_names = list(class_names)
         self.predictions: list[Any] = []
+        self._unchecked: tuple[Tensor, int, int] | None = None  # loss, epoch, batch
         prepare(backbone, task)
         self.backbone = backbone
 
@@ -72,13 +73,29 @@ class Task(pl.LightningModule, ABC):
         self.train()  # Lightning leaves modules in the mode that it finds them in; loaded ones are in eval mode
 
     def finite(self, loss: Tensor, batch_idx: int) -> Tensor:
-        """The training loss; ValueError with what to try when it is not finite."""
+        """The training loss, once it is known to be finite; on a GPU it is looked at one step later.
+
+        The host would wait for the GPU otherwise, and the GPU for the host's next step.
+        """
+        self.check_loss()
+        self._unchecked = (loss.detach(), self.current_epoch, batch_idx)
+        if loss.device.type == "cpu":
+            self.check_loss()
+        return loss
+
+    def check_loss(self) -> None:
+        """Raises ValueError, with what to try, when the latest loss that was not looked at is not finite."""
+        if self._unchecked is None:
+            return
+        (loss, epoch, batch), self._unchecked = self._unchecked, None
         if not torch.isfinite(loss):
             raise ValueError(
-                f"the training loss is {loss.item()} at epoch {self.current_epoch}, batch {batch_idx}; try a lower "
-                "optim.lr, schedule.warmup_epochs or trainer.gradient_clip_val=1"
+                f"the training loss is {loss.item()} at epoch {epoch}, batch {batch}; try a lower optim.lr, "
+                "schedule.warmup_epochs or trainer.gradient_clip_val=1"
             )
-        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.check_loss()  # before a checkpoint is written
 
     def on_test_start(self) -> None:
         self.predictions = []
@@ -94,7 +111,8 @@ class Task(pl.LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         # Lightning cannot clip the gradients of a fused optimiser in mixed precision
-        fused = self.device.type == "cpu" and not str(self.trainer.precision).endswith("mixed")
+        clipped = bool(self.trainer.gradient_clip_val) and str(self.trainer.precision).endswith("mixed")
+        fused = self.device.type in ("cpu", "cuda") and not clipped
         optimizer = make_optimizer(parameter_groups(self.backbone, self.head, self.optim), self.optim, fused)
         steps = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else 1

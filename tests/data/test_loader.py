@@ -315,3 +315,14 @@ def test_an_evaluation_in_lightning_leaves_broken_images_out(tmp_path):
     assert seen == [0, 2, 3, 4, 5, 6, 7]
     assert {os.path.basename(os.path.dirname(name)) for name in data.skipped} == {"cat", "dog"}
     assert "val/loss" in trainer.callback_metrics
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_who_normalises_is_decided_by_the_process_that_trains(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    loader = noise().train_dataloader()
+    assert loader._inner().pin_memory == gpu
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not gpu)  # as in a forked worker
+    batch = loader.dataset.__getitems__([(0, 0), (0, 1)])
+    assert batch["image"].dtype == (torch.float32 if gpu else torch.uint8)
+    assert loader.dataset.unpack(batch)["image"].dtype == torch.float32

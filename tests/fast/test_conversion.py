@@ -100,7 +100,7 @@ def test_every_hook_fires_as_often_as_in_the_plain_network_and_sees_the_same(nam
             of(x)
         seen.append(heard)
     assert sorted(key for key, _ in seen[0]) == sorted(key for key, _ in seen[1])
-    expected = {key: out for key, out in seen[1]}
+    expected = dict(seen[1])
     for key, out in dict(seen[0]).items():
         assert torch.allclose(out, expected[key], rtol=1e-4, atol=1e-4), key
 

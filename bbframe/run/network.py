@@ -8,8 +8,8 @@ from typing import Any
 from bbframe.auto import Backbone
 from bbframe.factory import make_backbone
 from bbframe.preprocessing import Preprocessing
+from bbframe.run.checkpoint import SavedRun
 from bbframe.run.configuration import Plan
-from bbframe.run.saved_run import SavedRun
 from bbframe.tasks.base import Task
 
 

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from bbframe.run.checkpoint import SavedRun
 from bbframe.run.lightning_checkpoints import parameter_names
-from bbframe.run.saved_run import SavedRun
 from bbframe.tasks.options import OptimOptions
 
 log = logging.getLogger("bbframe")

@@ -60,9 +60,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the folder of `path`, which becomes `path` when the block ends well.
+    """Give a temporary path in the folder of `path`, which is renamed to `path` when the block ends well.
 
-    Whatever moment the machine stops at, `path` holds the old content or the new, never a part.
+    `path` holds the old content or the new, never a part, whenever the machine stops.
     """
     part = path.with_name(f".{path.name}.part")
     try:

@@ -1,4 +1,4 @@
-"""What happens around the training loop: seeds for each batch, and a line for each epoch."""
+"""Callbacks of every training: a seed for each batch, and a line in the log for each epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("bbframe")
 
 
 class SeedEveryBatch(pl.Callback):
-    """Make drop-outs and drop paths a function of (seed, rank, optimiser step, batch within the step).
+    """Make dropout and drop path a function of (seed, rank, optimizer step, batch within the step).
 
     A checkpoint holds no generator's state; with this a resumed run draws what an uninterrupted one would have drawn.
     The epoch is no part of it: after some kinds of resume Lightning counts epochs differently.
@@ -32,7 +32,7 @@ class SeedEveryBatch(pl.Callback):
 
 
 class EpochLines(pl.Callback):
-    """One plain line an epoch, into the log: the metrics that the epoch ended with, and its seconds."""
+    """Log one line an epoch: the metrics at its end, and its seconds."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()

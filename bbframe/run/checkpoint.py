@@ -1,4 +1,4 @@
-"""Reading a checkpoint file: one check and one opening for all who need it in a run."""
+"""A checkpoint file: the record that it carries, and one check and one opening for all who need it in a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,10 +14,48 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bbframe.run.saved_run import SavedRun
-
 if TYPE_CHECKING:
     from bbframe.tasks.base import Task
+
+
+KEY = "bbframe"  # where it lies in a checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """The record that every checkpoint carries, as plain data.
+
+    `config` (secrets masked) and `overrides` repeat the run; `plugins` are the user's modules that brought its parts.
+    `backbone` is the backbone's config, `preprocessing` its own, and `inputs` how the run prepared its images.
+    `category_ids` are what the files of detection call the classes. `parameter_names` lists the trained parameters
+    in the optimizer's order.
+    """
+
+    config: dict[str, Any]
+    overrides: list[str]
+    plugins: list[dict[str, Any]]
+    class_names: list[str]
+    category_ids: list[int] | None
+    backbone: dict[str, Any]
+    preprocessing: dict[str, Any]
+    inputs: dict[str, Any]
+    parameter_names: list[str] = dataclasses.field(default_factory=list)
+
+    def put(self, checkpoint: dict[str, Any], parameter_names: list[str]) -> None:
+        """Write the record into a checkpoint's content."""
+        checkpoint[KEY] = {**vars(self), "parameter_names": parameter_names}
+
+    @classmethod
+    def of(cls, checkpoint: Mapping[str, Any], path: Path | str) -> SavedRun:
+        """The record in a checkpoint's content. Raises ValueError that names the file when there is none."""
+        record = checkpoint.get(KEY) if isinstance(checkpoint, Mapping) else None
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(record, Mapping) or not names <= record.keys():
+            raise ValueError(
+                f"checkpoint {path} does not say how its images were prepared: it is not a checkpoint of bbframe, or "
+                "one of an earlier version; train again"
+            )
+        return cls(**{name: record[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -64,11 +103,11 @@ def load_checkpoint(path: Path) -> LoadedCheckpoint:
     that names the file, says what is wrong with it, and names a whole checkpoint beside it if there is one.
     """
     status = path.stat() if path.is_file() else None
-    return _load(path, status and (status.st_ino, status.st_size, status.st_mtime_ns))
+    return _opened(path, status and (status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, version: tuple[int, int, int] | None) -> LoadedCheckpoint:
+def _opened(path: Path, version: tuple[int, int, int] | None) -> LoadedCheckpoint:
     problem = _damage(path)
     if problem is not None:
         others = sorted(path.parent.glob("*.ckpt"), key=lambda other: -other.stat().st_mtime)

@@ -14,8 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from bbframe.files import atomic
-from bbframe.run.checkpoint import load_checkpoint
-from bbframe.run.saved_run import SavedRun
+from bbframe.run.checkpoint import SavedRun, load_checkpoint
 
 log = logging.getLogger("bbframe")
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from bbframe.backbone import Backbone
 from bbframe.factory import make_backbone
 from bbframe.preprocessing import Preprocessing
+from bbframe.run.checkpoint import SavedRun
 from bbframe.run.configuration import Plan
-from bbframe.run.saved_run import SavedRun
 from bbframe.tasks.base import Task
 
 

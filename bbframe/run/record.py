@@ -1,4 +1,4 @@
-"""The record of a run: what was asked, with which code, on which machine, written so that the run can be repeated.
+"""The record of a run: its configuration, code and machine, written so that the run can be repeated.
 
 A run folder holds config.yaml (resolved, secrets masked), overrides.yaml and environment.json. A checkpoint carries
 the same configuration under the key "bbframe", so a run can be repeated from a checkpoint file alone.
@@ -6,6 +6,7 @@ the same configuration under the key "bbframe", so a run can be repeated from a 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -58,7 +59,7 @@ def write_record(folder: Path, config: dict[str, Any], overrides: list[str], env
 
 
 def write_failure(folder: Path, overrides: list[str], reason: str) -> None:
-    """Leave the reason why a run failed, and what it was asked, in its folder, which is made when it is missing."""
+    """Write the reason why a run failed, and its overrides, into its folder, which is made when it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "error.txt", reason + "\n")
     if not (folder / "overrides.yaml").exists():
@@ -72,7 +73,7 @@ def read_record(source: Path) -> tuple[dict[str, Any], list[str]]:
     """
     if source.is_file():
         run = load_checkpoint(source).run
-        return run.config, run.overrides
+        return copy.deepcopy((run.config, run.overrides))  # a caller changes its own
     if not source.is_dir():
         near = next(parent for parent in (source.absolute(), *source.absolute().parents) if parent.parent.is_dir())
         there = sorted(path.name for path in near.parent.iterdir())

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from bbframe.run.checkpoint import SavedRun
 from bbframe.run.lightning_checkpoints import parameter_names
-from bbframe.run.saved_run import SavedRun
 from bbframe.tasks.options import OptimOptions
 
 log = logging.getLogger("bbframe")
@@ -59,7 +59,7 @@ class ResumedOptimizer(Callback):
             log.info("optimizer %s from here on", ", ".join(changes))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.trained:
+        if self.saved is not None and not self.trained:
             done = f"{trainer.ckpt_path} has done {trainer.current_epoch} epochs, {trainer.global_step} steps"
             log.info("training  nothing is left to train: %s; trainer.max_epochs may be raised", done)
 

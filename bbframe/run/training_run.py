@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from bbframe.data.base import DataModule
 from bbframe.heads.levels import WITH_MASKS
 from bbframe.registry import plugins
 from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
-from bbframe.run.checkpoint import LoadedCheckpoint, load_checkpoint
+from bbframe.run.checkpoint import LoadedCheckpoint, SavedRun, load_checkpoint
 from bbframe.run.configuration import Plan
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.masking import mask_overrides, mask_secrets
@@ -28,17 +28,12 @@ from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
 from bbframe.run.results import log_network, log_skipped, write_results
 from bbframe.run.run_log import logging_to
-from bbframe.run.saved_run import SavedRun
 from bbframe.run.trainer import make_trainer
 from bbframe.tasks.base import Task
 
 
 def run(
-    plan: Plan,
-    config: Mapping[str, Any],
-    overrides: Sequence[str],
-    folder: Path,
-    secrets: Set[str] = frozenset(),
+    plan: Plan, config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set[str] = frozenset()
 ) -> dict[str, Any]:
     """Do what a plan says, in an existing folder; returns what `metrics.json` then holds.
 
@@ -47,13 +42,13 @@ def run(
     """
     with logging_to(folder / "train.log"):
         try:
-            recorded = mask_secrets(dict(config), set(secrets)), mask_overrides(list(overrides), set(secrets))
+            recorded = mask_secrets(config, set(secrets)), mask_overrides(overrides, set(secrets))
             return TrainingRun(plan, *recorded, folder).complete()
         except BaseException as error:
             if is_first():
                 # `details` holds what a message of one line had to cut short
                 text = [str(error) or type(error).__name__, getattr(error, "details", "")]
-                write_failure(folder, list(overrides), "\n".join(filter(None, text)))
+                write_failure(folder, overrides, "\n".join(filter(None, text)))
             raise
 
 
@@ -79,9 +74,8 @@ class TrainingRun:
             macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
             log_network(self.plan, task, data, macs)
             trainer = make_trainer(self.plan, task, self.folder, [RunInCheckpoint(self.saved_run(task, data))])
-            best = self.trained(trainer, task, data, saved)
-            tested = self.tested(trainer, task, data)
-        return self.reported(trainer, task, data, macs, best, tested)
+            scores = {"best": self.trained(trainer, task, data, saved), "test": self.tested(trainer, task, data)}
+        return self.reported(trainer, task, data, {"gmacs": round(macs, 6), **scores})
 
     def recorded_backbone(self, saved: LoadedCheckpoint | None) -> Backbone:
         """Write the record, build the backbone, and record the weights that it has loaded."""
@@ -151,24 +145,16 @@ class TrainingRun:
 
     def tested(self, trainer: pl.Trainer, task: Task, data: DataModule) -> dict[str, float]:
         """Test if the plan says so, and save the trained backbone; returns the metrics, the monitored one first."""
-        scores: dict[str, float] = {}
+        metrics: Mapping[str, float] = {}
         if self.plan.run.test:
             with self.timed("test"):
-                scores = dict(trainer.test(task, datamodule=data, verbose=False)[0])
+                metrics = trainer.test(task, datamodule=data, verbose=False)[0]
         if self.plan.run.train and trainer.is_global_zero:
             task.backbone.preprocessing = data.preprocessing
             task.backbone.save_pretrained(self.folder / "backbone")
-        return dict(sorted(scores.items(), key=lambda item: item[0] != task.monitor.replace("val/", "test/")))
+        return dict(sorted(metrics.items(), key=lambda item: item[0] != task.monitor.replace("val/", "test/")))
 
-    def reported(
-        self,
-        trainer: pl.Trainer,
-        task: Task,
-        data: DataModule,
-        macs: float,
-        best: dict[str, Any] | None,
-        tested: dict[str, float],
-    ) -> dict[str, Any]:
+    def reported(self, trainer: pl.Trainer, task: Task, data: DataModule, scores: dict[str, Any]) -> dict[str, Any]:
         """Write and log the results; returns the content of metrics.json."""
         plan, backbone = self.plan, task.backbone
         log_skipped(plan, data)
@@ -179,13 +165,11 @@ class TrainingRun:
             "source": backbone.backbone_type.value,
             "checkpoint": plan.source.checkpoint if plan.source.pretrained else None,
             "params": count_parameters(task),
-            "gmacs": round(macs, 6),
             "image_size": list(data.image_size),
             "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),
             "epochs": trainer.current_epoch,
             "metric": task.monitor,
-            "best": best,
-            "test": tested,
+            **scores,
             "test_part": data.test_part,
             **task.class_scores(),
             "skipped": len(data.skipped),

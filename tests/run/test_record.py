@@ -14,9 +14,9 @@ import torch
 
 from bbframe.files import atomic, write_text
 from bbframe.run import record
+from bbframe.run.checkpoint import SavedRun
 from bbframe.run.masking import mask_overrides, mask_secrets, masked_keys
 from bbframe.run.record import environment, read_record, reserve_folder, write_record
-from bbframe.run.saved_run import SavedRun
 
 SECRET_NAMES = [
     "token", "hf_token", "HF_TOKEN", "hub-token", "accessToken", "apiKey", "api_key", "apikey", "wandb_api_key",

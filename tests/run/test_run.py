@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
-from bbframe import AutoBackbone, make_backbone
+from bbframe import AutoBackbone, make_backbone, registry
 from bbframe.app import execution, train
 from bbframe.app.places import HOME
 from tests.run.helpers import TINY, command, summary
@@ -115,6 +115,17 @@ def test_the_backbone_is_left_in_the_layout_of_the_hub(first):
     assert net.preprocessing.size == (32, 32)
     best = torch.load(first / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(net.stem[0].weight, best["backbone.stem.0.weight"])
+
+
+def test_plugins_are_recorded_in_the_folder_and_in_the_checkpoint(place, monkeypatch):
+    (place / "my_parts.py").write_text("")
+    monkeypatch.syspath_prepend(place)
+    monkeypatch.setattr(registry, "_plugins", {})
+    registry.load_plugin("my_parts")
+    folder = run("trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false")
+    named = [{"module": "my_parts", "version": None, "sha256": hashlib.sha256(b"").hexdigest()}]
+    assert json.loads((folder / "environment.json").read_text())["plugins"] == named
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["bbframe"]["plugins"] == named
 
 
 def test_a_rerun_is_bit_identical(first):

@@ -161,14 +161,17 @@ def pointwise_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 @swaps("bbframe.layers.convolution.DepthwiseConv")
+@swaps("bbframe.models.focalnet.Level")
 def depthwise_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """With the activation of a convolution that has one."""
     if not by_hand(x, conv.weight, conv.bias):
         return type(conv).forward(conv, x)
     # smaller kernels are fast anyway, and larger maps would be kernels of another kind to oneDNN
     fits = 5 <= conv.kernel_size[0] <= min(x.shape[2:]) and x.shape[2:].numel() <= 64 * 64
+    act: Any = getattr(conv, "act", None)
     if fits and needs_gradient(x, conv.weight, conv.bias) and may_run("convolution", x, conv.weight, conv.bias):
-        return _Depthwise.apply(*as_autocast(x, conv.weight, conv.bias))
-    return convolution(conv, x, conv.weight, conv.bias)
+        return finished(_Depthwise.apply(*as_autocast(x, conv.weight, conv.bias)), act)
+    return convolution(conv, x, conv.weight, conv.bias, act)
 
 
 class _Depthwise(torch.autograd.Function):

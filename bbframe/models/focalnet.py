@@ -102,6 +102,17 @@ class Stem(Embedding):
         return self.dropout(super().forward(x))
 
 
+class Level(DepthwiseConv):
+    """The context of one level from that of the level before, maps (B, C, H, W): GELU of a depth-wise convolution."""
+
+    def __init__(self, channels: int, kernel: int):
+        super().__init__(channels, kernel, bias=False)
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))
+
+
 class Modulation(nn.Module):
     """Multiply each query by its context, gathered at several levels (section 3.2); maps (B, H, W, C)."""
 
@@ -110,7 +121,7 @@ class Modulation(nn.Module):
         self.parts = (channels, channels, levels + 1)
         self.proj_in = nn.Linear(channels, sum(self.parts))
         kernels = [window + 2 * level for level in range(levels)]
-        self.convs = nn.ModuleList(DepthwiseConv(channels, k, bias=False) for k in kernels)
+        self.convs = nn.ModuleList(Level(channels, k) for k in kernels)
         self.act = nn.GELU()
         self.share = 1 / (levels + 1) if config.normalize_modulator else 1.0
         self.proj_context = nn.Conv2d(channels, channels, 1)
@@ -124,7 +135,7 @@ class Modulation(nn.Module):
         *local, last = (gates * self.share).split(1, dim=-1)
         context, total = context.permute(0, 3, 1, 2), query.new_zeros(())
         for conv, gate in zip(self.convs, local, strict=True):
-            context = self.act(conv(context))
+            context = conv(context)
             total = torch.addcmul(total, context.permute(0, 2, 3, 1), gate)
         everywhere = context.permute(0, 2, 3, 1).mean(dim=(1, 2), keepdim=True)
         total = torch.addcmul(total, self.act(everywhere), last)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+FILES = ("metrics.json", "error.txt", "overrides.yaml", "config.yaml")  # a folder with one of these is a job
+
 
 class Job(NamedTuple):
     """A configuration, the overrides that made it, and its run folder."""
@@ -27,7 +29,7 @@ def one_device(devices: Any) -> Any:
 
 def check_new(sweep_folder: Path) -> None:
     """Refuse a folder that holds the jobs of an earlier sweep; raises ValueError in one line."""
-    if (sweep_folder / "leaderboard.csv").exists() or any(sweep_folder.glob("*/overrides.yaml")):
+    if any(any(sweep_folder.glob(f"*/{name}")) for name in FILES):
         raise ValueError(
             f"hydra.sweep.dir={sweep_folder} holds an earlier sweep; give another folder, or none for a new one"
         )

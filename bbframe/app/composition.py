@@ -81,17 +81,14 @@ def composition(
     file. The function raises ValueError for what a file may not set.
     """
     register_everything([extra] if extra else [])
-    folders = [folder for folder in (config_path or CONF, extra) if folder]
-    for folder in folders:
+    for folder in filter(None, (config_path, extra)):
         check_primary(folder / f"{config_name}.yaml")
 
     def compose(overrides: list[str]) -> DictConfig:
         path, rest = search_path(overrides)
         for place in (Path(place.removeprefix("file://")) for place in path if not place.startswith("pkg://")):
             check_primary(place / f"{config_name}.yaml")
-        places = (
-            f"hydra.searchpath=[{','.join(map(quoted, [*([f'file://{extra.resolve()}'] if extra else []), *path]))}]"
-        )
+        places = f"hydra.searchpath=[{','.join(map(quoted, path))}]"  # a file's own search path never counts
         config = hydra.compose(config_name, [*rest, places], return_hydra_config=True)
         check_settings(config, settings_alone(overrides), [*overrides, places])
         return config

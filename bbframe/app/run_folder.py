@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-RECORD = ("config.yaml", "overrides.yaml", "metrics.json", "error.txt")
+from bbframe.sweep.jobs import FILES
 
 
 def new_folder(first: Path) -> Path:
@@ -29,7 +29,7 @@ def new_folder(first: Path) -> Path:
 
 def named_folder(folder: Path) -> Path:
     """Make the folder that the user named. Raises ValueError when it holds the record of an earlier run."""
-    if any((folder / name).exists() for name in RECORD):
+    if any((folder / name).exists() for name in FILES):
         last = folder / "checkpoints" / "last.ckpt"
         goes_on = f", or go on from it: ckpt_path={last}" if last.is_file() else ""
         raise ValueError(f"hydra.run.dir={folder} holds the record of an earlier run; give another folder{goes_on}")

@@ -87,7 +87,7 @@ def start(arguments: Sequence[str]) -> int:
     with composition(command.config_dir, **places) as compose:
         single = [override for override in command.overrides if not is_swept(override)]
         config = composed(compose, single)
-        several = command.multirun or (str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN" and not command.run)
+        several = command.multirun or str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN"
         if command.cfg or command.info or command.hydra_help:
             if command.cfg:
                 print(shown(compose, command))

@@ -10,6 +10,8 @@ from typing import Any
 
 from bbframe.run.configuration import Plan, check
 
+FILES = ("metrics.json", "error.txt", "overrides.yaml", "config.yaml")  # a folder with one of these is a job
+
 
 @dataclass
 class Job:
@@ -42,7 +44,7 @@ def one_device(devices: Any) -> Any:
 
 def check_new(sweep_folder: Path) -> None:
     """Refuse a folder that holds the jobs of an earlier sweep; raises ValueError in one line."""
-    if (sweep_folder / "leaderboard.csv").exists() or any(sweep_folder.glob("*/overrides.yaml")):
+    if any(any(sweep_folder.glob(f"*/{name}")) for name in FILES):
         raise ValueError(
             f"hydra.sweep.dir={sweep_folder} holds an earlier sweep; give another folder, or none for a new one"
         )

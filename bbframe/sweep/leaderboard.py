@@ -14,8 +14,7 @@ from typing import Any
 from bbframe.files import read_yaml, write_text
 from bbframe.report.charts import accuracy_against_gmacs, lower_is_better
 from bbframe.report.tables import aligned, markdown, number
-
-FILES = ("metrics.json", "error.txt", "overrides.yaml", "config.yaml")  # a folder with one of these is a job
+from bbframe.sweep.jobs import FILES
 
 
 def collect(sweep_folder: Path) -> list[dict[str, Any]]:

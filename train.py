@@ -65,11 +65,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def single(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
     """One run in a new folder."""
-    from bbframe.run.configuration import check
+    from bbframe.run.configuration import parse_configuration
     from bbframe.run.record import reserve_folder
 
     config, overrides = configuration(compose, overrides)
-    plan = check(config)
+    plan = parse_configuration(config)
     if os.environ.get("LOCAL_RANK", "0") != "0":  # one of several processes: the first makes the folder and writes
         folder = Path(os.environ.get(RUN_FOLDER, plan.run.output_dir))
     else:
@@ -90,7 +90,7 @@ def execute(job: Job) -> None:
 def sweep(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
     """Every combination of the swept values, by Hydra's launcher; a job that fails leaves the others alone."""
     from bbframe.report import leaderboard
-    from bbframe.run.configuration import check
+    from bbframe.run.configuration import parse_configuration
     from bbframe.run.record import reserve_folder
 
     hydra_overrides = [o for o in overrides if _key(o).startswith(("hydra.", "hydra/"))]
@@ -105,7 +105,7 @@ def sweep(compose: Callable[[list[str]], Any], overrides: list[str]) -> int:
         try:
             config, complete = configuration(compose, combination)
             config["trainer"]["devices"] = one_device(config["trainer"]["devices"])
-            plans.append(check(config))
+            plans.append(parse_configuration(config))
             jobs.append((config, complete, Path()))
         except ValueError as error:
             failed.append((combination, error))

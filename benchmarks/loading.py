@@ -35,7 +35,7 @@ import train
 from bbframe.data import make_data
 from bbframe.factory import make_backbone
 from bbframe.run.build import make_task
-from bbframe.run.configuration import Plan, check
+from bbframe.run.configuration import Configuration, parse_configuration
 from bbframe.run.run import _trainer
 
 SIZE = (500, 375)  # width, height
@@ -95,7 +95,7 @@ def endless(loader: Any) -> Iterator[dict[str, Any]]:
         yield from loader
 
 
-def loading(plan: Plan, backbone: Any) -> float:
+def loading(plan: Configuration, backbone: Any) -> float:
     """Images a second of the training loader alone."""
     data = data_of(plan, backbone)
     clock = Clock()
@@ -106,7 +106,7 @@ def loading(plan: Plan, backbone: Any) -> float:
     return clock.rate
 
 
-def step(plan: Plan, backbone: Any, names: list[str], size: tuple[int, int]) -> float:
+def step(plan: Configuration, backbone: Any, names: list[str], size: tuple[int, int]) -> float:
     """Images a second of forward, backward and optimiser, on one batch over and over."""
     task = make_task(plan, backbone, names)
     task.train()
@@ -122,7 +122,7 @@ def step(plan: Plan, backbone: Any, names: list[str], size: tuple[int, int]) -> 
             return clock.rate
 
 
-def run(plan: Plan, backbone: Any, folder: Path) -> float:
+def run(plan: Configuration, backbone: Any, folder: Path) -> float:
     """Images a second of a training as `train.py` makes it."""
     data = data_of(plan, backbone)
     task = make_task(plan, backbone, data.class_names)
@@ -133,7 +133,7 @@ def run(plan: Plan, backbone: Any, folder: Path) -> float:
     return clock.rate
 
 
-def data_of(plan: Plan, backbone: Any) -> Any:
+def data_of(plan: Configuration, backbone: Any) -> Any:
     """The data module of a run."""
     return make_data(plan.data, seed=0, preprocessing=backbone.preprocessing, num_channels=3, stride=32, masks=False)
 
@@ -162,9 +162,9 @@ def main() -> None:
         ]
         overrides += [f"{key}={value}" for key, value in given.items()]
         for name in names:
-            plan = check(train.plain(compose, [f"backbone={name}", *overrides]))
+            plan = parse_configuration(train.plain(compose, [f"backbone={name}", *overrides]))
 
-            def fresh(plan: Plan = plan) -> Any:
+            def fresh(plan: Configuration = plan) -> Any:
                 return make_backbone(plan.backbone_options)
 
             data = data_of(plan, fresh())

@@ -12,7 +12,7 @@ import torch
 import bbframe
 import train
 from bbframe.heads.levels import choose_pyramid
-from bbframe.run.configuration import check
+from bbframe.run.configuration import parse_configuration
 
 README = (train.HOME / "README.md").read_text()
 COMMANDS = re.findall(r"^python train\.py ([^#\n]+?) *(?:#.*)?$", README, flags=re.MULTILINE)
@@ -25,7 +25,7 @@ def test_every_command_line_composes_and_passes(line):
     given = line.split()
     with train.composition() as compose:
         for overrides in train.expand([word for word in given if word != "-m"]):
-            assert check(train.plain(compose, overrides)).backbone.channels
+            assert parse_configuration(train.plain(compose, overrides)).backbone.channels
 
 
 def test_there_are_commands_to_try():
@@ -64,5 +64,5 @@ def test_the_matrix_of_detection_has_every_backbone_and_its_pyramid():
     assert set(rows) == set(bbframe.list_backbones())
     for name in set(rows) - {"timm"}:
         with train.composition() as compose:
-            plan = check(train.plain(compose, ["task=detection", f"backbone={name}"]))
+            plan = parse_configuration(train.plain(compose, ["task=detection", f"backbone={name}"]))
         assert rows[name] == {"fpn": "feature", "simple": "simple"}[choose_pyramid(None, plan.backbone.strides)]

@@ -140,7 +140,7 @@ def load_network(path: Path, device: str = "auto") -> Network:
     from bbframe.data.images.image_transforms import eval_input
     from bbframe.run.build import make_task, saved_backbone
     from bbframe.run.checkpoint import fit_checkpoint, load_checkpoint
-    from bbframe.run.configuration import check
+    from bbframe.run.configuration import parse_configuration
 
     saved = load_checkpoint(path)
     record = saved.get("bbframe")
@@ -150,7 +150,7 @@ def load_network(path: Path, device: str = "auto") -> Network:
             "version; train again"
         )
     # how it was trained, on which devices and with which loggers, does not matter here
-    plan = check({**record["config"], "trainer": {}, "logger": {}, "callbacks": {}})
+    plan = parse_configuration({**record["config"], "trainer": {}, "logger": {}, "callbacks": {}})
     plan = dataclasses.replace(plan, task=dataclasses.replace(plan.task, compile=False))
     backbone = saved_backbone(plan.backbone_options, saved)
     names = list(record["class_names"])
@@ -205,7 +205,7 @@ class Boxes:
         from bbframe.report.annotate import draw_detections
         from bbframe.report.coco_results import result_rows
         from bbframe.tasks.detection import to_original
-        from bbframe.tasks.masks import packed
+        from bbframe.tasks.mask_rle import encode_mask
 
         place = {"scale": torch.tensor(scale), "size": torch.tensor([image.height, image.width])}
         answer = {key: value.cpu() for key, value in answer.items()}
@@ -213,7 +213,7 @@ class Boxes:
         drawn: dict[str, list[Any]] = {key: [] for key in answer}
         for i in range(len(answer["scores"])):  # one by one: a hundred masks of a large image would fill the memory
             one = to_original({key: value[i : i + 1] for key, value in answer.items()}, place)
-            masks = [packed(mask) for mask in one["masks"]] if "masks" in one else None
+            masks = [encode_mask(mask) for mask in one["masks"]] if "masks" in one else None
             results += result_rows(number, one["boxes"], one["scores"], one["labels"], masks, self.ids)
             if one["scores"][0] >= self.threshold:
                 for key, value in one.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bbframe.data.base import ImageDataModule
+from bbframe.data.data_module import ImageDataModule
 from bbframe.report.pictures import confusion_matrix, image_grid
 from bbframe.tasks.classification import Classification
 

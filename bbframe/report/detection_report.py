@@ -15,7 +15,7 @@ from bbframe.files import write_text
 from bbframe.report.box_pictures import box_grid, precision_recall
 from bbframe.report.coco_results import result_rows
 from bbframe.tasks.detection import Detection
-from bbframe.tasks.masks import unpacked
+from bbframe.tasks.mask_rle import decode_mask
 
 SHOWN = 16  # images in a picture
 
@@ -52,4 +52,4 @@ def write(task: Detection, data: DetectionDataModule, folder: Path) -> None:
 
 def _shown(runs: dict[str, Any], size: tuple[int, int]) -> Tensor:
     """A mask in the size of the picture."""
-    return F.interpolate(unpacked(runs)[None, None].float(), size)[0, 0] > 0.5
+    return F.interpolate(decode_mask(runs)[None, None].float(), size)[0, 0] > 0.5

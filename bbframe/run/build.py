@@ -8,20 +8,15 @@ from typing import Any
 from bbframe.auto import Backbone
 from bbframe.factory import make_backbone
 from bbframe.preprocessing import Preprocessing
-from bbframe.run.configuration import Plan
-from bbframe.tasks.base import Task
+from bbframe.registry import make
+from bbframe.run.configuration import Configuration
+from bbframe.tasks.task import Task
 
 
-def make_task(plan: Plan, backbone: Backbone, class_names: Sequence[str]) -> Task:
+def make_task(plan: Configuration, backbone: Backbone, class_names: Sequence[str]) -> Task:
     """The LightningModule that a plan's task, head, optimiser and schedule describe."""
-    options = {"task": plan.task, "head": plan.head, "optim": plan.optim, "schedule": plan.schedule}
-    if plan.task.name == "detection":
-        from bbframe.tasks.detection import Detection
-
-        return Detection(backbone, class_names, **options)
-    from bbframe.tasks.classification import Classification
-
-    return Classification(backbone, class_names, **options)
+    options = {"head": plan.head, "optim": plan.optim, "schedule": plan.schedule}
+    return make("task", plan.task, backbone, class_names, **options)
 
 
 def saved_backbone(options: Mapping[str, Any], saved: Mapping[str, Any]) -> Backbone:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from bbframe.auto import Backbone
-from bbframe.data.base import DataModule
+from bbframe.data.data_module import DataModule
 from bbframe.report import classification_report, detection_report
 from bbframe.report.charts import learning_curves
 from bbframe.report.profile import count_parameters
-from bbframe.run.configuration import Plan
-from bbframe.tasks.base import Task
+from bbframe.run.configuration import Configuration
+from bbframe.tasks.task import Task
 
 log = logging.getLogger("bbframe")
 REPORTS: dict[str, Any] = {"classification": classification_report, "detection": detection_report}
 
 
-def describe(plan: Plan, task: Task, data: DataModule, macs: float) -> None:
+def describe(plan: Configuration, task: Task, data: DataModule, macs: float) -> None:
     """Say what was built, before training starts."""
     backbone = task.backbone
     names = backbone.stage_names
@@ -52,7 +52,7 @@ def _is_frozen(backbone: Backbone, name: str) -> bool:
     return not backbone.get_parameter(name).requires_grad
 
 
-def show(plan: Plan, task: Task, data: DataModule, tested: dict[str, float], folder: Path) -> None:
+def show(plan: Configuration, task: Task, data: DataModule, tested: dict[str, float], folder: Path) -> None:
     """The pictures of a run: learning curves, and what its task shows of the tested images."""
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)

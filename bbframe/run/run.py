@@ -24,7 +24,6 @@ from lightning.pytorch.loggers import CSVLogger
 from bbframe.data import make_data
 from bbframe.factory import make_backbone
 from bbframe.files import write_text
-from bbframe.heads.levels import WITH_MASKS
 from bbframe.report.leaderboard import run_table
 from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
 from bbframe.run.build import make_task, saved_backbone
@@ -35,12 +34,12 @@ from bbframe.run.checkpoint import (
     fit_checkpoint,
     load_checkpoint,
 )
-from bbframe.run.configuration import Plan, check
-from bbframe.run.lightning_parts import make_plugins
+from bbframe.run.configuration import Configuration, parse_configuration
+from bbframe.run.lightning_parts import make_lightning_parts
 from bbframe.run.masking import mask_overrides, mask_secrets
 from bbframe.run.record import environment, write_failure, write_record
 from bbframe.run.results import describe, show
-from bbframe.tasks.base import Task
+from bbframe.tasks.task import Task
 
 log = logging.getLogger("bbframe")
 # what Lightning says about things that are as they should be
@@ -63,7 +62,7 @@ def run(config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
         try:
-            plan = check(config)
+            plan = parse_configuration(config)
             record = {
                 "config": mask_secrets(config, set(secrets)),
                 "overrides": mask_overrides(overrides, set(secrets)),
@@ -81,7 +80,7 @@ def rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def _run(plan: Plan, record: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _run(plan: Configuration, record: dict[str, Any], folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     reset_peak_memory()
     saved = None if plan.run.ckpt_path is None else load_checkpoint(Path(plan.run.ckpt_path))
@@ -100,7 +99,7 @@ def _run(plan: Plan, record: dict[str, Any], folder: Path) -> dict[str, Any]:
         preprocessing=backbone.preprocessing,
         num_channels=backbone.config.num_channels,
         stride=max(backbone.strides),
-        masks=plan.head.name in WITH_MASKS,
+        masks=plan.head.masks,
     )
     task = make_task(plan, backbone, data.class_names)
     if saved is not None:
@@ -134,7 +133,7 @@ def _run(plan: Plan, record: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name, why in data.skipped.items():
         log.warning("skipped %s: %s", name, why)
     if data.skipped:
-        count, kind, most = len(data.skipped), data.skipped_kind, plan.data.max_errors
+        count, kind, most = len(data.skipped), data.skipped_kind, getattr(plan.data, "max_errors", 0)
         log.warning("skipped %d %s; data.max_errors=%d may be", count, kind, most)
     summary = {
         "status": "ok",
@@ -167,7 +166,7 @@ def _run(plan: Plan, record: dict[str, Any], folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _trainer(plan: Plan, task: Task, folder: Path, record: dict[str, Any]) -> pl.Trainer:
+def _trainer(plan: Configuration, task: Task, folder: Path, record: dict[str, Any]) -> pl.Trainer:
     options = plan.trainer
     callbacks: list[pl.Callback] = [SeedEveryBatch(plan.run.seed), EpochLines(), _Record(record, task)]
     if options.ema_decay is not None:
@@ -178,7 +177,7 @@ def _trainer(plan: Plan, task: Task, folder: Path, record: dict[str, Any]) -> pl
         callbacks.append(RichProgressBar(leave=False))
     if not plan.run.debug:
         callbacks += checkpoint_callbacks(folder, task.monitor, task.mode)
-    callbacks += make_plugins("callbacks", plan.callbacks, folder)
+    callbacks += make_lightning_parts("callbacks", plan.callbacks, folder)
     loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
     try:
         return pl.Trainer(
@@ -187,7 +186,7 @@ def _trainer(plan: Plan, task: Task, folder: Path, record: dict[str, Any]) -> pl
             num_nodes=options.num_nodes,
             strategy=options.strategy,
             precision=options.precision,  # type: ignore[arg-type]
-            logger=[*loggers, *make_plugins("logger", plan.logger, folder)],
+            logger=[*loggers, *make_lightning_parts("logger", plan.logger, folder)],
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             max_epochs=1 if plan.run.debug else options.max_epochs,

@@ -11,12 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-
-import train
-from bbframe.auto import AutoBackbone, backbone_class, list_backbones
-from bbframe.data.options_by_name import OPTIONS as DATA
-from bbframe.factory import Source, check_backbone
-from bbframe.run.configuration import HEADS, RunOptions, TrainerOptions, check
 from bbframe.tasks.options import (
     AdamWOptions,
     ClassificationOptions,
@@ -28,6 +22,12 @@ from bbframe.tasks.options import (
     MultiStepOptions,
     SGDOptions,
 )
+
+import train
+from bbframe.auto import AutoBackbone, backbone_class, list_backbones
+from bbframe.data.images.image_options import OPTIONS as DATA
+from bbframe.factory import Source, check_backbone
+from bbframe.run.configuration import HEADS, RunOptions, TrainerOptions, check
 
 CONF, RECIPES = train.HOME / "conf", train.HOME / "recipes"
 CHOICES = [

@@ -127,6 +127,6 @@ def test_all_options_say_at_which_size_costs_are_counted(changes, expected):
 
 def test_checking_options_needs_nothing_heavy():
     heavy = {"torchvision", "lightning", "sklearn", "PIL"}
-    code = f"import sys, bbframe.data.options_by_name; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, bbframe.data.images.image_options; print([name for name in {heavy} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from bbframe.heads.networks import DETECTORS
 from torch import nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -14,7 +15,6 @@ from torchvision.ops.poolers import LevelMapper as TheirMapper
 
 from bbframe.heads.anchors import Anchors, LevelMapper, region_pool
 from bbframe.heads.detectors import Detector, pad, paste
-from bbframe.heads.networks import DETECTORS
 
 NAMES = list(DETECTORS)
 CLASSES = 5

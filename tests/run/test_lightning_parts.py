@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from bbframe.run.lightning_parts import ALLOWED, check_plugins, make_plugins
+from bbframe.run.lightning_parts import ALLOWED, make_plugins, parse_lightning_parts
 
 
 @pytest.mark.parametrize(
@@ -15,13 +15,13 @@ from bbframe.run.lightning_parts import ALLOWED, check_plugins, make_plugins
 @pytest.mark.parametrize("group", sorted(ALLOWED))
 def test_what_is_not_listed_is_refused_before_it_is_imported(group, target):
     with pytest.raises(ValueError, match=rf"{group}\.x: _target_='{target}' is not on the list"):
-        check_plugins(group, {"x": {"_target_": target}})
+        parse_lightning_parts(group, {"x": {"_target_": target}})
 
 
 @pytest.mark.parametrize("entry", [None, 3, {}, {"_target_": None}, {"_target_": ["os.system"]}])
 def test_an_entry_must_name_a_target(entry):
     with pytest.raises(ValueError, match=r"callbacks\.x: must be a mapping with a _target_"):
-        check_plugins("callbacks", {"x": entry})
+        parse_lightning_parts("callbacks", {"x": entry})
 
 
 def test_everything_listed_exists():

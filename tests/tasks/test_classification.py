@@ -5,15 +5,15 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 import torch
-from torch.utils.data import DataLoader
-
-from bbframe.tasks.classification import Classification
 from bbframe.tasks.options import (
     AdamWOptions,
     ClassificationOptions,
     CosineOptions,
     HeadOptions,
 )
+from torch.utils.data import DataLoader
+
+from bbframe.tasks.classification import Classification
 from tests.tiny import names, tiny
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 import torch
+from bbframe.tasks.options import AdamWOptions, CosineOptions, DetectionOptions, DetectorOptions
 from torch.utils.data import DataLoader
 
 from bbframe.auto import AutoBackbone
 from bbframe.heads.detectors import paste
 from bbframe.heads.levels import WANTED, wanted_strides
 from bbframe.tasks.detection import Detection, to_original
-from bbframe.tasks.masks import unpacked
-from bbframe.tasks.options import AdamWOptions, CosineOptions, DetectionOptions, DetectorOptions
+from bbframe.tasks.mask_rle import decode_mask
 from tests.tiny import names, tiny, tiny_config
 
 CLASSES = ["bird", "fish", "tree"]
@@ -225,7 +225,7 @@ def test_true_masks_found_exactly_have_a_mask_map_of_one():
     metrics = measured(task, step)
     assert metrics["test/mask_mAP"] == metrics["test/mAP"] == pytest.approx(1.0)
     (_, _, _, _, masks), *_ = task.predictions
-    assert torch.equal(unpacked(masks[0]), truth["masks"][0].bool())
+    assert torch.equal(decode_mask(masks[0]), truth["masks"][0].bool())
 
 
 def test_every_loss_is_logged_and_masks_are_measured(tmp_path):

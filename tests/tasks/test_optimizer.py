@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
-from bbframe.heads.classifier import CLASSIFIERS
-from bbframe.tasks.classification import Classification
-from bbframe.tasks.optimizer import keep_in_eval, parameter_groups, prepare, rate_factor
 from bbframe.tasks.options import (
     AdamWOptions,
     ClassificationOptions,
@@ -17,6 +11,12 @@ from bbframe.tasks.options import (
     CosineOptions,
     HeadOptions,
 )
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bbframe.heads.classifier import CLASSIFIERS
+from bbframe.tasks.classification import Classification
+from bbframe.tasks.optimizer import keep_in_eval, parameter_groups, prepare, rate_factor
 from tests.tiny import example, names, tiny
 
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
+from bbframe.data.images.image_options import AugmentOptions
 from bbframe.data.images.image_transforms import Crop, Fit, batch_mix, eval_transform, normalisation, train_transform
-from bbframe.data.options_by_name import AugmentOptions
 from bbframe.data.seeds import torch_seed
 from bbframe.preprocessing import Preprocessing
 

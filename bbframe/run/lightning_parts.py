@@ -73,7 +73,8 @@ def _parse_entry(group: Group, where: str, entry: Any) -> LightningClass | PartO
     if target not in allowed:
         raise ValueError(
             f"{where}: _target_={target!r} is not on the list of what a configuration may name"
-            f"{nearest(target, allowed)}; a {KIND[group]} of your own is registered, given by --plugin and chosen by its name"
+            f"{nearest(target, allowed)}; a {KIND[group]} of your own is registered, given by --plugin "
+            "and chosen by its name"
         )
     return LightningClass(target, {key: value for key, value in entry.items() if key != "_target_"})
 

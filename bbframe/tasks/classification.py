@@ -20,7 +20,7 @@ from bbframe.tasks.task_options import AccuracyOptions, ClassificationOptions
 
 
 class ClassifiedImage(NamedTuple):
-    """One tested image: its index `image`, its class, the predicted class and its probability, and the cross-entropy."""
+    """One tested image: its index, its class, the predicted class and its probability, and the cross-entropy."""
 
     image: int
     label: int

@@ -32,7 +32,7 @@ TRUTH = ("boxes", "labels", "area", "iscrowd", "masks")
 
 
 class DetectedImage(NamedTuple):
-    """One tested image: its index `image`, and its boxes (N, 4), scores (N,), labels (N,) and masks in its original pixels."""
+    """One tested image: its index, and its boxes (N, 4), scores (N,), labels (N,) and masks in its original pixels."""
 
     image: int
     boxes: Tensor

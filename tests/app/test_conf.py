@@ -11,23 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from bbframe.tasks.options import (
-    AdamWOptions,
-    ClassificationOptions,
-    ConstantOptions,
-    CosineOptions,
-    DetectionOptions,
-    DetectorOptions,
-    HeadOptions,
-    MultiStepOptions,
-    SGDOptions,
-)
 
 import train
+from bbframe import registry
 from bbframe.auto import AutoBackbone, backbone_class, list_backbones
-from bbframe.data.images.image_options import OPTIONS as DATA
 from bbframe.factory import Source, check_backbone
-from bbframe.run.configuration import HEADS, RunOptions, TrainerOptions, check
+from bbframe.run.configuration import RunOptions, TrainerOptions
+from bbframe.schema import parse
 
 CONF, RECIPES = train.HOME / "conf", train.HOME / "recipes"
 CHOICES = [
@@ -38,8 +28,8 @@ CHOICES = [
 ]
 BACKBONES = [choice for group, choice in CHOICES if group == "backbone"]
 DETECTION = {
-    *(("head", name) for group, name in CHOICES if group == "head" and name not in HEADS["classification"]),
-    *(("data", name) for name, options in DATA.items() if options.task == "detection"),
+    *(("head", name) for group, name in CHOICES if group == "head" and name not in ("linear", "multi_level")),
+    *(("data", name) for name in registry.names("data") if registry.find("data", name).options.task == "detection"),
 }
 NEEDED = {
     "image_folder": ["data.root=photos"],
@@ -108,29 +98,23 @@ def test_every_architecture_has_a_file():
     assert [name for name in list_backbones() if name not in BACKBONES] == []
 
 
-@pytest.mark.parametrize(
-    ("file", "options"),
-    [
-        ("task/classification", ClassificationOptions),
-        ("task/detection", DetectionOptions),
-        ("head/linear", HeadOptions),
-        ("head/fcos", DetectorOptions),
-        ("head/retinanet", DetectorOptions),
-        ("head/faster_rcnn", DetectorOptions),
-        ("head/mask_rcnn", DetectorOptions),
-        ("optim/adamw", AdamWOptions),
-        ("optim/sgd", SGDOptions),
-        ("schedule/cosine", CosineOptions),
-        ("schedule/multistep", MultiStepOptions),
-        ("schedule/constant", ConstantOptions),
-        ("trainer/default", TrainerOptions),
-    ],
-)
-def test_the_files_of_the_other_groups_agree_with_their_options(file, options):
-    data = yaml.safe_load((CONF / f"{file}.yaml").read_text())
+PARTS = [(kind, name) for kind in ("task", "head", "optim", "schedule") for name in registry.names(kind)]
+
+
+@pytest.mark.parametrize(("kind", "name"), PARTS)
+def test_the_file_of_a_part_agrees_with_its_options(kind, name):
+    """One default, said twice, must be said alike, and no option may be missing from the file."""
+    data = yaml.safe_load((CONF / kind / f"{name}.yaml").read_text())
     data.pop("defaults", None)
-    default = dataclasses.asdict(options(name=data["name"]) if "name" in data else options())
-    assert {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()} == default
+    options = registry.find(kind, name).options
+    assert set(data) == {field.name for field in dataclasses.fields(options)}
+    assert registry.parse_part(kind, data, kind) == options(name=name)
+
+
+def test_the_file_of_the_trainer_agrees_with_its_options():
+    data = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text())
+    assert parse(TrainerOptions, data, "trainer") == TrainerOptions()
+    assert set(data) == {field.name for field in dataclasses.fields(TrainerOptions)}
 
 
 def test_the_top_of_the_configuration_agrees_with_its_options():

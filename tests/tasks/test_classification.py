@@ -5,15 +5,12 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 import torch
-from bbframe.tasks.options import (
-    AdamWOptions,
-    ClassificationOptions,
-    CosineOptions,
-    HeadOptions,
-)
 from torch.utils.data import DataLoader
 
+from bbframe.heads import ClassifierOptions
 from bbframe.tasks.classification import Classification
+from bbframe.tasks.optimizer_options import AdamWOptions, CosineOptions
+from bbframe.tasks.task_options import ClassificationOptions
 from tests.tiny import names, tiny
 
 
@@ -27,10 +24,10 @@ class Watched(Classification):
 
 def watched(net, **options):
     return Watched(
+        ClassificationOptions(**options),
         net,
         ["a", "b", "c"],
-        task=ClassificationOptions(**options),
-        head=HeadOptions(),
+        head=ClassifierOptions(),
         optim=AdamWOptions(),
         schedule=CosineOptions(),
     )
@@ -91,10 +88,10 @@ def test_what_a_test_leaves_behind_adds_up():
 def test_top5_comes_with_six_classes():
     few, many = (
         Classification(
+            ClassificationOptions(),
             tiny("resnet"),
             [str(i) for i in range(count)],
-            task=ClassificationOptions(),
-            head=HeadOptions(),
+            head=ClassifierOptions(),
             optim=AdamWOptions(),
             schedule=CosineOptions(),
         )

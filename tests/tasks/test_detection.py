@@ -5,16 +5,19 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import pytest
 import torch
-from bbframe.tasks.options import AdamWOptions, CosineOptions, DetectionOptions, DetectorOptions
 from torch.utils.data import DataLoader
 
 from bbframe.auto import AutoBackbone
 from bbframe.heads.detectors import paste
-from bbframe.heads.levels import WANTED, wanted_strides
+from bbframe.heads.levels import nearest_strides
+from bbframe.registry import find
 from bbframe.tasks.detection import Detection, to_original
 from bbframe.tasks.mask_rle import decode_mask
+from bbframe.tasks.optimizer_options import AdamWOptions, CosineOptions
+from bbframe.tasks.task_options import DetectionOptions
 from tests.tiny import names, tiny, tiny_config
 
+WANTED = {name: find("head", name).options.wanted for name in ("fcos", "retinanet", "faster_rcnn", "mask_rcnn")}
 CLASSES = ["bird", "fish", "tree"]
 TIMM = "timm/test_resnet"
 
@@ -29,13 +32,13 @@ def net(name, **fields):
 
 def detection(name, head="fcos", **options):
     declared = [4, 8, 16, 32] if name == TIMM else [stage.stride for stage in tiny_config(name).stages]
-    backbone = net(name, out_strides=wanted_strides(head, declared))
+    backbone = net(name, out_strides=nearest_strides(WANTED[head], declared))
     torch.manual_seed(1)
     return Detection(
+        DetectionOptions(**options),
         backbone,
         CLASSES,
-        task=DetectionOptions(**options),
-        head=DetectorOptions(name=head, channels=32),
+        head=find("head", head).options(channels=32),
         optim=AdamWOptions(),
         schedule=CosineOptions(),
     )

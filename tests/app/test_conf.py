@@ -53,7 +53,7 @@ def composed(*overrides):
 def test_every_choice_of_every_group_composes_and_passes(group, choice):
     detection = (group, choice) in DETECTION
     config = composed(*(["task=detection"] if detection else []), f"{group}={choice}", *NEEDED.get(choice, []))
-    plan = check(config)
+    plan = parse_configuration(config)
     assert plan.backbone.stages
     if group == "backbone":
         assert config["backbone_name"] == choice
@@ -68,7 +68,7 @@ def test_every_recipe_composes_and_its_header_says_how_and_what(recipe):
     assert any(re.search(r"\d s\b|days", line) for line in header), "the header must give the time"
     given = ["backbone.checkpoint=somewhere"] if "checkpoint: null" in text else []
     given += ["trainer.accelerator=auto"] if "accelerator: gpu" in text else []  # composes where there is none
-    assert check(composed(f"recipes={recipe}", *given)).run.train
+    assert parse_configuration(composed(f"recipes={recipe}", *given)).run.train
 
 
 @pytest.mark.parametrize("choice", BACKBONES)

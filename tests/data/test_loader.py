@@ -45,7 +45,7 @@ class Noise:
 def noise(batch_size=4, num_workers=0, seed=1, **augment):
     """18 training images, which make 4 batches, and 6 for validation."""
     augment = parse(AugmentOptions, RANDOM | augment, "augment")
-    options = ImageDataOptions(batch_size=batch_size, num_workers=num_workers, augment=augment)
+    options = ImageDataOptions(name="painted", batch_size=batch_size, num_workers=num_workers, augment=augment)
     parts = {"train": Noise(18), "val": Noise(6)}
     preprocessing = Preprocessing(size=(12, 12))
     return ImageDataModule(options, parts, ["even", "odd"], seed=seed, preprocessing=preprocessing, num_channels=3)

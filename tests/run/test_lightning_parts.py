@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from bbframe.run.lightning_parts import ALLOWED, make, parse_lightning_parts
+from bbframe.run.lightning_parts import ALLOWED, make_lightning_parts, parse_lightning_parts
 
 
 def make(group, entries, folder):

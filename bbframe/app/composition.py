@@ -179,7 +179,7 @@ def plain(compose: Compose, overrides: list[str]) -> dict[str, Any]:
 def resolved(compose: Compose, overrides: list[str], config: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain data without Hydra's settings, `~` expanded."""
     try:
-        ours = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         data: dict[str, Any] = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)  # type: ignore
     except ERRORS as error:
         raise ValueError(_explained(compose, overrides, error)) from error

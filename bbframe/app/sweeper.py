@@ -64,7 +64,6 @@ class CheckedSweeper(Sweeper):
         from bbframe.app.composition import composed, loaded, with_record
         from bbframe.app.hydra_settings import SWEEP_FOLDER, settled
         from bbframe.app.run_folder import new_folder
-        from bbframe.run.configuration import check
         from bbframe.sweep.jobs import check_new, one_device
 
         hydra_overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
@@ -75,7 +74,7 @@ class CheckedSweeper(Sweeper):
                 config = composed(compose, combination)
                 data, complete = with_record(compose, combination, config)
                 data["trainer"]["devices"] = one_device(data["trainer"]["devices"])
-                passed.append((config, check(data), data, complete, combination))
+                passed.append((config, parse_configuration(data), data, complete, combination))
             except ValueError as error:
                 failed.append((combination, error))
         if not passed:

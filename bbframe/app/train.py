@@ -119,14 +119,13 @@ def prepared(compose: Any, overrides: list[str], single: list[str], config: Dict
     `config` is what `single`, those with one value, compose to.
     """
     from bbframe.app.composition import composed, with_record
-    from bbframe.run.configuration import check
     from bbframe.sweep.jobs import Job
 
     typed = as_text(config, overrides)
     if typed != single:
         config = composed(compose, typed)
     data, complete = with_record(compose, typed, config)
-    plan = check(data)  # before a folder is made
+    plan = parse_configuration(data)  # before a folder is made
     return typed, Job(plan, data, complete, run_folder(config, data))
 
 

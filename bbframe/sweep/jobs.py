@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bbframe.run.configuration import Plan, check
+from bbframe.run.configuration import Configuration, parse_configuration
 
 FILES = ("metrics.json", "error.txt", "overrides.yaml", "config.yaml")  # a folder with one of these is a job
 
@@ -20,7 +20,7 @@ class Job:
     Another process is sent the plain data alone, and parses them once the user's plugins are loaded there.
     """
 
-    plan: Plan | None
+    plan: Configuration | None
     config: dict[str, Any]
     overrides: list[str]
     folder: Path
@@ -28,9 +28,9 @@ class Job:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "plan": None}
 
-    def parsed(self) -> Plan:
+    def parsed(self) -> Configuration:
         """The checked configuration, in this process or in another one."""
-        return self.plan or check(self.config)
+        return self.plan or parse_configuration(self.config)
 
 
 def one_device(devices: Any) -> Any:

@@ -64,6 +64,7 @@ class CheckedSweeper(Sweeper):
         from bbframe.app.composition import composed, loaded, with_record
         from bbframe.app.hydra_settings import SWEEP_FOLDER, settled
         from bbframe.app.run_folder import new_folder
+        from bbframe.run.configuration import parse_configuration
         from bbframe.sweep.jobs import check_new, one_device
 
         hydra_overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)

@@ -18,6 +18,7 @@ from bbframe.app.help import usage
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from bbframe.run.configuration import parse_configuration
     from bbframe.sweep.jobs import Job
 
 RUN_FOLDER = "BBFRAME_RUN_FOLDER"  # tells the other processes of a run on several devices where it writes

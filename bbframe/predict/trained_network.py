@@ -15,6 +15,7 @@ from torch import Tensor
 from bbframe.data.images.image_transforms import eval_input
 from bbframe.preprocessing import Preprocessing
 from bbframe.run.checkpoint import load_checkpoint
+from bbframe.run.configuration import parse_configuration
 from bbframe.run.network import make_task, run_backbone
 from bbframe.tasks.detection import Detection
 from bbframe.tasks.task import Task

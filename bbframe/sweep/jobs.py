@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bbframe.run.configuration import Configuration, parse_configuration
+if TYPE_CHECKING:
+    from bbframe.run.configuration import Configuration
 
 FILES = ("metrics.json", "error.txt", "overrides.yaml", "config.yaml")  # a folder with one of these is a job
 
@@ -30,6 +31,8 @@ class Job:
 
     def parsed(self) -> Configuration:
         """The checked configuration, in this process or in another one."""
+        from bbframe.run.configuration import parse_configuration  # imports torch
+
         return self.plan or parse_configuration(self.config)
 
 

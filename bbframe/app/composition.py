@@ -27,6 +27,7 @@ from bbframe.app.hydra_settings import (
     part_choices,
     register_parts,
     register_settings,
+    set_resolver,
 )
 from bbframe.app.places import CONF, file_choices
 from bbframe.schema import nearest
@@ -117,7 +118,7 @@ def register_everything(folders: Sequence[Path]) -> None:
     """Give Hydra our settings, the plugins' parts and the resolver that takes note of secrets."""
     register_settings()
     register_parts(folders)
-    OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
+    set_resolver("oc.env", _environment_variable)
 
 
 def settings_alone(overrides: Sequence[str]) -> DictConfig:
@@ -179,7 +180,7 @@ def plain(compose: Compose, overrides: list[str]) -> dict[str, Any]:
 def resolved(compose: Compose, overrides: list[str], config: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain data without Hydra's settings, `~` expanded."""
     try:
-        ours = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         data: dict[str, Any] = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)  # type: ignore
     except ERRORS as error:
         raise ValueError(_explained(compose, overrides, error)) from error

@@ -21,6 +21,7 @@ from yaml import YAMLError
 
 from bbframe.app.command_line import expand_home, key_of, names_hydra, parsed_value, quoted
 from bbframe.app.hydra_settings import (
+    VERSION,
     ExtraFolders,
     check_primary,
     check_settings,
@@ -105,7 +106,7 @@ def _initialized(folder: Path, extra: Sequence[Path] = ()) -> Iterator[None]:
     GlobalHydra.instance().clear()
     ExtraFolders.folders = list(extra)
     try:
-        with hydra.initialize_config_dir(str(folder), job_name="train", version_base="1.3"):
+        with hydra.initialize_config_dir(str(folder), job_name="train", **VERSION):
             yield
     finally:
         ExtraFolders.folders = []

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import hydra
 from hydra.conf import HydraConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -28,6 +29,8 @@ from bbframe import registry
 from bbframe.app.command_line import names_hydra
 from bbframe.app.places import CONF, RECIPES
 
+# what Hydra 1.3 wants to hear, and later ones do not
+VERSION: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 RUN_FOLDER = "${output_dir}/${task.name}/${now:%Y-%m-%d_%H-%M-%S}_${bbframe.name:}"
 SWEEP_FOLDER = "${output_dir}/${task.name}/${now:%Y-%m-%d_%H-%M-%S}_${bbframe.name:sweep}"
 CHOICES = {"output": "bbframe", "sweeper": "bbframe", "hydra_logging": "none", "job_logging": "none"}

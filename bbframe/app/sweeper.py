@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from bbframe import registry
 from bbframe.app.command_line import key_of, quoted, readable
@@ -112,7 +112,8 @@ class CheckedSweeper(Sweeper):
             return execute_isolated(jobs, plugins, hidden)
 
         config = self.config.copy()
-        config.hydra.sweep.dir = str(folder)
+        with read_write(config.hydra):
+            config.hydra.sweep.dir = str(folder)
         launcher = Plugins.instance().instantiate_launcher(self.hydra_context, task_function=work, config=config)
         with users_environment():
             launcher.launch(overrides, initial_job_idx=0)

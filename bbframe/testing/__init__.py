@@ -1,7 +1,7 @@
 """Contract tests for the parts of a plugin, as pytest runs them: `pytest --bbframe-plugin my_package.parts`.
 
-Each part of the plugin gives one test, which needs no file of one's own. A part whose options have no complete defaults
-is tested from a file: `check_part("data", {"name": "mine", "root": folder})`.
+Each part of the plugin gives one test, which needs no file of one's own. A part whose options lack
+defaults is tested from a file: `check_part("data", {"name": "mine", "root": folder})`.
 
 What each kind of part is called with, and what the result must do:
 

@@ -16,7 +16,7 @@ import train
 from bbframe import registry
 from bbframe.auto import AutoBackbone, backbone_class, list_backbones
 from bbframe.factory import Source, check_backbone
-from bbframe.run.configuration import RunOptions, TrainerOptions
+from bbframe.run.configuration import RunOptions, TrainerOptions, parse_configuration
 from bbframe.schema import parse
 
 CONF, RECIPES = train.HOME / "conf", train.HOME / "recipes"

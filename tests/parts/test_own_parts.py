@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -27,8 +28,9 @@ def configuration(**changes):
     """The default configuration as plain data, without Hydra; `changes` replace or add to groups and keys."""
     data = yaml.safe_load((CONF / "config.yaml").read_text())
     config = {key: value for key, value in data.items() if key not in ("defaults", "hydra")}
-    files = {**USUAL, "trainer": "default", "logger": "csv", "backbone": "resnet18"}
+    files = {**USUAL, "trainer": "default", "logger": "csv", "backbone": "resnet"}
     config |= {group: yaml.safe_load((CONF / group / f"{name}.yaml").read_text()) for group, name in files.items()}
+    config["backbone"] |= {"embedding_size": 8, "hidden_sizes": [8, 8, 8, 8], "depths": [1] * 4, "layer_type": "basic"}
     for key, value in changes.items():
         merges = isinstance(value, dict) and "name" not in value and isinstance(config.get(key), dict)
         config[key] = {**config[key], **value} if merges else value
@@ -94,7 +96,7 @@ def test_parts_of_ones_own_train_and_test(plugin, tmp_path):
         ({"task": {"loss": "my.losses.Focal"}}, "register the part, and give its module by --plugin"),
         (
             {"task": {"loss": {"_target_": "torch.load"}}},
-            "task: loss: _target_='torch.load': a configuration names no",
+            "task: loss: _target_='torch.load': a configuration names",
         ),
         ({"task": {"metrics": ["acuracy"]}}, "task: metrics[0]='acuracy'; did you mean 'accuracy'?"),
         ({"head": {"name": "max_pol"}}, "head: name='max_pol'; did you mean 'max_pool'?"),
@@ -104,15 +106,14 @@ def test_parts_of_ones_own_train_and_test(plugin, tmp_path):
         ({"callbacks": {"x": "mine"}}, "callbacks.x='mine'"),
         (
             {"callbacks": {"x": {"_target_": "lab.parts.Foo"}}},
-            "is registered, given by --plugin and chosen by its name",
+            "given by --plugin and chosen by its name",
         ),
     ],
 )
 @pytest.mark.usefixtures("plugin")
 def test_a_bad_choice_is_refused_by_name_with_the_nearest_fix(changes, message):
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         parse_configuration(configuration(**changes))
-    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -137,9 +138,8 @@ class Named:
     ],
 )
 def test_a_part_that_cannot_be_registered_is_refused(kind, name, options, message):
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(ValueError, match=re.escape(message)):
         register(kind, name, options)(type("Mine", (nn.Module,), {}))
-    assert message in str(caught.value)
 
 
 def test_a_module_that_cannot_be_imported_is_one_line():

@@ -18,7 +18,6 @@ from bbframe.app.help import usage
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from bbframe.run.configuration import parse_configuration
     from bbframe.sweep.jobs import Job
 
 RUN_FOLDER = "BBFRAME_RUN_FOLDER"  # tells the other processes of a run on several devices where it writes
@@ -121,6 +120,7 @@ def prepared(compose: Any, overrides: list[str], single: list[str], config: Dict
     `config` is what `single`, those with one value, compose to.
     """
     from bbframe.app.composition import composed, with_record
+    from bbframe.run.configuration import parse_configuration
     from bbframe.sweep.jobs import Job
 
     typed = as_text(config, overrides)

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.run.checkpoint import SavedRun
 from bbframe.run.lightning_checkpoints import parameter_names
-from bbframe.tasks.options import OptimOptions
+from bbframe.tasks import OptimOptions
 
 log = logging.getLogger("bbframe")
 

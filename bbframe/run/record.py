@@ -6,6 +6,7 @@ the same configuration under the key "bbframe", so a run can be repeated from a 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+from bbframe import registry
 from bbframe.files import dump_yaml, read_yaml, write_text
 from bbframe.run.masking import mask_overrides, mask_secrets
 
@@ -117,6 +119,7 @@ def environment(seed: int, weights: dict[str, Any] | None) -> dict[str, Any]:
             "torch_threads": torch.get_num_threads(),
         },
         "weights": weights,
+        "plugins": [dataclasses.asdict(plugin) for plugin in registry.plugins()],
     }
 
 

@@ -277,7 +277,7 @@ def _logging_to(path: Path) -> Iterator[None]:
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     terminal.setFormatter(logging.Formatter("%(message)s"))
     show: Callable[..., None] = warnings.showwarning
-    log.setLevel(logging.INFO)
+    log.setLevel(log.level or logging.INFO)  # hydra.verbose=true asks for more
     log.propagate = False
     for handler in (file, terminal):
         log.addHandler(handler)

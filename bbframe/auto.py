@@ -46,7 +46,7 @@ class AutoBackbone:
     ) -> Backbone:
         """A freshly initialised backbone from a config.
 
-        `config` is one of ours, a mapping with a `model_type`, or a config object of another library: whatever has a
+        `config` is a bbframe config, a mapping with a `model_type`, or another library's config object: whatever has a
         `model_type` and `to_dict()`; of a bigger model's config, its `backbone_config`. The weights get `dtype` (or
         `torch_dtype`). `fast` allows faster arithmetic where the processor has it. Raises ValueError for an unknown
         architecture and for a wrong field.

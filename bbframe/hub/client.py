@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 class Repository:
     """The files of one repository; `revision` becomes the commit with the first of them, so that all are of one.
 
-    Without `token`, that of `hf auth login` goes to huggingface.co alone; another HF_ENDPOINT is sent that of
-    HF_TOKEN, where it is set.
+    Without `token`, the login of `hf auth login` goes to huggingface.co alone; another HF_ENDPOINT is sent HF_TOKEN,
+    where it is set.
     """
 
     def __init__(

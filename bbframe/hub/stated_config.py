@@ -53,7 +53,7 @@ def stated_config(
     keys: KeyMap,
     hosts: Mapping[str, Host],
 ) -> StatedConfig:
-    """Read the data of a `config.json` for an architecture, its own or that of a bigger model among `hosts`.
+    """Read the data of a `config.json` for an architecture, its own or a bigger model's among `hosts`.
 
     Raises ValueError, after `label`, for the config of another architecture.
     """
@@ -82,7 +82,7 @@ def stated_config(
 
 
 def plain_config(config: Any) -> dict[str, Any]:
-    """The data of a config: a mapping, or an object with `to_dict()`, of ours or of another library's.
+    """The data of a config: a mapping, or an object with `to_dict()`, bbframe's or another library's.
 
     Raises ValueError for anything else.
     """

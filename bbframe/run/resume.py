@@ -46,7 +46,7 @@ class ResumedOptimizer(Callback):
             optimizer.register_load_state_dict_pre_hook(partial(self._adapted, names))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set each learning rate to that of the next step, and say which options have changed."""
+        """Set each learning rate to the next step's, and say which options have changed."""
         self.trained = True
         if self.saved is None:
             return

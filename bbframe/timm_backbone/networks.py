@@ -205,7 +205,7 @@ def matched(name: str, stated: str, model: str, stages: tuple[Stage, ...]) -> di
 
 
 def _module_before(net: Network, level: int) -> str | None:
-    """The child module that runs just before that of a level, in a net that is a chain of its children."""
+    """The child module that runs just before a level's, in a net that is a chain of its children."""
     import timm
 
     if not isinstance(net.features, timm.models.FeatureDictNet):

@@ -70,7 +70,8 @@ def _counting(module: nn.Module) -> Iterator[FlopCounterMode]:
     """Count the operations of forward passes in eval mode without gradients, then restore the training flags."""
     training = {child: child.training for child in module.modules()}
     fused = torch.backends.mha.get_fastpath_enabled()
-    module.eval()
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.eval().requires_grad_(False)  # the counter would hook parameters that modules are called with
     torch.backends.mha.set_fastpath_enabled(False)  # torch does not count nn.MultiheadAttention's fused operation
     try:
         with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_FLOPS) as mode:
@@ -79,6 +80,8 @@ def _counting(module: nn.Module) -> Iterator[FlopCounterMode]:
         torch.backends.mha.set_fastpath_enabled(fused)
         for child, flag in training.items():
             child.training = flag
+        for parameter in learning:
+            parameter.requires_grad_()
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any, **options: Any) -> int:

@@ -225,6 +225,19 @@ def with_record(compose: Compose, overrides: list[str], config: DictConfig | Non
     return config_data, [*old, *new]
 
 
+def after_record(overrides: list[str]) -> list[str]:
+    """The overrides behind those of the record that `rerun` or `ckpt_path` names, less what they replace."""
+    given = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
+    source = next((given[key] for key in ("rerun", "ckpt_path") if given.get(key) not in (None, "", "null")), None)
+    if source is None:
+        return overrides
+    from bbframe.run.record import read_record
+
+    old = read_record(Path(source).expanduser())[1]
+    kept = [o for o in old if not any(key_of(o) == k or key_of(o).startswith(f"{k}.") for k in given)]
+    return [*(o for o in kept if not names_hydra(o)), *overrides]
+
+
 def changed(record: Any, before: Any, after: Any) -> Any:
     """`record` with every difference between `before` and `after` applied; another choice of a group replaces it."""
     if before == after:

@@ -75,7 +75,7 @@ def command_of(arguments: Sequence[str]) -> argparse.Namespace:
 
 def start(arguments: Sequence[str]) -> int:
     """Check the whole command, then hand it to Hydra."""
-    from bbframe.app.composition import ERRORS, composed, composition, is_swept, search_path
+    from bbframe.app.composition import ERRORS, after_record, composed, composition, is_swept, search_path
     from bbframe.app.sweeper import FailedJobs
 
     command = command_of(arguments)
@@ -86,7 +86,7 @@ def start(arguments: Sequence[str]) -> int:
     places = {"config_name": command.config_name, "config_path": command.config_path}
     with composition(command.config_dir, **places) as compose:
         single = [override for override in command.overrides if not is_swept(override)]
-        config = composed(compose, single)
+        config = composed(compose, after_record(single))
         several = command.multirun or str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN"
         if command.cfg or command.info or command.hydra_help:
             if command.cfg:
@@ -119,13 +119,13 @@ def prepared(compose: Any, overrides: list[str], single: list[str], config: Dict
 
     `config` is what `single`, those with one value, compose to.
     """
-    from bbframe.app.composition import composed, with_record
+    from bbframe.app.composition import after_record, composed, with_record
     from bbframe.run.configuration import parse_configuration
     from bbframe.sweep.jobs import Job
 
     typed = as_text(config, overrides)
     if typed != single:
-        config = composed(compose, typed)
+        config = composed(compose, after_record(typed))
     data, complete = with_record(compose, typed, config)
     plan = parse_configuration(data)  # before a folder is made
     return typed, Job(plan, data, complete, run_folder(config, data))

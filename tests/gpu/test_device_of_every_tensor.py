@@ -10,10 +10,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
-from bbframe.heads.levels import WANTED
 from tests.gpu.strict_device import DEVICE, StrictDevice
 from tests.tasks.test_classification import watched
-from tests.tasks.test_detection import batch, detection
+from tests.tasks.test_detection import WANTED, batch, detection
 from tests.tiny import distance, example, names, tiny
 
 TORCHVISION_WAITS = 40  # its detectors make the host wait 11 to 30 times in a training step of two images

@@ -13,7 +13,9 @@ from tests.tiny import images, tiny, tiny_config
 def test_without_dilation_dinat_is_nat():
     nat = tiny("nat").eval()
     fields = {field.name: getattr(nat.config, field.name) for field in dataclasses.fields(nat.config) if field.init}
-    config = DinatConfig(**fields, dilations=[[1] * depth for depth in nat.config.depths])
+    config = DinatConfig(
+        **fields, out_features=nat.config.out_features, dilations=[[1] * depth for depth in nat.config.depths]
+    )
     dinat = AutoBackbone.from_config(config).eval()
     dinat.load_state_dict(nat.state_dict())
     x = images(nat, 53, 75)

@@ -98,6 +98,7 @@ def start(arguments: Sequence[str]) -> int:
             command.overrides = as_text(config, command.overrides)
         else:
             command.overrides, job = prepared(compose, command.overrides, single, config)
+            command.overrides = after_record(command.overrides)  # Hydra composes them again
             further = [f"hydra.run.dir={quoted_folder(job)}"]
             os.environ[RUN_FOLDER] = str(job.folder)
     path, rest = search_path(command.overrides)

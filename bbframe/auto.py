@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from bbframe import registry
-from bbframe.backbone import Backbone, BackboneType, checked_dtype, refuse_attention
+from bbframe.backbone import Backbone, checked_dtype, refuse_attention
 from bbframe.config import BackboneConfigMixin
+from bbframe.contract import BackboneType
 from bbframe.fast import convert
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.stated_config import plain_config

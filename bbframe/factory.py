@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bbframe.auto import AutoBackbone, backbone_class, ready
-from bbframe.backbone import Backbone, BackboneType
+from bbframe.backbone import Backbone
 from bbframe.config import SELECTION, BackboneConfigMixin
+from bbframe.contract import BackboneType
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.schema import nearest, parse
 

@@ -24,7 +24,7 @@ ROWS = [
     ("fast",),
     ("models", "timm_backbone"),
     ("backbone",),
-    ("hub",),
+    ("contract", "hub"),
     ("keymap", "layers", "preprocessing"),
     ("config",),
     ("selection",),

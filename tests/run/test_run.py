@@ -19,7 +19,7 @@ from PIL import Image
 from bbframe import AutoBackbone, make_backbone, registry
 from bbframe.app import execution, train
 from bbframe.app.places import HOME
-from bbframe.backbone import BackboneConfigMixin
+from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from tests.run.helpers import TINY, command, summary
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bbframe import AutoBackbone, make_backbone
 from bbframe.timm_backbone.backbone import TimmBackbone, TimmBackboneConfig
-from bbframe.timm_backbone.networks import Names
+from bbframe.timm_backbone.timm_network import Names
 
 timm = pytest.importorskip("timm")
 

@@ -1,8 +1,10 @@
 """Every part that a configuration names: its kind, its name, its typed options, and the class behind it.
 
-Our own parts and a user's are registered alike. A user's part is a class below `@register(kind, name, options)` in a
-module that the person who runs a command names (`--plugin my_package.parts`), or that an installed package offers by
-an entry point in the group `bbframe.parts`. A configuration chooses a part by its name alone: it never names code.
+Our own parts and a user's are registered alike. A user's part is a class, or a function that makes the object, below
+`@register(kind, name, options)`. Its module is named by the person who runs a command (`--plugin my_package.parts`),
+or offered by an installed package as an entry point in the group `bbframe.parts`. A configuration chooses a part by
+its name alone: it never names code. `options` is a dataclass with a field `name`, whose default is the part's name.
+The docstring of `bbframe.testing` says what each kind is called with and what it must do.
 """
 
 from __future__ import annotations
@@ -12,28 +14,48 @@ import importlib
 import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
-from bbframe.schema import nearest
+from bbframe.schema import nearest, parse
 
-KINDS = tuple("backbone task head loss metric data transform optim schedule callback logger".split())
+# every kind of part: the module that declares ours, and the class that all options of the kind extend, if any
+KINDS = {
+    "backbone": "builtins:object",
+    "task": "bbframe.tasks:TaskOptions",
+    "head": "bbframe.heads:HeadOptions",
+    "loss": "bbframe.tasks:",
+    "metric": "bbframe.tasks:",
+    "data": "bbframe.data:LoadingOptions",
+    "transform": "builtins:object",
+    "optim": "bbframe.tasks:OptimOptions",
+    "schedule": "bbframe.tasks:",
+    "callback": "builtins:object",
+    "logger": "builtins:object",
+}
 ENTRY_POINTS = ("bbframe.parts", "bbframe.backbones")  # the second is the older group, of backbones alone
 
-C = TypeVar("C", bound=type)
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+class PartOptions(Protocol):
+    """The options of a part: a dataclass with its name."""
+
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class Part:
     """A named part: `options` is the dataclass of its options, `home` the class or "module:Class", imported when
-    it is asked for, and `plugin` the user's module that brought it (None: bbframe itself)."""
+    it is asked for, and `plugin` the module outside bbframe that brought it."""
 
     kind: str
     name: str
     options: type
-    home: type | str
+    home: Callable[..., Any] | str
     plugin: str | None = None
 
     def load(self) -> Any:
@@ -46,7 +68,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Plugin:
-    """A user's module of parts, as a record names it: its package's version and its file's SHA-256, where known."""
+    """A module of parts outside bbframe, as a record names it: its package's version and its file's SHA-256, where
+    known."""
 
     module: str
     version: str | None
@@ -76,7 +99,12 @@ def register(kind: Any, name: str = "", options: type | None = None) -> Any:
         raise ValueError(f"register({kind!r}, {name!r}): give the dataclass of its options as the third argument")
 
     def add(cls: C) -> C:
-        _add(Part(kind, name, options, cls, _loading[-1] if _loading else None))
+        module = _loading[-1] if _loading else cls.__module__
+        part = Part(kind, name, options, cls, None if module.partition(".")[0] == "bbframe" else module)
+        _check(part)
+        _add(part)
+        if part.plugin and not _loading:
+            _plugins.setdefault(module, _described(module))
         return cls
 
     return add
@@ -98,16 +126,33 @@ def backbone_name(model_type: str) -> str:
     return model_type.replace("-", "_").removesuffix("_backbone")
 
 
-def _add(part: Part) -> None:
+def _check(part: Part) -> None:
+    where = f"register({part.kind!r}, {part.name!r})"
     if part.kind not in KINDS:
-        raise ValueError(f"register: no kind of part {part.kind!r}{nearest(part.kind, KINDS)}")
+        raise ValueError(f"{where}: no kind of part {part.kind!r}{nearest(part.kind, KINDS)}")
+    title = getattr(part.options, "__name__", repr(part.options))
     if not is_dataclass(part.options):
-        raise ValueError(f"register({part.kind!r}, {part.name!r}): {part.options.__name__} must be a dataclass")
+        raise ValueError(f"{where}: {title} must be a dataclass")
+    if part.kind != "backbone" and "name" not in {field.name for field in fields(part.options)}:
+        raise ValueError(f"{where}: {title} needs a field `name: str = {part.name!r}`")
+    base = _declare_ours(part.kind)
+    if not issubclass(part.options, base):
+        raise ValueError(f"{where}: {title} must extend {base.__module__}.{base.__name__}")
+
+
+def _add(part: Part) -> None:
     key = (part.kind, part.name)
     owner = _address(_parts[key]) if key in _parts else _modules.get(key)
     if owner is not None and _address(part) != owner and _address(part).partition(":")[0] != _modules.get(key):
         raise ValueError(f"{part.kind} {part.name!r} is taken by {owner}; choose another name")
     _parts[key] = part
+
+
+@cache
+def _declare_ours(kind: str) -> type:
+    """Import the module that declares our parts of a kind; returns the class that options of the kind extend."""
+    module, _, base = KINDS[kind].partition(":")
+    return getattr(importlib.import_module(module), base, object)
 
 
 def _address(part: Part) -> str:
@@ -116,21 +161,50 @@ def _address(part: Part) -> str:
 
 def find(kind: str, name: object, where: str | None = None) -> Part:
     """The part of a kind by its name. Raises ValueError that begins with `where` and names the nearest known one."""
+    _declare_ours(kind)
     key = (kind, backbone_name(str(name)) if kind == "backbone" else str(name))
     if key not in _parts and key in _modules:
         importlib.import_module(_modules[key])
     if key not in _parts:
         _load_entry_points()
     if key not in _parts:
+        near = nearest(name, names(kind))
+        if "." in str(name) or ":" in str(name):
+            near = "; a configuration names no code: register the part, and give its module by --plugin"
+        elif "did you mean" not in near and kind != "backbone":
+            near += "; a part of your own needs --plugin its.module"
         what = f"{where}={name!r}" if where else f"no {kind} {name!r}"
-        raise ValueError(f"{what}{nearest(name, names(kind))}")
+        raise ValueError(f"{what}{near}")
     return _parts[key]
 
 
 def names(kind: str) -> list[str]:
     """The names of all parts of a kind."""
+    _declare_ours(kind)
     _load_entry_points()
     return sorted({name for of, name in [*_parts, *_modules] if of == kind})
+
+
+def parse_part(kind: str, data: Any, where: str) -> Any:
+    """The options of the part that `data` chooses: its name, or a mapping of `name` and options.
+
+    Raises ValueError that begins with `where`.
+    """
+    chosen = {"name": data} if isinstance(data, str) else data
+    if not isinstance(chosen, Mapping):
+        raise ValueError(f"{where}={data!r} must be a name, or a mapping with a name")
+    if "_target_" in chosen:
+        raise ValueError(
+            f"{where}: _target_={chosen['_target_']!r}: a configuration names no code; register the "
+            "part, and give its module by --plugin"
+        )
+    part = find(kind, chosen.get("name"), where if isinstance(data, str) else f"{where}: name")
+    return parse(part.options, chosen, where)
+
+
+def make(kind: str, options: PartOptions, *args: Any, **kwargs: Any) -> Any:
+    """Build the part that `options` name, as the table at the top of this file says."""
+    return find(kind, options.name).load()(options, *args, **kwargs)
 
 
 def from_plugins() -> list[Part]:

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -46,17 +46,24 @@ def parse(cls: type[T], data: Mapping[str, Any], where: str) -> T:
 
 def type_hints(cls: type) -> dict[str, Any]:
     """The resolved annotations of a dataclass, class variables left out."""
-    return {name: hint for name, hint in get_type_hints(cls).items() if get_origin(hint) is not ClassVar}
+    return {
+        name: hint
+        for name, hint in get_type_hints(cls, include_extras=True).items()
+        if get_origin(hint) is not ClassVar
+    }
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
     """Check `value` against a type hint; lists become tuples where the hint says so, integers become floats.
 
-    Raises ValueError that starts with `where`, and says what was expected and what was given.
+    `Annotated[T, read]` leaves the value to `read(value, where)`. Raises ValueError that starts with `where`, and says
+    what was expected and what was given.
     """
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
+    if origin is Annotated:  # the annotation is the function that reads the value
+        return hint.__metadata__[0](value, where)
     if origin in (Union, types.UnionType):
         return _convert_union(value, args, where)
     if origin is Literal:

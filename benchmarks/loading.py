@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bbframe.app.composition import composition, plain
 from bbframe.data import make_data
 from bbframe.factory import make_backbone
-from bbframe.run.configuration import Plan, check
+from bbframe.run.configuration import Configuration, parse_configuration
 from bbframe.run.network import make_task
 from bbframe.run.trainer import make_trainer
 
@@ -99,7 +99,7 @@ def endless(loader: Any) -> Iterator[dict[str, Any]]:
         yield from loader
 
 
-def loading(plan: Plan, backbone: Any) -> float:
+def loading(plan: Configuration, backbone: Any) -> float:
     """Images a second of the training loader alone."""
     data = data_of(plan, backbone)
     clock = Clock()
@@ -110,7 +110,7 @@ def loading(plan: Plan, backbone: Any) -> float:
     return clock.rate
 
 
-def step(plan: Plan, backbone: Any, names: list[str], size: tuple[int, int]) -> float:
+def step(plan: Configuration, backbone: Any, names: list[str], size: tuple[int, int]) -> float:
     """Images a second of forward, backward and optimiser, on one batch over and over."""
     gpu = plan.trainer.accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
@@ -134,7 +134,7 @@ def step(plan: Plan, backbone: Any, names: list[str], size: tuple[int, int]) -> 
             return clock.rate
 
 
-def run(plan: Plan, backbone: Any, folder: Path) -> float:
+def run(plan: Configuration, backbone: Any, folder: Path) -> float:
     """Images a second of a training as `train.py` makes it."""
     data = data_of(plan, backbone)
     task = make_task(plan, backbone, data.class_names)
@@ -145,7 +145,7 @@ def run(plan: Plan, backbone: Any, folder: Path) -> float:
     return clock.rate
 
 
-def data_of(plan: Plan, backbone: Any) -> Any:
+def data_of(plan: Configuration, backbone: Any) -> Any:
     """The data module of a run."""
     return make_data(plan.data, seed=0, preprocessing=backbone.preprocessing, num_channels=3, stride=32, masks=False)
 
@@ -176,9 +176,9 @@ def main() -> None:
         ]
         overrides += [f"{key}={value}" for key, value in given.items()]
         for name in names:
-            plan = check(plain(compose, [f"backbone={name}", *overrides]))
+            plan = parse_configuration(plain(compose, [f"backbone={name}", *overrides]))
 
-            def fresh(plan: Plan = plan) -> Any:
+            def fresh(plan: Configuration = plan) -> Any:
                 return make_backbone(plan.backbone_options)
 
             data = data_of(plan, fresh())

@@ -66,9 +66,7 @@ def test_the_package_loads_little_more_than_torch():
     assert len(extra) <= 12, sorted(extra)
 
 
-@pytest.mark.parametrize(
-    "module", ["data.options_by_name", "tasks.options", "run.configuration", "run.lightning_parts"]
-)
+@pytest.mark.parametrize("module", ["data", "heads", "tasks", "run.configuration", "run.lightning_parts"])
 def test_options_are_checked_without_anything_heavy(module):
     assert not loaded_by(f"import bbframe.{module}") & HEAVY
 

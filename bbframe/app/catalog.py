@@ -22,7 +22,7 @@ from bbframe.report.profile import (
     stage_gmacs,
 )
 from bbframe.report.tables import aligned, labelled, number
-from bbframe.run.configuration import Plan, check
+from bbframe.run.configuration import Configuration, parse_configuration
 from bbframe.run.record import cpu_name
 
 ANY_OF_TIMM = "timm"  # the choice whose network is named on the command line
@@ -94,7 +94,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     Costs are those of one image of the configuration's size in float32. Raises ValueError for a configuration that
     is wrong, and for an image that the backbone cannot take.
     """
-    plan = check(config)
+    plan = parse_configuration(config)
     net = make_backbone(plan.backbone_options.without_weights()).eval()
     height, width = plan.data.sides(net.preprocessing.size, max(net.strides))
     device = torch.device("cuda" if torch.cuda.is_available() and plan.trainer.accelerator != "cpu" else "cpu")
@@ -109,7 +109,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
         ) from error
 
 
-def _head(plan: Plan, net: Backbone) -> dict[str, Any]:
+def _head(plan: Configuration, net: Backbone) -> dict[str, Any]:
     return {
         "backbone": plan.backbone_name,
         "model_type": plan.backbone.model_type,

@@ -21,12 +21,14 @@ from yaml import YAMLError
 
 from bbframe.app.command_line import expand_home, key_of, names_hydra, parsed_value, quoted
 from bbframe.app.hydra_settings import (
+    VERSION,
     ExtraFolders,
     check_primary,
     check_settings,
     part_choices,
     register_parts,
     register_settings,
+    set_resolver,
 )
 from bbframe.app.places import CONF, file_choices
 from bbframe.schema import nearest
@@ -104,7 +106,7 @@ def _initialized(folder: Path, extra: Sequence[Path] = ()) -> Iterator[None]:
     GlobalHydra.instance().clear()
     ExtraFolders.folders = list(extra)
     try:
-        with hydra.initialize_config_dir(str(folder), job_name="train", version_base="1.3"):
+        with hydra.initialize_config_dir(str(folder), job_name="train", **VERSION):
             yield
     finally:
         ExtraFolders.folders = []
@@ -117,7 +119,7 @@ def register_everything(folders: Sequence[Path]) -> None:
     """Give Hydra our settings, the plugins' parts and the resolver that takes note of secrets."""
     register_settings()
     register_parts(folders)
-    OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
+    set_resolver("oc.env", _environment_variable)
 
 
 def settings_alone(overrides: Sequence[str]) -> DictConfig:
@@ -179,7 +181,7 @@ def plain(compose: Compose, overrides: list[str]) -> dict[str, Any]:
 def resolved(compose: Compose, overrides: list[str], config: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain data without Hydra's settings, `~` expanded."""
     try:
-        ours = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         data: dict[str, Any] = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)  # type: ignore
     except ERRORS as error:
         raise ValueError(_explained(compose, overrides, error)) from error

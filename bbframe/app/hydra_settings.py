@@ -9,12 +9,14 @@ key, a package, a defaults list or a file that hides one of Hydra's, shows as a 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import hydra
 from hydra.conf import HydraConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -27,6 +29,8 @@ from bbframe import registry
 from bbframe.app.command_line import names_hydra
 from bbframe.app.places import CONF, RECIPES
 
+# what Hydra 1.3 wants to hear, and later ones do not
+VERSION: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 RUN_FOLDER = "${output_dir}/${task.name}/${now:%Y-%m-%d_%H-%M-%S}_${bbframe.name:}"
 SWEEP_FOLDER = "${output_dir}/${task.name}/${now:%Y-%m-%d_%H-%M-%S}_${bbframe.name:sweep}"
 CHOICES = {"output": "bbframe", "sweeper": "bbframe", "hydra_logging": "none", "job_logging": "none"}
@@ -56,21 +60,34 @@ class ExtraFolders(SearchPathPlugin):
 def register_settings() -> None:
     """Give Hydra this application's defaults, its sweeper and the recipes."""
     Plugins.instance().register(ExtraFolders)
-    OmegaConf.register_new_resolver("bbframe.name", _run_name, replace=True)
-    OmegaConf.register_new_resolver("bbframe.backbone", _backbone_name, replace=True)
-    store = ConfigStore.instance()
+    set_resolver("bbframe.name", _run_name)
+    set_resolver("bbframe.backbone", _backbone_name)
     sweeper = {"_target_": SWEEPER, "_recursive_": False, **SWEEPER_OPTIONS}
-    store.store("bbframe", sweeper, group="hydra/sweeper", provider="bbframe")
+    store_config("hydra/sweeper", "bbframe", sweeper)
     sweep = {"dir": SWEEP_FOLDER, "subdir": "${hydra.job.num}_${bbframe.backbone:}"}
     output = {"run": {"dir": RUN_FOLDER}, "sweep": sweep}
-    store.store("bbframe", output, group="hydra/output", package="hydra", provider="bbframe")
+    store_config("hydra/output", "bbframe", output, package="hydra")
     settings = HydraConf(output_subdir=None)  # the run folder holds its own record
     settings.defaults = [{k: CHOICES.get(k, v) for k, v in default.items()} for default in settings.defaults]
-    store.store("config", settings, group="hydra", provider="bbframe")
+    store_config("hydra", "config", settings)
     for recipe in sorted(RECIPES.glob("*.yaml")):
         header = re.search(r"^#\s*@package\s+(\S+)", recipe.read_text(encoding="utf-8"), re.MULTILINE)
         package = header[1] if header else None
-        store.store(recipe.stem, OmegaConf.load(recipe), group="recipes", package=package, provider="bbframe")
+        store_config("recipes", recipe.stem, OmegaConf.load(recipe), package)
+
+
+def store_config(group: str, name: str, node: Any, package: str | None = None) -> None:
+    """Give Hydra a choice of a group that is no file, in the place of one of that name; Hydra 1.4 warns of two."""
+    store = ConfigStore.instance()
+    store.repo.get(group, {}).pop(f"{name}.yaml", None)
+    store.store(name, node, group=group, package=package, provider="bbframe")
+
+
+def set_resolver(name: str, resolver: Callable[..., Any]) -> None:
+    """Make `${name:...}` what a function returns. The method's name changed in OmegaConf 2.4."""
+    new = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
+    add: Any = OmegaConf.register_resolver if new else OmegaConf.register_new_resolver
+    add(name, resolver, replace=True)
 
 
 def _run_name(default: str | None = None, *, _root_: DictConfig) -> str:
@@ -92,11 +109,10 @@ def _backbone_name(*, _root_: DictConfig) -> str:
 
 def register_parts(folders: Sequence[Path]) -> None:
     """Let the parts of plugins be chosen like files, with their options' defaults, where no file has the name."""
-    store = ConfigStore.instance()
     for group, names in part_choices().items():
         for name in names:
             if not any((folder / group / f"{name}.yaml").is_file() for folder in (CONF, *folders)):
-                store.store(name, _part_defaults(group, name), group=group, provider="plugin")
+                store_config(group, name, _part_defaults(group, name))
 
 
 def part_choices() -> dict[str, list[str]]:

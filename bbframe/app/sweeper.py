@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from bbframe import registry
 from bbframe.app.command_line import key_of, quoted, readable
@@ -64,7 +64,7 @@ class CheckedSweeper(Sweeper):
         from bbframe.app.composition import composed, loaded, with_record
         from bbframe.app.hydra_settings import SWEEP_FOLDER, settled
         from bbframe.app.run_folder import new_folder
-        from bbframe.run.configuration import check
+        from bbframe.run.configuration import parse_configuration
         from bbframe.sweep.jobs import check_new, one_device
 
         hydra_overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
@@ -75,7 +75,7 @@ class CheckedSweeper(Sweeper):
                 config = composed(compose, combination)
                 data, complete = with_record(compose, combination, config)
                 data["trainer"]["devices"] = one_device(data["trainer"]["devices"])
-                passed.append((config, check(data), data, complete, combination))
+                passed.append((config, parse_configuration(data), data, complete, combination))
             except ValueError as error:
                 failed.append((combination, error))
         if not passed:
@@ -112,7 +112,8 @@ class CheckedSweeper(Sweeper):
             return execute_isolated(jobs, plugins, hidden)
 
         config = self.config.copy()
-        config.hydra.sweep.dir = str(folder)
+        with read_write(config.hydra):
+            config.hydra.sweep.dir = str(folder)
         launcher = Plugins.instance().instantiate_launcher(self.hydra_context, task_function=work, config=config)
         with users_environment():
             launcher.launch(overrides, initial_job_idx=0)

@@ -18,6 +18,7 @@ from bbframe.app.help import usage
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from bbframe.run.configuration import parse_configuration
     from bbframe.sweep.jobs import Job
 
 RUN_FOLDER = "BBFRAME_RUN_FOLDER"  # tells the other processes of a run on several devices where it writes
@@ -94,6 +95,7 @@ def start(arguments: Sequence[str]) -> int:
                 return 0
         elif several:
             check_sweeper(config)
+            further = [] if command.multirun else ["hydra.mode=MULTIRUN"]  # Hydra 1.4 takes it from no recipe
             command.overrides = as_text(config, command.overrides)
         else:
             command.overrides, job = prepared(compose, command.overrides, single, config)
@@ -119,14 +121,13 @@ def prepared(compose: Any, overrides: list[str], single: list[str], config: Dict
     `config` is what `single`, those with one value, compose to.
     """
     from bbframe.app.composition import composed, with_record
-    from bbframe.run.configuration import check
     from bbframe.sweep.jobs import Job
 
     typed = as_text(config, overrides)
     if typed != single:
         config = composed(compose, typed)
     data, complete = with_record(compose, typed, config)
-    plan = check(data)  # before a folder is made
+    plan = parse_configuration(data)  # before a folder is made
     return typed, Job(plan, data, complete, run_folder(config, data))
 
 
@@ -179,12 +180,13 @@ def run_hydra(command: argparse.Namespace, further: Sequence[str], job: Job | No
     from bbframe.app.command_line import hydra_arguments
     from bbframe.app.composition import secrets
     from bbframe.app.execution import errors_raised, users_environment
+    from bbframe.app.hydra_settings import VERSION
     from bbframe.app.places import CONF
 
     said = io.StringIO()  # Hydra's own words about a run that failed, whose error is explained in one line
     with ExitStack() as stack:
 
-        @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+        @hydra.main(config_path=str(CONF), config_name="config", **VERSION)
         def train(_: DictConfig) -> None:
             assert job is not None  # of a sweep, the sweeper runs the jobs
             try:

@@ -1,14 +1,18 @@
-"""The options that data sets of every task share. Nothing heavy is imported: they are checked before torch is."""
+"""The options that data sets of every task share; light, so that errors come at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import partial
+from typing import Annotated, ClassVar, Literal
 
+from bbframe.registry import PartOptions, parse_part
+
+Transform = Annotated[PartOptions, partial(parse_part, "transform")]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
-def check(ok: bool, where: str, value: object, rule: str) -> None:
+def demand(ok: bool, where: str, value: object, rule: str) -> None:
     """Raise the ValueError that names an option, its value and the rule it breaks."""
     if not ok:
         raise ValueError(f"data: {where}={value!r} {rule}")
@@ -25,29 +29,34 @@ class MirrorOptions:
     def __post_init__(self) -> None:
         if self.color_jitter is not None:
             good = min(self.color_jitter) >= 0 and self.color_jitter[3] <= 0.5
-            check(good, "augment.color_jitter", self.color_jitter, "must be 0 or more, and the last, the hue, 0..0.5")
+            demand(good, "augment.color_jitter", self.color_jitter, "must be 0 or more, and the last, the hue, 0..0.5")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingOptions:
-    """What every data set takes, whatever the `task` that it is for."""
+    """What every data set takes, whatever the `task` that it serves.
 
-    task: ClassVar[Literal["classification", "detection"]]
+    `transforms` change training images after the augmentations of `augment`.
+    """
 
+    task: ClassVar[str]
+
+    name: str
     batch_size: int = 64
     num_workers: int | None = None  # processes that load images; 0: the training process; null: a core each, up to 8
     timeout: int = 300  # seconds that a batch may take to come from a worker
     mean: tuple[float, ...] | None = None  # null: the checkpoint's, as for the two that follow
     std: tuple[float, ...] | None = None
     interpolation: Interpolation | None = None
+    transforms: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "batch_size", self.batch_size, "must be 1 or more")
-        check(self.num_workers is None or self.num_workers >= 0, "num_workers", self.num_workers, "must be 0 or more")
-        check(self.timeout >= 1, "timeout", self.timeout, "must be 1 second or more")
+        demand(self.batch_size >= 1, "batch_size", self.batch_size, "must be 1 or more")
+        demand(self.num_workers is None or self.num_workers >= 0, "num_workers", self.num_workers, "must be 0 or more")
+        demand(self.timeout >= 1, "timeout", self.timeout, "must be 1 second or more")
         for name, value in (("mean", self.mean), ("std", self.std)):
-            check(value is None or len(value) in (1, 3), name, value, "must be 1 or 3 numbers")
-        check(self.std is None or min(self.std) > 0, "std", self.std, "must be above 0")
+            demand(value is None or len(value) in (1, 3), name, value, "must be 1 or 3 numbers")
+        demand(self.std is None or min(self.std) > 0, "std", self.std, "must be above 0")
 
     def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
         """The (height, width) at which costs are counted; for classification the network sees no other.
@@ -70,8 +79,8 @@ class FileOptions:
 
     def __post_init__(self) -> None:
         val, test = self.val_fraction, self.test_fraction
-        check(val is None or 0 < val < 1, "val_fraction", val, "must be above 0 and below 1")
-        check(test is None or 0 <= test < 1, "test_fraction", test, "must be 0 or more and below 1")
+        demand(val is None or 0 < val < 1, "val_fraction", val, "must be above 0 and below 1")
+        demand(test is None or 0 <= test < 1, "test_fraction", test, "must be 0 or more and below 1")
         rest = 1 - (0.15 if val is None else val) - (0.15 if test is None else test)
-        check(rest > 0, "val_fraction", val, f"and test_fraction={test} leave nothing for training")
-        check(self.max_errors >= 0, "max_errors", self.max_errors, "must be 0 or more")
+        demand(rest > 0, "val_fraction", val, f"and test_fraction={test} leave nothing for training")
+        demand(self.max_errors >= 0, "max_errors", self.max_errors, "must be 0 or more")

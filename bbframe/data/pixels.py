@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from PIL import Image
@@ -11,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from bbframe.data.loading_options import LoadingOptions
 from bbframe.preprocessing import Preprocessing
+from bbframe.registry import PartOptions, make
 
 
 class ToTensor(nn.Module):
@@ -24,6 +26,25 @@ class ToTensor(nn.Module):
         if self.num_channels == 1 and image.mode != "L":
             image = image.convert("L")
         return F.pil_to_tensor(image).expand(self.num_channels, -1, -1)
+
+
+class ChosenTransforms(nn.Module):
+    """The transforms that a configuration chooses, one after another: (C, H, W) uint8 -> (C, H, W) uint8."""
+
+    def __init__(self, options: Sequence[PartOptions]):
+        super().__init__()
+        self.steps = [(choice.name, make("transform", choice)) for choice in options]
+
+    def forward(self, image: Tensor) -> Tensor:
+        for name, step in self.steps:
+            changed = step(image)
+            if (changed.shape, changed.dtype) != (image.shape, image.dtype):
+                raise ValueError(
+                    f"data: the transform {name!r} must keep shape and type, {tuple(image.shape)} {image.dtype}; it "
+                    f"returned {tuple(changed.shape)} {changed.dtype}"
+                )
+            image = changed
+        return image
 
 
 def color_jitter(strengths: tuple[float, float, float, float], num_channels: int) -> nn.Module:

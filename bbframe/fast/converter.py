@@ -35,9 +35,10 @@ def convert(net: N) -> N:
     for backbone in net.modules():
         if isinstance(backbone, BackboneMixin):
             vars(backbone)["_apply"] = partial(_apply_and_follow, backbone)
-            channels = (backbone.config.num_channels, *backbone.num_features)
-            for stage, entering in zip((backbone.stem, *backbone.stages), channels, strict=False):
-                _install(stage, partial(stage_forward, stage, FORWARDS.get(class_name(stage)), entering))
+            config = backbone.config
+            cells = (config.num_channels * config.stages[0].stride ** 2, *config.num_features)
+            for stage, cell in zip((backbone.stem, *backbone.stages), cells, strict=False):
+                _install(stage, partial(stage_forward, stage, FORWARDS.get(class_name(stage)), cell))
     _lay_kernels(net, torch.channels_last)
     return net
 

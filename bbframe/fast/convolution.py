@@ -76,7 +76,9 @@ def conv_norm(module: ConvNorm, x: Tensor, act: nn.Module | None = None, residua
     if _folds(module, x):
         weight, bias = once(module, lambda: _folded(module))
         return convolution(module.conv, x, weight, bias, act, residual)
-    x = module.norm(module.conv(x))
+    conv = module.conv
+    own = type(conv) is nn.Conv2d and unheard(conv)
+    x = module.norm(convolution(conv, x, conv.weight, conv.bias) if own else conv(x))
     if type(module.norm) is nn.BatchNorm2d and unheard(module.norm) and by_hand(x, residual):
         return finished(x, act, residual)
     return _followed(x, act, residual)
@@ -153,9 +155,7 @@ def norm_act(norm: Any, x: Tensor) -> Tensor:
 def pointwise_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A 1x1 convolution as a linear layer where the channels lie side by side."""
     pointwise = conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1 and conv.padding == (0, 0)
-    if not (
-        pointwise and x.ndim == 4 and x.permute(0, 2, 3, 1).is_contiguous() and may_run("product", x, conv.weight)
-    ):
+    if not (pointwise and x.ndim == 4 and x.permute(0, 2, 3, 1).is_contiguous() and by_hand(x, conv.weight)):
         return type(conv).forward(conv, x)
     return linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
 

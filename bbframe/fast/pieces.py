@@ -51,12 +51,12 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return torch.cat([function(piece) for piece in pieces]).unflatten(0, rows)
 
 
-def stage_forward(stage: nn.Module, fast: Callable[..., Any] | None, channels: int, x: Tensor, *rest: Any) -> Any:
-    """A stage's own forward, or its fast one, for a state x (B, ...) with `channels`: a few images at a time."""
+def stage_forward(stage: nn.Module, fast: Callable[..., Any] | None, cell: int, x: Tensor, *rest: Any) -> Any:
+    """A stage's own forward, or its fast one, of a few images of x (B, ...) at a time; a row holds `cell` numbers."""
     forward = partial(fast or type(stage).forward, stage)
     if rest or torch.is_grad_enabled() or not by_hand(x):
         return forward(x, *rest)
-    rows = max(1, x.numel() // max(1, len(x) * channels))
+    rows = max(1, x.numel() // max(1, len(x) * cell))
     count = max(1, _ROWS_OF_IMAGES * torch.get_num_threads() // rows)
     if len(x) <= count or not all(map(_treats_images_alone, stage.modules())):
         return forward(x)

@@ -16,6 +16,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, box_area
 
+RATIOS = (0.5, 1.0, 2.0)  # height / width
+
 
 class Anchors(AnchorGenerator):
     """Anchors of `scales` times a level's stride in each of the `ratios` (height / width), at multiples of the stride.

@@ -1,125 +1,109 @@
-"""torchvision's detectors on the maps of any backbone: pyramid -> heads -> losses, or boxes.
+"""Detectors on the maps of any backbone: pyramid -> levels -> losses, or boxes.
 
-Its models run by parts. Heads, matching, losses and the choice of boxes are theirs; maps, pyramid, anchors and the
-pooling of regions come from here. Images are normalised and resized before, and labels are 0..K-1 everywhere.
+torchvision's models run by parts. Their heads, matching, losses and choice of boxes are used; maps, pyramid, anchors
+and the pooling of regions are bbframe's. Images are normalised and resized before; labels are 0..K-1 everywhere.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from bbframe.heads.levels import WANTED, WITH_MASKS, check_detector
-from bbframe.heads.networks import DETECTORS, Plan
-from bbframe.heads.pyramids import ConvolvedLevels, SubsampledLevels, make_pyramid
+from bbframe.heads.head_options import DetectorOptions
+from bbframe.heads.pyramids import make_pyramid
 
-PASTED = 16  # so many masks of a whole image are in float32 at once
+PASTED = 16  # masks of a whole image that are in float32 at once
 
 Target = dict[str, Tensor]
 
 
-class Detector(nn.Module):
-    """A pyramid on a backbone's maps of these `channels` and `strides`, and the detector of that name on it.
+class DetectionHead(nn.Module, ABC):
+    """What the task "detection" asks of a head.
 
-    `pyramid` is "fpn", "simple", or None for what the strides ask for. `pyramid_channels` is its width, `extra_levels`
-    how many coarser levels follow those of the maps (None: 2 for one-stage detectors, 1 for R-CNNs), `num_convs` the
-    depth of a one-stage detector's towers. `anchor_scale` is the side of anchors in strides of their level (None: 1
-    for FCOS, 4 for RetinaNet, 8 for R-CNNs). A threshold of None is torchvision's, but 0.05 for FCOS's scores.
-
-    `reads` are the positions of the maps that are used, `strides` those of all levels, and images have to be padded to
-    a multiple of `multiple`. Raises ValueError for strides that do not rise, and values that a detector cannot take.
+    `reads` are the positions of the maps that it uses, and images have to be padded to a multiple of `multiple`.
     """
 
+    reads: Sequence[int]
     multiple: int
-    model: Any  # torchvision's, less its backbone and its transform of images
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        strides: Sequence[int],
-        num_classes: int,
-        *,
-        name: str,
-        pyramid: str | None = None,
-        pyramid_channels: int = 256,
-        extra_levels: int | None = None,
-        num_convs: int = 4,
-        anchor_scale: float | None = None,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        detections_per_image: int = 100,
-    ):
-        super().__init__()
-        check_detector(name, pyramid_channels, num_convs)
-        self.pyramid = make_pyramid(pyramid, channels, strides, pyramid_channels, WANTED[name])
-        self.reads = self.pyramid.reads
-        self.multiple = max(strides[i] for i in self.reads)
-        given = {
-            "score_thresh": score_threshold,
-            "nms_thresh": nms_threshold,
-            "detections_per_img": detections_per_image,
-        }
-        kept = {key: value for key, value in given.items() if value is not None}
-        self.two_stage = name in ("faster_rcnn", "mask_rcnn")
-        self.takes_masks = name in WITH_MASKS
-        count = extra_levels if extra_levels is not None else (1 if self.two_stage else 2)
-        self.extra = SubsampledLevels(count) if self.two_stage else ConvolvedLevels(pyramid_channels, count)
-        pooled = self.pyramid.strides
-        self.strides = pooled + [pooled[-1] * 2**i for i in range(1, count + 1)]
-        plan = Plan(pyramid_channels, num_classes, self.strides, len(pooled), anchor_scale, num_convs, kept)
-        self.model = DETECTORS[name](plan)
-        del self.model.backbone, self.model.transform
-
+    @abstractmethod
     def forward(
         self, maps: Sequence[Tensor], sizes: list[tuple[int, int]], targets: list[Target] | None = None
     ) -> dict[str, Tensor] | list[Target]:
         """The losses by name, given targets (in training mode); else the detections of each image (in eval mode).
 
         `sizes` are the (height, width) of the images inside the padded batch; boxes are in their pixels, x1 y1 x2 y2.
-        A target has boxes (N, 4), labels (N,) and, for Mask R-CNN, masks (N, H, W); N may be 0. Detections have
-        boxes, scores and labels, best first, and with Mask R-CNN masks (N, 1, 28, 28), the probability of each part of
+        A target has boxes (N, 4), labels (N,) and, for a head with masks, masks (N, H, W); N may be 0. Detections have
+        boxes, scores and labels, best first, and with masks also masks (N, 1, 28, 28), the probability of each part of
         a box, which `paste` turns into masks of an image.
         """
+
+    def notes(self) -> dict[str, str]:
+        """What a run logs about the head before it trains: {word: text}."""
+        return {}
+
+
+class Detector(DetectionHead):
+    """A pyramid on a backbone's maps of these `channels` and `strides`, and one of torchvision's detectors on it.
+
+    `strides` are those of all levels. Raises ValueError for strides on which the pyramid cannot stand.
+    """
+
+    model: Any  # torchvision's, less its backbone and its transform of images
+    default_extra_levels: int
+
+    def __init__(self, options: DetectorOptions, channels: Sequence[int], strides: Sequence[int], num_classes: int):
+        super().__init__()
+        self.pyramid = make_pyramid(options.pyramid, channels, strides, options.channels, options.wanted)
+        self.reads = self.pyramid.reads
+        self.multiple = max(strides[i] for i in self.reads)
+        count = self.default_extra_levels if options.extra_levels is None else options.extra_levels
+        self.extra = self.extra_levels(options.channels, count)
+        pooled = self.pyramid.strides
+        self.strides = pooled + [pooled[-1] * 2**i for i in range(1, count + 1)]
+        self.model = self.torchvision_model(options, num_classes)
+        del self.model.backbone, self.model.transform
+
+    @abstractmethod
+    def extra_levels(self, channels: int, count: int) -> nn.Module:
+        """The levels that follow those of the pyramid."""
+
+    @abstractmethod
+    def torchvision_model(self, options: Any, num_classes: int) -> nn.Module:
+        """The detector for levels of `self.strides`."""
+
+    @abstractmethod
+    def run(
+        self, levels: list[Tensor], images: ImageList, targets: list[Target] | None
+    ) -> dict[str, Tensor] | list[Target]:
+        """As `forward`, on all levels."""
+
+    def forward(
+        self, maps: Sequence[Tensor], sizes: list[tuple[int, int]], targets: list[Target] | None = None
+    ) -> dict[str, Tensor] | list[Target]:
         assert self.training == (targets is not None), "targets are for training mode, and training mode for targets"
         levels = self.extra(self.pyramid(maps))
-        images = ImageList(levels[0], sizes)  # only the sizes are read
-        if self.two_stage:
-            return self._two_stage(levels, images, targets)
-        return self._one_stage(levels, images, targets)
+        return self.run(levels, ImageList(levels[0], sizes), targets)  # only the sizes of the images are read
 
-    def _one_stage(
-        self, levels: list[Tensor], images: ImageList, targets: list[Target] | None
-    ) -> dict[str, Tensor] | list[Target]:
-        outputs = {key: x.float() for key, x in self.model.head(levels).items()}  # autocast may have halved them
-        anchors = self.model.anchor_generator(images, levels)
-        places = self.model.anchor_generator.num_anchors_per_location()
-        counts = [x.shape[-2] * x.shape[-1] * n for x, n in zip(levels, places, strict=True)]
-        if targets is not None:
-            more = (counts,) if isinstance(self.model, FCOS) else ()
-            return self.model.compute_loss(targets, outputs, anchors, *more)
-        split = {key: list(x.split(counts, dim=1)) for key, x in outputs.items()}
-        return self.model.postprocess_detections(split, [list(x.split(counts)) for x in anchors], images.image_sizes)
+    def notes(self) -> dict[str, str]:
+        levels = ", ".join(f"{stride:g}" for stride in self.strides)
+        return {"pyramid": f"{self.pyramid.title}, levels of stride {levels}"}
 
-    def _two_stage(
-        self, levels: list[Tensor], images: ImageList, targets: list[Target] | None
-    ) -> dict[str, Tensor] | list[Target]:
-        named = OrderedDict((str(i), x) for i, x in enumerate(levels))
-        if targets is not None:
-            targets = [{**target, "labels": target["labels"] + 1} for target in targets]
-        proposals, losses = self.model.rpn(images, named, targets)
-        detections, more = self.model.roi_heads(named, proposals, images.image_sizes, targets)
-        if targets is not None:
-            return {**more, **losses}
-        for found in detections:
-            found["labels"] = found["labels"] - 1
-        return detections
+
+def kept_boxes(options: DetectorOptions) -> dict[str, Any]:
+    """Which boxes are kept, by torchvision's argument names; without those that it chooses itself."""
+    given = {
+        "score_thresh": options.score_threshold,
+        "nms_thresh": options.nms_threshold,
+        "detections_per_img": options.detections_per_image,
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

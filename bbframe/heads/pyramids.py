@@ -20,6 +20,8 @@ class FPN(nn.Module):
     Raises ValueError when strides do not rise.
     """
 
+    title = "feature pyramid"
+
     def __init__(self, channels: Sequence[int], strides: Sequence[int], out_channels: int):
         super().__init__()
         choose_pyramid("fpn", strides)
@@ -38,6 +40,8 @@ class SimplePyramid(nn.Module):
     Each has the stride nearest to one of the `wanted` that doubling and halving the map's own can reach. Weights begin
     as those of an FPN do, uniform with a variance of 1 / fan-in (He et al., arXiv:1502.01852).
     """
+
+    title = "simple feature pyramid"
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], out_channels: int, wanted: Sequence[int]):
         super().__init__()

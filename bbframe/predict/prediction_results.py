@@ -27,7 +27,7 @@ from bbframe.report.chart_style import GREY, save_picture
 from bbframe.report.coco_results import CocoResult, coco_results
 from bbframe.report.text_drawing import add_caption, enlarge_for_text
 from bbframe.tasks.detection import to_original
-from bbframe.tasks.masks import packed
+from bbframe.tasks.mask_rle import encode_mask
 
 TABLE_CLASSES, CAPTION_CLASSES = 5, 3  # the most probable classes, in the table and below the picture
 
@@ -96,7 +96,7 @@ class BoxResults:
         drawn: dict[str, list[np.ndarray]] = {key: [] for key in answer}
         for i in range(len(answer["scores"])):  # one by one: a hundred masks of a large image would fill the memory
             one = to_original({key: value[i : i + 1] for key, value in answer.items()}, target)
-            masks = [packed(mask) for mask in one["masks"]] if "masks" in one else None
+            masks = [encode_mask(mask) for mask in one["masks"]] if "masks" in one else None
             results += coco_results(number, one["boxes"], one["scores"], one["labels"], masks, self.ids)
             if one["scores"][0] >= self.threshold:
                 for key, value in one.items():

@@ -15,10 +15,10 @@ from torch import Tensor
 from bbframe.data.images.image_transforms import eval_input
 from bbframe.preprocessing import Preprocessing
 from bbframe.run.checkpoint import load_checkpoint
-from bbframe.run.configuration import check
+from bbframe.run.configuration import parse_configuration
 from bbframe.run.network import make_task, run_backbone
-from bbframe.tasks.base import Task
 from bbframe.tasks.detection import Detection
+from bbframe.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
     """
     saved = load_checkpoint(path)
     # devices, loggers and callbacks of the training do not matter here
-    plan = check({**saved.run.config, "trainer": {}, "logger": {}, "callbacks": {}})
+    plan = parse_configuration({**saved.run.config, "trainer": {}, "logger": {}, "callbacks": {}})
     plan = dataclasses.replace(plan, task=dataclasses.replace(plan.task, compile=False))
     backbone = run_backbone(plan, saved.run)
     names = saved.run.class_names

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bbframe.data.base import ImageDataModule
+from bbframe.data.data_module import ImageDataModule
 from bbframe.files import write_text
 from bbframe.report.confusion_matrix import confusion_matrix
 from bbframe.report.image_grid import as_image, classified_grid

@@ -17,7 +17,7 @@ from bbframe.report.coco_results import coco_results
 from bbframe.report.image_grid import as_image, detection_grid
 from bbframe.report.precision_recall import precision_recall
 from bbframe.tasks.detection import Detection
-from bbframe.tasks.masks import unpacked
+from bbframe.tasks.mask_rle import decode_mask
 
 SHOWN = 16  # images in a picture
 
@@ -56,4 +56,4 @@ def write_detection_report(task: Detection, data: DetectionDataModule, folder: P
 
 def _resized_mask(runs: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
     """The mask of some run lengths, resized to (H, W) of the picture."""
-    return F.interpolate(unpacked(runs)[None, None].float(), size)[0, 0].numpy() > 0.5
+    return F.interpolate(decode_mask(runs)[None, None].float(), size)[0, 0].numpy() > 0.5

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from bbframe.tasks.base import Task
+    from bbframe.tasks.task import Task
 
 
 KEY = "bbframe"  # where it lies in a checkpoint

@@ -7,33 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bbframe.config import SELECTION, BackboneConfigMixin
-from bbframe.data.options_by_name import OPTIONS as DATA
+from bbframe.data import LoadingOptions
 from bbframe.factory import BackboneOptions, Source, check_backbone
-from bbframe.heads.levels import WANTED, choose_pyramid, wanted_strides
-from bbframe.run.lightning_parts import check_plugins
+from bbframe.heads import HeadOptions
+from bbframe.registry import PartOptions, find, names, parse_part
+from bbframe.run.lightning_parts import LightningParts, parse_lightning_parts
 from bbframe.schema import nearest, parse
-from bbframe.tasks.options import (
-    AdamWOptions,
-    ClassificationOptions,
-    ConstantOptions,
-    CosineOptions,
-    DetectionOptions,
-    DetectorOptions,
-    HeadOptions,
-    MultiStepOptions,
-    OptimOptions,
-    ScheduleOptions,
-    SGDOptions,
-)
-
-# what the `name` of a group may be
-TASKS: dict[str, Any] = {"classification": ClassificationOptions, "detection": DetectionOptions}
-HEADS: dict[str, dict[str, Any]] = {  # by task
-    "classification": dict.fromkeys(("linear", "multi_level"), HeadOptions),
-    "detection": dict.fromkeys(WANTED, DetectorOptions),
-}
-OPTIMISERS: dict[str, Any] = {"adamw": AdamWOptions, "sgd": SGDOptions}
-SCHEDULES: dict[str, Any] = {"cosine": CosineOptions, "multistep": MultiStepOptions, "constant": ConstantOptions}
+from bbframe.tasks import OptimOptions, TaskOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,19 +85,19 @@ class TrainerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Configuration:
     """A checked configuration: each group as its options; the backbone's selects what the head wants by default."""
 
     run: RunOptions
     backbone_options: BackboneOptions
-    task: ClassificationOptions | DetectionOptions
-    head: Any
-    data: Any
+    task: TaskOptions
+    head: HeadOptions
+    data: LoadingOptions
     optim: OptimOptions
-    schedule: ScheduleOptions
+    schedule: PartOptions
     trainer: TrainerOptions
-    logger: Mapping[str, Any] = field(default_factory=dict)
-    callbacks: Mapping[str, Any] = field(default_factory=dict)
+    logger: LightningParts = field(default_factory=dict)
+    callbacks: LightningParts = field(default_factory=dict)
 
     @property
     def source(self) -> Source:
@@ -139,76 +119,74 @@ class Plan:
 GROUPS = frozenset("backbone task head data optim schedule trainer logger callbacks".split())
 
 
-def check(config: Mapping[str, Any]) -> Plan:
-    """Everything that the configuration alone shows to be wrong, as a ValueError of one line; else the plan."""
+def parse_configuration(config: Mapping[str, Any]) -> Configuration:
+    """Plain data as typed options. Raises ValueError, one line, for all that the data alone show to be wrong."""
     run = parse(RunOptions, {key: value for key, value in config.items() if key not in GROUPS}, "configuration")
     for group in sorted(GROUPS - set(config)):
         raise ValueError(f"configuration: the group {group!r} is missing")
     for group in sorted(GROUPS):
         if not isinstance(config[group] or {}, Mapping):
             raise ValueError(f"{group}: {config[group]!r} must be a mapping of options")
-    task = _named(TASKS, config["task"], "task")
-    head = _named(
-        {name: options for heads in HEADS.values() for name, options in heads.items()}, config["head"], "head"
-    )
-    data = _named(DATA, config["data"], "data")
+    task = parse_part("task", config["task"], "task")
+    head = parse_part("head", config["head"], "head")
+    data = parse_part("data", config["data"], "data")
     if data.task != task.name:
-        menu = " or ".join(name for name, options in DATA.items() if options.task == task.name)
         raise ValueError(
-            f"data={data.name} is for task={data.task}, and this is task={task.name}; choose data={menu}, "
-            f"or task={data.task}"
+            f"data={data.name} is for task={data.task}, and this is task={task.name}; choose data="
+            f"{_names_for('data', task.name)}, or task={data.task}"
         )
-    if head.name not in HEADS[task.name]:
-        menu = " or ".join(HEADS[task.name])
-        raise ValueError(f"task={task.name} has no use for head={head.name}; choose head={menu}")
+    if head.task != task.name:
+        raise ValueError(
+            f"task={task.name} has no use for head={head.name}; choose head={_names_for('head', task.name)}"
+        )
     backbone_options = check_backbone(config["backbone"] or {})
-    if task.name == "detection" and not backbone_options.given.keys() & set(SELECTION):
-        strides = [stage.stride for stage in backbone_options.config.stages]
-        backbone_options = backbone_options.with_strides(wanted_strides(head.name, strides))
-    plan = Plan(
+    declared = [stage.stride for stage in backbone_options.config.stages]
+    selected = backbone_options.given.keys() & set(SELECTION)
+    if not selected and (strides := head.preferred_strides(declared)):
+        backbone_options = backbone_options.with_strides(strides)
+    configuration = Configuration(
         run=run,
         backbone_options=backbone_options,
         task=task,
         head=head,
         data=data,
-        optim=_named(OPTIMISERS, config["optim"], "optim"),
-        schedule=_named(SCHEDULES, config["schedule"], "schedule"),
+        optim=parse_part("optim", config["optim"], "optim"),
+        schedule=parse_part("schedule", config["schedule"], "schedule"),
         trainer=parse(TrainerOptions, config["trainer"], "trainer"),
-        logger=config["logger"] or {},
-        callbacks=config["callbacks"] or {},
+        logger=parse_lightning_parts("logger", config["logger"] or {}),
+        callbacks=parse_lightning_parts("callbacks", config["callbacks"] or {}),
     )
-    _check_together(plan)
-    return plan
+    head.check_strides(configuration.backbone.strides, declared)
+    _check_precision(configuration)
+    _check_freeze(configuration)
+    if configuration.trainer.accelerator in ("gpu", "cuda", "mps"):
+        _check_gpu(configuration.trainer)
+    return configuration
 
 
-def _named(table: Mapping[str, Any], data: Mapping[str, Any], group: str) -> Any:
-    name = data.get("name")
-    if name not in table:
-        raise ValueError(f"{group}: name={name!r}{nearest(name, table)}")
-    return parse(table[str(name)], data, group)
+def _names_for(kind: str, task: str) -> str:
+    """The names of the parts that serve a task, as a menu."""
+    return " or ".join(name for name in names(kind) if getattr(find(kind, name).options, "task", None) == task)
 
 
-def _check_together(plan: Plan) -> None:
-    """What one group asks of another, as far as it shows before anything is built."""
-    check_plugins("logger", plan.logger)
-    check_plugins("callbacks", plan.callbacks)
-    if plan.task.name == "detection":
-        choose_pyramid(plan.head.pyramid, plan.backbone.strides, [stage.stride for stage in plan.backbone.stages])
-        if plan.trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
-            raise ValueError(
-                f"trainer: precision={plan.trainer.precision!r} would round the boxes of task=detection too; "
-                "use bf16-mixed or 16-mixed"
-            )
-    features = plan.backbone.out_features or []
-    built = plan.backbone.stage_names[: plan.backbone.stage_names.index(features[-1]) + 1]
-    freeze = plan.task.freeze
+def _check_precision(configuration: Configuration) -> None:
+    task, precision = configuration.task, configuration.trainer.precision
+    if task.precisions is not None and precision not in task.precisions:
+        raise ValueError(
+            f"trainer: precision={precision!r} would round the boxes of task={task.name} too; "
+            "use bf16-mixed or 16-mixed"
+        )
+
+
+def _check_freeze(configuration: Configuration) -> None:
+    backbone, freeze = configuration.backbone, configuration.task.freeze
+    features = backbone.out_features or []
+    built = backbone.stage_names[: backbone.stage_names.index(features[-1]) + 1]
     if isinstance(freeze, int) and not 0 <= freeze < len(built):
         menu = ", ".join(f"{i}={name}" for i, name in enumerate(built))
         raise ValueError(
-            f"{plan.backbone.model_type}: task.freeze={freeze} must be none, all, or a stage that is built ({menu})"
+            f"{backbone.model_type}: task.freeze={freeze} must be none, all, or a stage that is built ({menu})"
         )
-    if plan.trainer.accelerator in ("gpu", "cuda", "mps"):
-        _check_gpu(plan.trainer)
 
 
 def _check_gpu(trainer: TrainerOptions) -> None:

@@ -1,16 +1,18 @@
-"""Lightning's callbacks and loggers by `_target_`, and none but those listed here: configurations run no code."""
+"""Callbacks and loggers: a user's own by their registered name, Lightning's by a `_target_` from a list."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from bbframe.registry import PartOptions, make, names, parse_part
 from bbframe.schema import nearest
 
-# what each group may name, by the module that holds it
+# Lightning's classes that each group may name, by the module that holds them: a configuration runs no other code
 ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "callbacks": {
         "lightning.pytorch.callbacks": (
@@ -35,43 +37,73 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
+KIND = {"callbacks": "callback", "logger": "logger"}
 
 
-def check_plugins(group: str, entries: Mapping[str, Any]) -> None:
-    """Refuse, by ValueError, an entry without `_target_` or with one that is not on the list. Imports nothing."""
-    allowed = [f"{module}.{name}" for module, names in ALLOWED[group].items() for name in names]
-    for key, entry in entries.items():
-        target = entry.get("_target_") if isinstance(entry, Mapping) else None
-        if not isinstance(target, str):
-            raise ValueError(f"{group}.{key}: must be a mapping with a _target_, such as {allowed[0]}")
-        if target not in allowed:
-            raise ValueError(
-                f"{group}.{key}: _target_={target!r} is not on the list of what a configuration may name"
-                f"{nearest(target, allowed)}"
-            )
+@dataclass(frozen=True)
+class LightningClass:
+    """A class of Lightning's by its `target`, the full name, and the `arguments` that a configuration gives it."""
+
+    target: str
+    arguments: Mapping[str, Any]
 
 
-def make_plugins(group: str, entries: Mapping[str, Any], folder: Path) -> list[Any]:
-    """The objects that the entries of a group describe; a logger writes below the run folder unless it says where.
+Group = Literal["callbacks", "logger"]
+LightningParts = Mapping[str, LightningClass | PartOptions]
 
-    Raises ValueError for what `check_plugins` refuses, an unknown argument, or a package that is not installed.
+
+def parse_lightning_parts(group: Group, entries: Mapping[str, Any]) -> LightningParts:
+    """What the entries of a group describe. Imports nothing.
+
+    Raises ValueError for an entry that neither names a registered part nor has a `_target_` from the list.
     """
-    check_plugins(group, entries)
-    return [_make(f"{group}.{key}", dict(entry), folder) for key, entry in entries.items()]
+    return {key: _parse_entry(group, f"{group}.{key}", entry) for key, entry in entries.items()}
 
 
-def _make(where: str, entry: dict[str, Any], folder: Path) -> Any:
-    target = entry.pop("_target_")
-    module, _, name = target.rpartition(".")
+def _parse_entry(group: Group, where: str, entry: Any) -> LightningClass | PartOptions:
+    if isinstance(entry, str) or (isinstance(entry, Mapping) and "name" in entry and "_target_" not in entry):
+        return parse_part(KIND[group], entry, where)
+    allowed = [f"{module}.{name}" for module, classes in ALLOWED[group].items() for name in classes]
+    target = entry.get("_target_") if isinstance(entry, Mapping) else None
+    if not isinstance(target, str):
+        own = f", or the name of a {KIND[group]} of your own: {', '.join(names(KIND[group]))}" * bool(
+            names(KIND[group])
+        )
+        raise ValueError(f"{where}: must be a mapping with a _target_, such as {allowed[0]}{own}")
+    if target not in allowed:
+        raise ValueError(
+            f"{where}: _target_={target!r} is not on the list of what a configuration may name"
+            f"{nearest(target, allowed)}; a {KIND[group]} of your own is registered, given by --plugin "
+            "and chosen by its name"
+        )
+    return LightningClass(target, {key: value for key, value in entry.items() if key != "_target_"})
+
+
+def make_lightning_parts(group: Group, parts: LightningParts, folder: Path) -> list[Any]:
+    """The objects that a group describes; a logger writes below the run folder unless it says where.
+
+    Raises ValueError for an unknown argument, or a package that is not installed.
+    """
+    settings = [folder] if group == "logger" else []
+    return [
+        _make_lightning_class(f"{group}.{key}", part, folder)
+        if isinstance(part, LightningClass)
+        else make(KIND[group], part, *settings)
+        for key, part in parts.items()
+    ]
+
+
+def _make_lightning_class(where: str, part: LightningClass, folder: Path) -> Any:
+    module, _, name = part.target.rpartition(".")
     cls = getattr(importlib.import_module(module), name)
-    known = inspect.signature(cls.__init__).parameters
+    arguments, known = dict(part.arguments), inspect.signature(cls.__init__).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    for key in entry:
+    for key in arguments:
         if key not in known and not takes_any:
             raise ValueError(f"{where}: unknown option {key!r}{nearest(key, set(known) - {'self'})}")
     if "save_dir" in known:
-        entry.setdefault("save_dir", str(folder))
+        arguments.setdefault("save_dir", str(folder))
     try:
-        return cls(**entry)
+        return cls(**arguments)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{where}: {target} needs a package that is not installed: {error}") from error
+        raise ValueError(f"{where}: {part.target} needs a package that is not installed: {error}") from error

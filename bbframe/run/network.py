@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from bbframe.backbone import Backbone
 from bbframe.factory import make_backbone
 from bbframe.preprocessing import Preprocessing
+from bbframe.registry import make
 from bbframe.run.checkpoint import SavedRun
-from bbframe.run.configuration import Plan
-from bbframe.tasks.base import Task
+from bbframe.run.configuration import Configuration
+from bbframe.tasks.task import Task
 
 
-def run_backbone(plan: Plan, saved: SavedRun | None) -> Backbone:
+def run_backbone(plan: Configuration, saved: SavedRun | None) -> Backbone:
     """The backbone that a plan describes; of a checkpoint's run, without weights.
 
     Where those of a checkpoint's backbone came from at first no longer matters. What the options leave open, a
@@ -25,13 +26,6 @@ def run_backbone(plan: Plan, saved: SavedRun | None) -> Backbone:
     return backbone
 
 
-def make_task(plan: Plan, backbone: Backbone, class_names: Sequence[str]) -> Task:
-    """The LightningModule that a plan's task, head, optimizer and schedule describe."""
-    options = {"task": plan.task, "head": plan.head, "optim": plan.optim, "schedule": plan.schedule}
-    if plan.task.name == "detection":
-        from bbframe.tasks.detection import Detection
-
-        return Detection(backbone, class_names, **options)
-    from bbframe.tasks.classification import Classification
-
-    return Classification(backbone, class_names, **options)
+def make_task(plan: Configuration, backbone: Backbone, class_names: Sequence[str]) -> Task:
+    """The LightningModule that a configuration's task, head, optimizer and schedule describe."""
+    return make("task", plan.task, backbone, class_names, head=plan.head, optim=plan.optim, schedule=plan.schedule)

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from bbframe.backbone import Backbone
-from bbframe.data.base import DataModule
+from bbframe.data.data_module import DataModule
 from bbframe.files import write_text
 from bbframe.report.charts import learning_curves
 from bbframe.report.classification_report import write_classification_report
 from bbframe.report.detection_report import write_detection_report
 from bbframe.report.leaderboard import run_table
 from bbframe.report.profile import count_parameters
-from bbframe.run.configuration import Plan
-from bbframe.tasks.base import Task
+from bbframe.run.configuration import Configuration
+from bbframe.tasks.task import Task
 
 log = logging.getLogger("bbframe")
 REPORTS: dict[str, Callable[..., None]] = {
@@ -27,7 +27,7 @@ REPORTS: dict[str, Callable[..., None]] = {
 }
 
 
-def log_network(plan: Plan, task: Task, data: DataModule, macs: float) -> None:
+def log_network(plan: Configuration, task: Task, data: DataModule, macs: float) -> None:
     """Log what was built: backbone, maps, head, size, weights and data."""
     backbone = task.backbone
     names = backbone.stage_names
@@ -56,17 +56,16 @@ def _is_frozen(backbone: Backbone, name: str) -> bool:
     return not backbone.get_parameter(name).requires_grad
 
 
-def log_skipped(plan: Plan, data: DataModule) -> None:
+def log_skipped(plan: Configuration, data: DataModule) -> None:
     """Log every image that was left out, and the limit on their number."""
     for name, why in data.skipped.items():
         log.warning("skipped %s: %s", name, why)
     if data.skipped:
-        log.warning(
-            "skipped %d %s; data.max_errors=%d may be", len(data.skipped), data.skipped_kind, plan.data.max_errors
-        )
+        most = getattr(plan.data, "max_errors", 0)
+        log.warning("skipped %d %s; data.max_errors=%d may be", len(data.skipped), data.skipped_kind, most)
 
 
-def write_results(plan: Plan, task: Task, data: DataModule, summary: dict[str, Any], folder: Path) -> None:
+def write_results(plan: Configuration, task: Task, data: DataModule, summary: dict[str, Any], folder: Path) -> None:
     """Write metrics.json and the pictures: learning curves, and what the task shows of the tested images."""
     write_text(folder / "metrics.json", json.dumps(finite(summary), indent=2) + "\n")
     pictures, history = folder / "pictures", folder / "metrics.csv"

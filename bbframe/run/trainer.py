@@ -12,14 +12,14 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from bbframe.run.callbacks import EpochLines, SeedEveryBatch
-from bbframe.run.configuration import Plan
+from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_callbacks
-from bbframe.run.lightning_parts import make_plugins
+from bbframe.run.lightning_parts import make_lightning_parts
 from bbframe.run.resume import ResumedOptimizer
-from bbframe.tasks.base import Task
+from bbframe.tasks.task import Task
 
 
-def make_trainer(plan: Plan, task: Task, folder: Path, more: Sequence[pl.Callback] = ()) -> pl.Trainer:
+def make_trainer(plan: Configuration, task: Task, folder: Path, more: Sequence[pl.Callback] = ()) -> pl.Trainer:
     """The Trainer of a run, which writes below `folder` alone, with `more` callbacks.
 
     Raises ValueError for options that Lightning refuses.
@@ -34,7 +34,7 @@ def make_trainer(plan: Plan, task: Task, folder: Path, more: Sequence[pl.Callbac
         callbacks.append(RichProgressBar(leave=False))
     if not debug:
         callbacks += checkpoint_callbacks(folder, task.monitor, task.mode)
-    callbacks += make_plugins("callbacks", plan.callbacks, folder)
+    callbacks += make_lightning_parts("callbacks", plan.callbacks, folder)
     loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
     try:
         return pl.Trainer(
@@ -44,7 +44,7 @@ def make_trainer(plan: Plan, task: Task, folder: Path, more: Sequence[pl.Callbac
             num_nodes=options.num_nodes,
             strategy=options.strategy,
             precision=options.precision,  # type: ignore[arg-type]
-            logger=[*loggers, *make_plugins("logger", plan.logger, folder)],
+            logger=[*loggers, *make_lightning_parts("logger", plan.logger, folder)],
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             max_epochs=1 if debug else options.max_epochs,

@@ -13,14 +13,13 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from bbframe.auto import Backbone
+from bbframe.backbone import Backbone
 from bbframe.data import make_data
-from bbframe.data.base import DataModule
-from bbframe.heads.levels import WITH_MASKS
+from bbframe.data.data_module import DataModule
 from bbframe.registry import plugins
 from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
 from bbframe.run.checkpoint import LoadedCheckpoint, SavedRun, load_checkpoint
-from bbframe.run.configuration import Plan
+from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.masking import mask_overrides, mask_secrets
 from bbframe.run.network import make_task, run_backbone
@@ -29,11 +28,11 @@ from bbframe.run.record import environment, write_failure, write_record
 from bbframe.run.results import log_network, log_skipped, write_results
 from bbframe.run.run_log import logging_to
 from bbframe.run.trainer import make_trainer
-from bbframe.tasks.base import Task
+from bbframe.tasks.task import Task
 
 
 def run(
-    plan: Plan, config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set[str] = frozenset()
+    plan: Configuration, config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set[str] = frozenset()
 ) -> dict[str, Any]:
     """Do what a plan says, in an existing folder; returns what `metrics.json` then holds.
 
@@ -56,7 +55,7 @@ def run(
 class TrainingRun:
     """A run in its steps. `config` and `overrides` are those of the record; `seconds` is the time that steps took."""
 
-    plan: Plan
+    plan: Configuration
     config: dict[str, Any]
     overrides: list[str]
     folder: Path
@@ -97,7 +96,7 @@ class TrainingRun:
             preprocessing=backbone.preprocessing,
             num_channels=backbone.config.num_channels,
             stride=max(backbone.strides),
-            masks=self.plan.head.name in WITH_MASKS,
+            masks=self.plan.head.masks,
         )
         task = make_task(self.plan, backbone, data.class_names)
         if saved is not None:

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bbframe.run.configuration import Plan, check
+if TYPE_CHECKING:
+    from bbframe.run.configuration import Configuration
 
 FILES = ("metrics.json", "error.txt", "overrides.yaml", "config.yaml")  # a folder with one of these is a job
 
@@ -20,7 +21,7 @@ class Job:
     Another process is sent the plain data alone, and parses them once the user's plugins are loaded there.
     """
 
-    plan: Plan | None
+    plan: Configuration | None
     config: dict[str, Any]
     overrides: list[str]
     folder: Path
@@ -28,9 +29,11 @@ class Job:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "plan": None}
 
-    def parsed(self) -> Plan:
+    def parsed(self) -> Configuration:
         """The checked configuration, in this process or in another one."""
-        return self.plan or check(self.config)
+        from bbframe.run.configuration import parse_configuration  # imports torch
+
+        return self.plan or parse_configuration(self.config)
 
 
 def one_device(devices: Any) -> Any:

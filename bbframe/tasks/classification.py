@@ -3,50 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassF1Score
 
 from bbframe.backbone import Backbone
-from bbframe.heads.classifier import CLASSIFIERS
-from bbframe.tasks.base import Task
-from bbframe.tasks.options import ClassificationOptions, HeadOptions, OptimOptions, ScheduleOptions
+from bbframe.heads import HeadOptions
+from bbframe.registry import PartOptions, make
+from bbframe.tasks.optimizer_options import OptimOptions
+from bbframe.tasks.task import Task
+from bbframe.tasks.task_options import AccuracyOptions, ClassificationOptions
+
+
+class ClassifiedImage(NamedTuple):
+    """One tested image: its index, its class, the predicted class and its probability, and the cross-entropy."""
+
+    image: int
+    label: int
+    predicted: int
+    probability: float
+    loss: float
 
 
 class Classification(Task):
-    """A backbone and a classifier, trained by cross-entropy on batches {"image", "label", "index"}.
+    """A backbone and a classifier, trained on batches {"image", "label", "index"}.
 
     Labels are class indices (B,), or shares (B, num_classes) where augmentation has mixed images. After a test,
     `confusion` holds the counts (true class, predicted class), `class_f1` the score of each class, and `predictions`
-    a row (index, label, predicted class, probability of it, loss) for every image.
+    a `ClassifiedImage` for every image.
     """
 
     monitor = "val/accuracy"
     options: ClassificationOptions
+    predictions: list[ClassifiedImage]
 
     def __init__(
         self,
+        options: ClassificationOptions,
         backbone: Backbone,
         class_names: Sequence[str],
         *,
-        task: ClassificationOptions,
         head: HeadOptions,
         optim: OptimOptions,
-        schedule: ScheduleOptions,
+        schedule: PartOptions,
     ):
-        super().__init__(backbone, class_names, task=task, optim=optim, schedule=schedule)
+        super().__init__(options, backbone, class_names, optim=optim, schedule=schedule)
         count = len(self.class_names)
-        classifier = CLASSIFIERS[head.name](backbone.channels, count, head.dropout)
+        classifier = make("head", head, backbone.channels, backbone.strides, count)
         self.read_maps(classifier, classifier.reads)
-        metrics: dict[str, Any] = {"accuracy": MulticlassAccuracy(count, average="micro")}
-        if count > 5:
-            metrics["top5"] = MulticlassAccuracy(count, average="micro", top_k=5)
-        metrics["f1"] = MulticlassF1Score(count, average="macro")
-        # compute groups would merge metrics whose states agree after the first batch, such as accuracy and top5
+        self.loss = make("loss", options.loss)
+        top5 = [AccuracyOptions(name="top5")] if count > 5 else []
+        chosen = [AccuracyOptions(name="accuracy"), *top5, AccuracyOptions(name="f1"), *options.metrics]
+        metrics = {metric.name: make("metric", metric, count) for metric in chosen}
+        # groups would merge metrics whose states agree after the first batch, such as top5 and accuracy
         self.val_metrics = MetricCollection(metrics, prefix="val/", compute_groups=False)
         self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.test_confusion = MulticlassConfusionMatrix(count)
@@ -66,7 +79,8 @@ class Classification(Task):
         return {"class_f1": dict(zip(self.class_names, values, strict=True))}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(self(batch["image"]), batch["label"], label_smoothing=self.options.label_smoothing)
+        labels = smoothed(batch["label"], len(self.class_names), self.options.label_smoothing)
+        loss = self.loss(self(batch["image"]), labels)
         size = len(batch["image"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return self.finite(loss, batch_idx)
@@ -74,24 +88,34 @@ class Classification(Task):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         scores = self(batch["image"])
         size = len(scores)
-        self.log("val/loss", F.cross_entropy(scores, batch["label"]), prog_bar=True, batch_size=size)
+        self.log("val/loss", self.loss(scores, batch["label"]), prog_bar=True, batch_size=size)
         self.val_metrics.update(scores, batch["label"])
         self.log_dict(self.val_metrics, batch_size=size)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         scores, labels = self(batch["image"]).float(), batch["label"]
         losses = F.cross_entropy(scores, labels, reduction="none")
-        self.log("test/loss", losses.mean(), batch_size=len(scores))
+        self.log("test/loss", self.loss(scores, labels), batch_size=len(scores))
         self.test_metrics.update(scores, labels)
         self.log_dict(self.test_metrics, batch_size=len(scores))
         self.test_confusion.update(scores, labels)
         self.test_class_f1.update(scores, labels)
         best, predicted = scores.softmax(dim=1).max(dim=1)
         columns = (batch["index"], labels, predicted, best, losses)
-        self.predictions.extend(zip(*(column.tolist() for column in columns), strict=True))
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        self.predictions.extend(ClassifiedImage(*row) for row in rows)
 
     def on_test_epoch_end(self) -> None:
         self.gather_predictions()
         self.confusion, self.class_f1 = self.test_confusion.compute().cpu(), self.test_class_f1.compute().cpu()
         self.test_confusion.reset()
         self.test_class_f1.reset()
+
+
+def smoothed(labels: Tensor, num_classes: int, share: float) -> Tensor:
+    """Labels, indices (B,) or shares (B, num_classes), of which `share` is spread evenly over all classes
+    (Szegedy et al., arXiv:1512.00567): shares (B, num_classes), or the labels themselves where the share is 0."""
+    if share == 0:
+        return labels
+    shares = labels if labels.ndim == 2 else F.one_hot(labels, num_classes).float()
+    return shares * (1 - share) + share / num_classes

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
 from bbframe.backbone import Backbone
-from bbframe.heads.detectors import Detector, pad, paste
-from bbframe.tasks.base import Task
-from bbframe.tasks.masks import packed
-from bbframe.tasks.options import DetectionOptions, DetectorOptions, OptimOptions, ScheduleOptions
+from bbframe.heads.detectors import DetectionHead, pad, paste
+from bbframe.heads.head_options import DetectionHeadOptions
+from bbframe.registry import PartOptions, make
+from bbframe.tasks.mask_rle import RLE, encode_mask
+from bbframe.tasks.optimizer_options import OptimOptions
+from bbframe.tasks.task import Task
+from bbframe.tasks.task_options import DetectionOptions
 
 # what torchmetrics calls the metrics of the COCO benchmark, and what they are called here
 NAMES = {
@@ -26,40 +28,47 @@ NAMES = {
     "map_medium": "mAP_medium",
     "map_large": "mAP_large",
 }
-
-
 TRUTH = ("boxes", "labels", "area", "iscrowd", "masks")
 
 
+class DetectedImage(NamedTuple):
+    """One tested image: its index, and its boxes (N, 4), scores (N,), labels (N,) and masks in its original pixels."""
+
+    image: int
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: list[RLE] | None
+
+
 class Detection(Task):
-    """A backbone, a pyramid and a detector, trained on batches {"image", "target", "index"} of images of any size.
+    """A backbone and a detector, trained on batches {"image", "target", "index"} of images of any size.
 
     `image` is a list of normalised images (C, H, W), `target` a list of dicts as `bbframe.data` describes them. The
-    metrics are COCO's: the mean average precision over the thresholds 0.50 to 0.95 of the overlap (mAP), at 0.50 and
-    0.75, and that of small, medium and large objects. After a test, `predictions` holds a row (index, boxes, scores,
-    labels, run lengths of masks or None) for every image, in its original pixels, and `precision` the curves of boxes
-    and masks: {"bbox" or "segm": (10 thresholds, 101 recalls, classes)}, -1 for a class that was not there to find.
+    metrics are COCO's: the mean average precision over the IoU thresholds 0.50 to 0.95 (mAP), at 0.50 and at 0.75, and
+    for small, medium and large objects. After a test, `predictions` holds a `DetectedImage` for every image, and
+    `precision` the curves of boxes and masks: {"bbox" or "segm": (10 thresholds, 101 recalls, classes)}, -1 for a
+    class without objects.
     """
 
     monitor = "val/mAP"
-    head: Detector
+    head: DetectionHead
+    predictions: list[DetectedImage]
 
     def __init__(
         self,
+        options: DetectionOptions,
         backbone: Backbone,
         class_names: Sequence[str],
         *,
-        task: DetectionOptions,
-        head: DetectorOptions,
+        head: DetectionHeadOptions,
         optim: OptimOptions,
-        schedule: ScheduleOptions,
+        schedule: PartOptions,
     ):
-        super().__init__(backbone, class_names, task=task, optim=optim, schedule=schedule)
-        options = asdict(head)
-        options["pyramid_channels"] = options.pop("channels")
-        detector = Detector(backbone.channels, backbone.strides, len(self.class_names), **options)
+        super().__init__(options, backbone, class_names, optim=optim, schedule=schedule)
+        detector = make("head", head, backbone.channels, backbone.strides, len(self.class_names))
         self.read_maps(detector, detector.reads)
-        self.kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if detector.takes_masks else ("bbox",)
+        self.kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if head.masks else ("bbox",)
         shared: dict[str, Any] = {
             "iou_type": self.kinds,
             "backend": "faster_coco_eval",
@@ -76,8 +85,7 @@ class Detection(Task):
         return self.head(self.backbone(x).feature_maps, sizes, targets)
 
     def notes(self) -> dict[str, str]:
-        kind = {"FPN": "feature pyramid", "SimplePyramid": "simple feature pyramid"}[type(self.head.pyramid).__name__]
-        return {"pyramid": f"{kind}, levels of stride {', '.join(f'{stride:g}' for stride in self.head.strides)}"}
+        return self.head.notes()
 
     def predict(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Each image's `boxes` (N, 4) in its pixels, `scores` and `labels` (N,), and `masks` (N, 1, 28, 28) if any.
@@ -111,10 +119,11 @@ class Detection(Task):
         self._log_metric("val", self.val_metric)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        found = self._compare(self.test_metric, batch)
-        for index, row in zip(batch["index"].tolist(), found, strict=True):
-            masks = [packed(mask) for mask in row["masks"]] if "masks" in row else None
-            self.predictions.append((index, row["boxes"].cpu(), row["scores"].cpu(), row["labels"].cpu(), masks))
+        rows = self._compare(self.test_metric, batch)
+        for index, row in zip(batch["index"].tolist(), rows, strict=True):
+            masks = [encode_mask(mask) for mask in row["masks"]] if "masks" in row else None
+            boxes, scores, labels = (row[key].cpu() for key in ("boxes", "scores", "labels"))
+            self.predictions.append(DetectedImage(index, boxes, scores, labels, masks))
 
     def on_test_epoch_end(self) -> None:
         self.gather_predictions()

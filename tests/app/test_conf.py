@@ -12,24 +12,14 @@ import pytest
 import torch
 import yaml
 
+from bbframe import registry
 from bbframe.app.composition import composition, plain
 from bbframe.app.places import HOME
 from bbframe.auto import AutoBackbone, backbone_class, list_backbones
 from bbframe.config import SELECTION
-from bbframe.data.options_by_name import OPTIONS as DATA
 from bbframe.factory import Source, check_backbone
-from bbframe.run.configuration import HEADS, RunOptions, TrainerOptions, check
-from bbframe.tasks.options import (
-    AdamWOptions,
-    ClassificationOptions,
-    ConstantOptions,
-    CosineOptions,
-    DetectionOptions,
-    DetectorOptions,
-    HeadOptions,
-    MultiStepOptions,
-    SGDOptions,
-)
+from bbframe.run.configuration import RunOptions, TrainerOptions, parse_configuration
+from bbframe.schema import parse
 
 CONF, RECIPES = HOME / "conf", HOME / "recipes"
 CHOICES = [
@@ -40,8 +30,8 @@ CHOICES = [
 ]
 BACKBONES = [choice for group, choice in CHOICES if group == "backbone"]
 DETECTION = {
-    *(("head", name) for group, name in CHOICES if group == "head" and name not in HEADS["classification"]),
-    *(("data", name) for name, options in DATA.items() if options.task == "detection"),
+    *(("head", name) for group, name in CHOICES if group == "head" and name not in ("linear", "multi_level")),
+    *(("data", name) for name in registry.names("data") if registry.find("data", name).options.task == "detection"),
 }
 NEEDED = {
     "image_folder": ["data.root=photos"],
@@ -65,7 +55,7 @@ def composed(*overrides):
 def test_every_choice_of_every_group_composes_and_passes(group, choice):
     detection = (group, choice) in DETECTION
     config = composed(*(["task=detection"] if detection else []), f"{group}={choice}", *NEEDED.get(choice, []))
-    plan = check(config)
+    plan = parse_configuration(config)
     assert plan.backbone.stages
     if group == "backbone":
         assert config["backbone_name"] == choice
@@ -80,7 +70,7 @@ def test_every_recipe_composes_and_its_header_says_how_and_what(recipe):
     assert any(re.search(r"\d s\b|days", line) for line in header), "the header must give the time"
     given = ["backbone.checkpoint=somewhere"] if "checkpoint: null" in text else []
     given += ["trainer.accelerator=auto"] if "accelerator: gpu" in text else []  # composes where there is none
-    assert check(composed(f"recipes={recipe}", *given)).run.train
+    assert parse_configuration(composed(f"recipes={recipe}", *given)).run.train
 
 
 @pytest.mark.parametrize("choice", BACKBONES)
@@ -112,29 +102,23 @@ def test_every_architecture_has_a_file():
     assert [name for name in list_backbones() if name not in BACKBONES] == []
 
 
-@pytest.mark.parametrize(
-    ("file", "options"),
-    [
-        ("task/classification", ClassificationOptions),
-        ("task/detection", DetectionOptions),
-        ("head/linear", HeadOptions),
-        ("head/fcos", DetectorOptions),
-        ("head/retinanet", DetectorOptions),
-        ("head/faster_rcnn", DetectorOptions),
-        ("head/mask_rcnn", DetectorOptions),
-        ("optim/adamw", AdamWOptions),
-        ("optim/sgd", SGDOptions),
-        ("schedule/cosine", CosineOptions),
-        ("schedule/multistep", MultiStepOptions),
-        ("schedule/constant", ConstantOptions),
-        ("trainer/default", TrainerOptions),
-    ],
-)
-def test_the_files_of_the_other_groups_agree_with_their_options(file, options):
-    data = yaml.safe_load((CONF / f"{file}.yaml").read_text())
+PARTS = [(kind, name) for kind in ("task", "head", "optim", "schedule") for name in registry.names(kind)]
+
+
+@pytest.mark.parametrize(("kind", "name"), PARTS)
+def test_the_file_of_a_part_agrees_with_its_options(kind, name):
+    """One default, said twice, must be said alike, and no option may be missing from the file."""
+    data = yaml.safe_load((CONF / kind / f"{name}.yaml").read_text())
     data.pop("defaults", None)
-    default = dataclasses.asdict(options(name=data["name"]) if "name" in data else options())
-    assert {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()} == default
+    options = registry.find(kind, name).options
+    assert set(data) == {field.name for field in dataclasses.fields(options)}
+    assert registry.parse_part(kind, data, kind) == options(name=name)
+
+
+def test_the_file_of_the_trainer_agrees_with_its_options():
+    data = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text())
+    assert parse(TrainerOptions, data, "trainer") == TrainerOptions()
+    assert set(data) == {field.name for field in dataclasses.fields(TrainerOptions)}
 
 
 def test_the_top_of_the_configuration_agrees_with_its_options():

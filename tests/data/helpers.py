@@ -5,9 +5,9 @@ import json
 import numpy as np
 from PIL import Image
 
-from bbframe.data import OPTIONS, make_data
+from bbframe.data import make_data
 from bbframe.preprocessing import Preprocessing
-from bbframe.schema import parse
+from bbframe.registry import parse_part
 
 
 def build(name="digits", *, seed=1, preprocessing=None, num_channels=3, stride=32, masks=False, **options):
@@ -15,7 +15,7 @@ def build(name="digits", *, seed=1, preprocessing=None, num_channels=3, stride=3
     preprocessing = preprocessing or Preprocessing(size=(16, 16))
     if name == "image_folder":
         options = {"num_workers": 0, "batch_size": 4} | options
-    parsed = parse(OPTIONS[name], options, "data")
+    parsed = parse_part("data", {"name": name, **options}, "data")
     return make_data(
         parsed, seed=seed, preprocessing=preprocessing, num_channels=num_channels, stride=stride, masks=masks
     )

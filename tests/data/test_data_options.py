@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bbframe.data import OPTIONS
-from bbframe.schema import parse
+from bbframe.registry import find, names, parse_part
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 NEEDED = {
@@ -20,19 +19,19 @@ NEEDED = {
 
 
 def options(name="digits", **changes):
-    return parse(OPTIONS[name], NEEDED.get(name, {}) | changes, "data")
+    return parse_part("data", {"name": name} | NEEDED.get(name, {}) | changes, "data")
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", names("data"))
 def test_yaml_and_dataclass_agree(name):
     data = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     data.pop("defaults", None)  # a detector, for data with boxes
-    assert set(data) == {field.name for field in fields(OPTIONS[name])}
+    assert set(data) == {field.name for field in fields(find("data", name).options)}
     assert set(data["augment"]) == {field.name for field in fields(type(options(name).augment))}
-    assert parse(OPTIONS[name], data | NEEDED.get(name, {}), "data") == options(name)
+    assert parse_part("data", data | NEEDED.get(name, {}), "data") == options(name)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", names("data"))
 def test_every_option_is_explained_in_its_yaml(name):
     lines = (CONF / f"{name}.yaml").read_text().splitlines()
     known = ("name:", "defaults:")
@@ -127,6 +126,6 @@ def test_all_options_say_at_which_size_costs_are_counted(changes, expected):
 
 def test_checking_options_needs_nothing_heavy():
     heavy = {"torchvision", "lightning", "sklearn", "PIL"}
-    code = f"import sys, bbframe.data.options_by_name; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, bbframe.data; print([name for name in {heavy} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"

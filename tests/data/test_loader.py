@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from PIL import Image
 
-from bbframe.data.base import ImageDataModule
+from bbframe.data.batch_loader import BatchLoader, ImageBatches, Skipped, TrainOrder, eval_order
+from bbframe.data.data_module import ImageDataModule
+from bbframe.data.images.image_options import AugmentOptions, ImageDataOptions
 from bbframe.data.images.image_transforms import eval_transform
-from bbframe.data.loading import BatchLoader, ImageBatches, Skipped, TrainOrder, eval_order
-from bbframe.data.options_by_name import AugmentOptions, DataOptions
 from bbframe.data.seeds import derive, torch_seed
 from bbframe.preprocessing import Preprocessing
 from bbframe.schema import parse
@@ -45,7 +45,7 @@ class Noise:
 def noise(batch_size=4, num_workers=0, seed=1, **augment):
     """18 training images, which make 4 batches, and 6 for validation."""
     augment = parse(AugmentOptions, RANDOM | augment, "augment")
-    options = DataOptions(batch_size=batch_size, num_workers=num_workers, augment=augment)
+    options = ImageDataOptions(name="painted", batch_size=batch_size, num_workers=num_workers, augment=augment)
     parts = {"train": Noise(18), "val": Noise(6)}
     preprocessing = Preprocessing(size=(12, 12))
     return ImageDataModule(options, parts, ["even", "odd"], seed=seed, preprocessing=preprocessing, num_channels=3)

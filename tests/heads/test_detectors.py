@@ -13,10 +13,10 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.poolers import LevelMapper as TheirMapper
 
 from bbframe.heads.anchors import Anchors, LevelMapper, region_pool
-from bbframe.heads.detectors import Detector, pad, paste
-from bbframe.heads.networks import DETECTORS
+from bbframe.heads.detectors import pad, paste
+from bbframe.registry import find, make
 
-NAMES = list(DETECTORS)
+NAMES = ["fcos", "retinanet", "faster_rcnn", "mask_rcnn"]
 CLASSES = 5
 MODELS = {"fcos": FCOS, "retinanet": RetinaNet, "faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
 LOSSES = {
@@ -47,7 +47,8 @@ def hierarchical(name):
 
 
 def detector_on(net, name, **options):
-    return Detector(net.channels, net.strides, CLASSES, name=name, **{"pyramid_channels": 32, **options})
+    chosen = find("head", name).options(**{"channels": 32, **options})
+    return make("head", chosen, net.channels, net.strides, CLASSES)
 
 
 def level_sizes(detector, maps):
@@ -127,10 +128,10 @@ def torchvisions(name, net, detector):
 def test_losses_are_those_of_torchvision(name):
     torch.manual_seed(0)
     net = hierarchical(name)
-    ours = livelier(detector_on(net, name, pyramid_channels=64))
+    ours = livelier(detector_on(net, name, channels=64))
     theirs = torchvisions(name, net, ours)
     # theirs takes strides from sizes: they must be multiples of the coarsest
-    images, maps, sizes, targets = batch(net, [(128, 256), (128, 200)], [4, 2], ours.takes_masks, multiple=128)
+    images, maps, sizes, targets = batch(net, [(128, 256), (128, 200)], [4, 2], name == "mask_rcnn", multiple=128)
     torch.manual_seed(1)
     losses = ours(maps, sizes, targets)
     torch.manual_seed(1)
@@ -145,7 +146,7 @@ def test_losses_are_those_of_torchvision(name):
 def test_detections_are_those_of_torchvision(name):
     torch.manual_seed(0)
     net = hierarchical(name)
-    ours = livelier(detector_on(net, name, pyramid_channels=64, detections_per_image=30)).eval()
+    ours = livelier(detector_on(net, name, channels=64, detections_per_image=30)).eval()
     theirs = torchvisions(name, net, ours).eval()
     images, maps, sizes, _ = batch(net, [(128, 256), (128, 200)], [0, 0], multiple=128)
     with torch.no_grad():
@@ -168,7 +169,7 @@ def test_images_without_boxes_give_finite_losses_and_gradients_everywhere(name, 
     torch.manual_seed(0)
     net = hierarchical(name)
     detector = detector_on(net, name)
-    _, maps, sizes, targets = batch(net, [(96, 64), (70, 90)], counts, detector.takes_masks)
+    _, maps, sizes, targets = batch(net, [(96, 64), (70, 90)], counts, name == "mask_rcnn")
     losses = detector(maps, sizes, targets)
     assert set(losses) == LOSSES[name]
     assert all(torch.isfinite(value) and value.shape == () for value in losses.values())
@@ -185,7 +186,7 @@ def test_a_plain_backbone_trains_and_detects_on_a_simple_pyramid(name, strides):
     net = Net([16] * len(strides), strides)
     detector = livelier(detector_on(net, name, detections_per_image=20))
     assert (detector.reads, detector.multiple) == ([len(strides) - 1], strides[-1])
-    _, maps, sizes, targets = batch(net, [(70, 99), (63, 40)], [2, 3], detector.takes_masks, detector.multiple)
+    _, maps, sizes, targets = batch(net, [(70, 99), (63, 40)], [2, 3], name == "mask_rcnn", detector.multiple)
     losses = detector(maps, sizes, targets)
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in detector.parameters())
@@ -194,8 +195,8 @@ def test_a_plain_backbone_trains_and_detects_on_a_simple_pyramid(name, strides):
     for row, (height, width) in zip(found, sizes, strict=True):
         assert (row["boxes"] >= 0).all()
         assert (row["boxes"] <= torch.tensor([width, height, width, height])).all()
-        assert ("masks" in row) == detector.takes_masks
-        if detector.takes_masks:
+        assert ("masks" in row) == (name == "mask_rcnn")
+        if name == "mask_rcnn":
             assert tuple(row["masks"].shape) == (len(row["boxes"]), 1, 28, 28)
             masks = paste(row["masks"], row["boxes"], (height, width))
             assert masks.dtype == torch.bool
@@ -210,7 +211,7 @@ def test_nothing_above_the_threshold_is_an_empty_list_of_the_right_shape(name):
     with torch.no_grad():
         (found,) = detector(maps, sizes)
     expected = {"boxes": (0, 4), "scores": (0,), "labels": (0,)}
-    if detector.takes_masks:
+    if name == "mask_rcnn":
         expected["masks"] = (0, 1, 28, 28)
     assert {key: tuple(x.shape) for key, x in found.items()} == expected
 
@@ -222,7 +223,7 @@ def test_any_number_of_levels_trains_and_detects(name, extra):
     net = Net([6, 6], [8, 16])
     detector = detector_on(net, name, extra_levels=extra)
     assert detector.strides == [8, 16, 32, 64, 128][: 2 + extra]
-    _, maps, sizes, targets = batch(net, [(48, 80), (33, 65)], [2, 1], detector.takes_masks, detector.multiple)
+    _, maps, sizes, targets = batch(net, [(48, 80), (33, 65)], [2, 1], name == "mask_rcnn", detector.multiple)
     sum(detector(maps, sizes, targets).values()).backward()
     assert not [key for key, p in detector.named_parameters() if p.grad is None]
     with torch.no_grad():
@@ -244,7 +245,10 @@ def test_under_autocast_maps_are_halved_and_boxes_are_not(name, counts):
     net = hierarchical(name)
     detector = livelier(detector_on(net, name))
     images = torch.randn(2, 3, 64, 96)
-    sizes, targets = [(64, 96)] * 2, random_targets([(64, 96)] * 2, counts, detector.takes_masks)
+    sizes, targets = (
+        [(64, 96)] * 2,
+        random_targets([(64, 96)] * 2, counts, name == "mask_rcnn"),
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         maps = net(images)
         assert maps[0].dtype == torch.bfloat16
@@ -337,7 +341,7 @@ def test_one_small_image_trains_although_its_last_levels_are_one_pixel(name):
     """torchvision's FCOS normalises groups of one channel here, and so of one value, which torch refuses."""
     net = hierarchical(name)
     detector = detector_on(net, name)
-    _, maps, sizes, targets = batch(net, [(30, 32)], [1], detector.takes_masks)
+    _, maps, sizes, targets = batch(net, [(30, 32)], [1], name == "mask_rcnn")
     assert level_sizes(detector, maps)[-2:] == [(1, 1)] * 2
     assert all(torch.isfinite(value) for value in detector(maps, sizes, targets).values())
 
@@ -379,11 +383,11 @@ def test_no_backbone_and_no_transform_of_images_stay_in_the_model():
 def test_values_that_a_detector_cannot_take_are_refused():
     net = hierarchical("fcos")
     with pytest.raises(ValueError, match=r"channels=72 must be a multiple of 32 for fcos.*the nearest is 64"):
-        detector_on(net, "fcos", pyramid_channels=72)
+        detector_on(net, "fcos", channels=72)
     with pytest.raises(ValueError, match="num_convs=2 is the depth of the towers of fcos and retinanet"):
         detector_on(net, "mask_rcnn", num_convs=2)
     with pytest.raises(ValueError, match=r"not \[4, 4, 8\]; select one map a stride, backbone.out_strides=\[4, 8\]"):
-        Detector([6] * 3, [4, 4, 8], CLASSES, name="fcos")
+        detector_on(Net([6] * 3, [4, 4, 8]), "fcos")
 
 
 def test_targets_are_for_training_alone():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from bbframe.heads.levels import WANTED, wanted_strides
+from bbframe.heads.head_options import TWO_STAGE
 from bbframe.heads.pyramids import FPN, ConvolvedLevels, SimplePyramid, SubsampledLevels, make_pyramid
+from bbframe.registry import find
 
 
 def maps_of(channels, sizes):
@@ -48,7 +49,7 @@ def test_a_simple_pyramid_has_the_nearest_strides_that_its_map_can_reach(stride,
 
 def test_a_pixel_of_a_simple_pyramid_sees_its_own_place():
     """Another value at the right end of the map changes the right end of every level, not the left."""
-    pyramid = SimplePyramid([8], [16], 8, WANTED["mask_rcnn"]).eval()
+    pyramid = SimplePyramid([8], [16], 8, TWO_STAGE).eval()
     x = torch.randn(1, 8, 4, 16)
     y = x.clone()
     y[..., -1] += 1
@@ -124,7 +125,7 @@ def test_any_number_of_levels_may_follow_each_half_the_one_before(kind, count):
     ],
 )
 def test_the_strides_that_a_detector_reads_of_those_that_a_backbone_has(name, declared, wanted):
-    assert wanted_strides(name, declared) == wanted
+    assert find("head", name).options().preferred_strides(declared) == wanted
 
 
 def test_strides_are_known_without_torch():

@@ -6,7 +6,11 @@ import importlib
 
 import pytest
 
-from bbframe.run.lightning_parts import ALLOWED, check_plugins, make_plugins
+from bbframe.run.lightning_parts import ALLOWED, make_lightning_parts, parse_lightning_parts
+
+
+def make(group, entries, folder):
+    return make_lightning_parts(group, parse_lightning_parts(group, entries), folder)
 
 
 @pytest.mark.parametrize(
@@ -15,13 +19,13 @@ from bbframe.run.lightning_parts import ALLOWED, check_plugins, make_plugins
 @pytest.mark.parametrize("group", sorted(ALLOWED))
 def test_what_is_not_listed_is_refused_before_it_is_imported(group, target):
     with pytest.raises(ValueError, match=rf"{group}\.x: _target_='{target}' is not on the list"):
-        check_plugins(group, {"x": {"_target_": target}})
+        parse_lightning_parts(group, {"x": {"_target_": target}})
 
 
 @pytest.mark.parametrize("entry", [None, 3, {}, {"_target_": None}, {"_target_": ["os.system"]}])
 def test_an_entry_must_name_a_target(entry):
     with pytest.raises(ValueError, match=r"callbacks\.x: must be a mapping with a _target_"):
-        check_plugins("callbacks", {"x": entry})
+        parse_lightning_parts("callbacks", {"x": entry})
 
 
 def test_everything_listed_exists():
@@ -32,18 +36,18 @@ def test_everything_listed_exists():
 
 def test_options_are_checked_and_loggers_write_below_the_run(tmp_path):
     monitor = {"_target_": "lightning.pytorch.callbacks.LearningRateMonitor", "logging_interval": "step"}
-    (made,) = make_plugins("callbacks", {"x": monitor}, tmp_path)
+    (made,) = make("callbacks", {"x": monitor}, tmp_path)
     assert made.logging_interval == "step"
     with pytest.raises(ValueError, match="unknown option 'loging_interval'; did you mean 'logging_interval'"):
-        make_plugins("callbacks", {"x": {"_target_": monitor["_target_"], "loging_interval": "step"}}, tmp_path)
-    (logger,) = make_plugins("logger", {"x": {"_target_": "lightning.pytorch.loggers.CSVLogger"}}, tmp_path)
+        make("callbacks", {"x": {"_target_": monitor["_target_"], "loging_interval": "step"}}, tmp_path)
+    (logger,) = make("logger", {"x": {"_target_": "lightning.pytorch.loggers.CSVLogger"}}, tmp_path)
     assert str(tmp_path) in logger.log_dir
 
 
 def test_a_missing_package_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("lightning.pytorch.loggers.TensorBoardLogger.__init__", _needs_more)
     with pytest.raises(ValueError, match=r"logger\.x: .*TensorBoardLogger needs a package that is not installed"):
-        make_plugins("logger", {"x": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}}, tmp_path)
+        make("logger", {"x": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger"}}, tmp_path)
 
 
 def _needs_more(self, save_dir):

@@ -8,13 +8,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from bbframe.heads import ClassifierOptions
 from bbframe.tasks.classification import Classification
-from bbframe.tasks.options import (
-    AdamWOptions,
-    ClassificationOptions,
-    CosineOptions,
-    HeadOptions,
-)
+from bbframe.tasks.optimizer_options import AdamWOptions, CosineOptions
+from bbframe.tasks.task_options import ClassificationOptions
 from tests.tiny import names, tiny
 
 
@@ -28,10 +25,10 @@ class Watched(Classification):
 
 def watched(net, **options):
     return Watched(
+        ClassificationOptions(**options),
         net,
         ["a", "b", "c"],
-        task=ClassificationOptions(**options),
-        head=HeadOptions(),
+        head=ClassifierOptions(),
         optim=AdamWOptions(),
         schedule=CosineOptions(),
     )
@@ -92,10 +89,10 @@ def test_what_a_test_leaves_behind_adds_up():
 def test_top5_comes_with_six_classes():
     few, many = (
         Classification(
+            ClassificationOptions(),
             tiny("resnet"),
             [str(i) for i in range(count)],
-            task=ClassificationOptions(),
-            head=HeadOptions(),
+            head=ClassifierOptions(),
             optim=AdamWOptions(),
             schedule=CosineOptions(),
         )
@@ -129,10 +126,10 @@ def test_metrics_are_those_of_numpy_whatever_the_first_batch_is_like(first, part
         place = np.argsort(-row)[ranks[first]]
         row[[place, label]] = row[[label, place]]
     task = Classification(
+        ClassificationOptions(),
         tiny("resnet"),
         [str(i) for i in range(8)],
-        task=ClassificationOptions(),
-        head=HeadOptions(),
+        head=ClassifierOptions(),
         optim=AdamWOptions(),
         schedule=CosineOptions(),
     )

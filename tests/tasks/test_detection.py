@@ -9,12 +9,15 @@ from torch.utils.data import DataLoader
 
 from bbframe.auto import AutoBackbone
 from bbframe.heads.detectors import paste
-from bbframe.heads.levels import WANTED, wanted_strides
+from bbframe.heads.levels import nearest_strides
+from bbframe.registry import find
 from bbframe.tasks.detection import Detection, to_original
-from bbframe.tasks.masks import unpacked
-from bbframe.tasks.options import AdamWOptions, CosineOptions, DetectionOptions, DetectorOptions
+from bbframe.tasks.mask_rle import decode_mask
+from bbframe.tasks.optimizer_options import AdamWOptions, CosineOptions
+from bbframe.tasks.task_options import DetectionOptions
 from tests.tiny import names, tiny, tiny_config
 
+WANTED = {name: find("head", name).options.wanted for name in ("fcos", "retinanet", "faster_rcnn", "mask_rcnn")}
 CLASSES = ["bird", "fish", "tree"]
 TIMM = "timm/test_resnet"
 
@@ -29,13 +32,13 @@ def net(name, **fields):
 
 def detection(name, head="fcos", **options):
     declared = [4, 8, 16, 32] if name == TIMM else [stage.stride for stage in tiny_config(name).stages]
-    backbone = net(name, out_strides=wanted_strides(head, declared))
+    backbone = net(name, out_strides=nearest_strides(WANTED[head], declared))
     torch.manual_seed(1)
     return Detection(
+        DetectionOptions(**options),
         backbone,
         CLASSES,
-        task=DetectionOptions(**options),
-        head=DetectorOptions(name=head, channels=32),
+        head=find("head", head).options(channels=32),
         optim=AdamWOptions(),
         schedule=CosineOptions(),
     )
@@ -225,7 +228,7 @@ def test_true_masks_found_exactly_have_a_mask_map_of_one():
     metrics = measured(task, step)
     assert metrics["test/mask_mAP"] == metrics["test/mAP"] == pytest.approx(1.0)
     (_, _, _, _, masks), *_ = task.predictions
-    assert torch.equal(unpacked(masks[0]), truth["masks"][0].bool())
+    assert torch.equal(decode_mask(masks[0]), truth["masks"][0].bool())
 
 
 def test_every_loss_is_logged_and_masks_are_measured(tmp_path):

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bbframe.data.batch_loader import Skipped
 from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.data.boxes.box_options import FileDetectionOptions
 from bbframe.data.boxes.objects import Objects
 from bbframe.data.decode import glance, read_image, reason
 from bbframe.data.faults import Faults, raise_all
-from bbframe.data.loading import Skipped
 from bbframe.data.split import stratified
 
 TOLERANCE = 1.0  # pixels by which rounding may carry a box or a polygon over the border
@@ -187,7 +187,7 @@ class AnnotatedDataModule(DetectionDataModule):
 def _compare(read: dict[str, Reading]) -> None:
     """The other parts must have the classes of train, and other images."""
     train = read["train"]
-    taken = dict.fromkeys(_places(train), "train")
+    taken = dict.fromkeys(_image_paths(train), "train")
     for part, reading in list(read.items())[1:]:
         if reading.class_names and train.class_names and reading.class_names != train.class_names:
             same = set(reading.class_names) == set(train.class_names)
@@ -199,13 +199,13 @@ def _compare(read: dict[str, Reading]) -> None:
             for name in train.class_names:
                 if name not in reading.class_names:
                     reading.faults.fatal("lacks categories that train has", name)
-        for path in _places(reading):
+        for path in _image_paths(reading):
             other = taken.setdefault(path, part)
             if other != part:
                 reading.faults.fatal(f"{part} images that are {other} images too", path)
 
 
-def _places(reading: Reading) -> list[str]:
+def _image_paths(reading: Reading) -> list[str]:
     """Where the images lie, one spelling for each place."""
     root = os.path.realpath(reading.root)
     return [os.path.normpath(os.path.join(root, path)) for path in reading.paths]

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bbframe.data.base import DataModule
+from bbframe.data.batch_loader import Batch, Batches, Images, Key
 from bbframe.data.boxes.box_options import DetectionDataOptions
 from bbframe.data.boxes.box_transforms import Sample, eval_boxes, select, train_boxes
-from bbframe.data.loading import Batch, Batches, Images, Key
+from bbframe.data.data_module import DataModule
 from bbframe.data.pixels import normalise
 from bbframe.preprocessing import Preprocessing
 

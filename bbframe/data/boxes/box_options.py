@@ -1,4 +1,4 @@
-"""The options of data sets for detection; light, as all options are."""
+"""The options of data sets for detection; light, so that errors come at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions, check
+from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions, demand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +24,13 @@ class DetectionAugmentOptions(MirrorOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes, crop = self.min_sizes, self.crop_size
-        check(sizes is None or min(sizes, default=0) >= 1, "augment.min_sizes", sizes, "must be 1 pixel or more each")
-        check(crop is None or min(crop) >= 1, "augment.crop_size", crop, "must be 1 pixel or more")
+        demand(sizes is None or min(sizes, default=0) >= 1, "augment.min_sizes", sizes, "must be 1 pixel or more each")
+        demand(crop is None or min(crop) >= 1, "augment.crop_size", crop, "must be 1 pixel or more")
         if self.scale_jitter is not None:
             low, high = self.scale_jitter
-            check(0 < low <= high, "augment.scale_jitter", self.scale_jitter, "must rise above 0, say [0.1, 2]")
-            check(crop is not None, "augment.scale_jitter", self.scale_jitter, "needs augment.crop_size, to fit into")
-            check(sizes is None, "augment.min_sizes", sizes, "must be null beside scale_jitter: both say how large")
+            demand(0 < low <= high, "augment.scale_jitter", self.scale_jitter, "must rise above 0, say [0.1, 2]")
+            demand(crop is not None, "augment.scale_jitter", self.scale_jitter, "needs augment.crop_size, to fit into")
+            demand(sizes is None, "augment.min_sizes", sizes, "must be null beside scale_jitter: both say how large")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ class DetectionDataOptions(LoadingOptions):
         super().__post_init__()
         least, most = self.min_size, self.max_size
         sizes = self.augment.min_sizes if self.augment else None
-        check(least is None or least >= 1, "min_size", least, "must be 1 pixel or more")
-        check(
+        demand(least is None or least >= 1, "min_size", least, "must be 1 pixel or more")
+        demand(
             most is None or most >= max(1, least or 1, *(sizes or ())), "max_size", most, "must be at least min_size"
         )
 
@@ -83,12 +83,14 @@ class DigitScenesOptions(DetectionDataOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("train_scenes", "val_scenes", "test_scenes"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
-        check(1 <= self.num_digits[0] <= self.num_digits[1], "num_digits", self.num_digits, "must rise from 1 or more")
+            demand(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
+        demand(
+            1 <= self.num_digits[0] <= self.num_digits[1], "num_digits", self.num_digits, "must rise from 1 or more"
+        )
         low, high = self.digit_size
-        check(8 <= low <= high, "digit_size", self.digit_size, "must rise from 8 pixels or more, the side of a scan")
+        demand(8 <= low <= high, "digit_size", self.digit_size, "must rise from 8 pixels or more, the side of a scan")
         rule = f"must be at least the largest digit, digit_size={self.digit_size}"
-        check(min(self.canvas) >= high, "image_size", self.image_size, rule)
+        demand(min(self.canvas) >= high, "image_size", self.image_size, rule)
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -119,7 +121,7 @@ class FileDetectionOptions(FileOptions, DetectionDataOptions):
         for part, fraction in (("val", self.val_fraction), ("test", self.test_fraction)):
             key = f"{part}_{self.given_by}"
             good = fraction is None or not getattr(self, key)
-            check(good, f"{part}_fraction", fraction, f"must be null beside {key}")
+            demand(good, f"{part}_fraction", fraction, f"must be null beside {key}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,7 @@ class CocoOptions(FileDetectionOptions):
             for kind, other, what in (("annotations", "images", "JSON file"), ("images", "annotations", "folder")):
                 key, value, given = f"{part}_{kind}", getattr(self, f"{part}_{kind}"), getattr(self, f"{part}_{other}")
                 rule = f"must be the {what} of your {part} images: data.{key}=path/to/it"
-                check(bool(value) or (part != "train" and not given), key, value, rule)
+                demand(bool(value) or (part != "train" and not given), key, value, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,4 +161,4 @@ class VocOptions(FileDetectionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(bool(self.root), "root", self.root, "must be the folder with Annotations/: data.root=path/to/VOC2012")
+        demand(bool(self.root), "root", self.root, "must be the folder with Annotations/: data.root=path/to/VOC2012")

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
 from bbframe.data.boxes.box_options import DetectionDataOptions
-from bbframe.data.pixels import ToTensor, color_jitter
+from bbframe.data.pixels import ChosenTransforms, ToTensor, color_jitter
 from bbframe.preprocessing import Preprocessing
 
 Sample = dict[str, Any]
@@ -99,7 +99,7 @@ def resized(sample: Sample, factor: float, mode: InterpolationMode) -> Sample:
     return {**_geometric(sample, lambda x: F.resize(x, new, mode)), "scale": scale}
 
 
-class Crop(nn.Module):
+class RandomCrop(nn.Module):
     """A random part, at most `size` (height, width) large."""
 
     def __init__(self, size: tuple[int, int]):
@@ -114,7 +114,7 @@ class Crop(nn.Module):
         return _geometric(sample, lambda x: F.crop(x, top, left, *sides))
 
 
-class Cut(nn.Module):
+class RefitBoxes(nn.Module):
     """Around a step that cuts pieces off: boxes that lost some are drawn anew around what is left of their masks."""
 
     def __init__(self, step: nn.Module):
@@ -126,7 +126,7 @@ class Cut(nn.Module):
         sample = self.step(sample)
         if "masks" in sample:
             boxes = F.clamp_bounding_boxes(sample["boxes"])
-            sides, was = _sides(boxes), _sides(before)
+            sides, was = _widths_and_heights(boxes), _widths_and_heights(before)
             lost = (sides < was - 1e-3).any(1) & (sides > 0).all(1)
             boxes[lost] = tight(sample["masks"].as_subclass(Tensor)[lost])
             sample["boxes"] = boxes
@@ -157,14 +157,25 @@ class Finish(nn.Module):
             sample = {**sample, "boxes": F.clamp_bounding_boxes(sample["boxes"])}
             kept = torch.ones(len(sample["boxes"]), dtype=torch.bool)
             if self.drop:
-                kept = (_sides(sample["boxes"]) >= 1).all(1)
+                kept = (_widths_and_heights(sample["boxes"]) >= 1).all(1)
                 if "masks" in sample:
                     kept &= sample["masks"].as_subclass(Tensor).amax((1, 2)) > 0
             sample = select(sample, kept)
         return {**sample, "image": self.to_tensor(sample["image"])}
 
 
-def _sides(boxes: Tensor) -> Tensor:
+class OnImage(nn.Module):
+    """Around transforms that change the pixels of the finished image, and leave its boxes and masks."""
+
+    def __init__(self, step: nn.Module):
+        super().__init__()
+        self.step = step
+
+    def forward(self, sample: Sample) -> Sample:
+        return {**sample, "image": self.step(sample["image"])}
+
+
+def _widths_and_heights(boxes: Tensor) -> Tensor:
     """Widths and heights, (N, 2)."""
     plain = boxes.as_subclass(Tensor)
     return plain[:, 2:] - plain[:, :2]
@@ -191,22 +202,23 @@ def train_boxes(options: DetectionDataOptions, preprocessing: Preprocessing, num
     """
     mode, augment = InterpolationMode(preprocessing.interpolation), options.augment
     sizes: Sequence[int] = [] if options.min_size is None else [options.min_size]
+    end = [Finish(num_channels, drop=True), OnImage(ChosenTransforms(options.transforms))]
     if augment is None:
-        return nn.Sequential(Wrap(), Resize(sizes, options.max_size, mode), Finish(num_channels, drop=True))
+        return nn.Sequential(Wrap(), Resize(sizes, options.max_size, mode), *end)
     steps: list[nn.Module] = [Wrap()]
     if augment.iou_crop:
-        steps.append(Cut(v2.RandomIoUCrop()))
+        steps.append(RefitBoxes(v2.RandomIoUCrop()))
     if augment.scale_jitter is not None:
         assert augment.crop_size is not None
         steps.append(ScaleJitter(augment.crop_size, augment.scale_jitter, mode))
     else:
         steps.append(Resize(augment.min_sizes or sizes, options.max_size, mode))
     if augment.crop_size is not None:
-        steps.append(Cut(Crop(augment.crop_size)))
+        steps.append(RefitBoxes(RandomCrop(augment.crop_size)))
     if augment.flip:
         steps.append(v2.RandomHorizontalFlip())
     if augment.vertical_flip:
         steps.append(v2.RandomVerticalFlip())
     if augment.color_jitter is not None:
         steps.append(color_jitter(augment.color_jitter, num_channels))
-    return nn.Sequential(*steps, Finish(num_channels, drop=True))
+    return nn.Sequential(*steps, *end)

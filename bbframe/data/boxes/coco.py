@@ -10,7 +10,6 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from bbframe.data import register
 from bbframe.data.boxes.annotated import TOLERANCE, AnnotatedDataModule, Reading
 from bbframe.data.boxes.box_options import CocoOptions
 
@@ -20,7 +19,6 @@ KEYS |= frozenset("image_id category_id bbox area iscrowd".split())
 MASK_KEYS = frozenset(("segmentation", "size", "counts"))
 
 
-@register(CocoOptions)
 class Coco(AnnotatedDataModule):
     """Classes are the categories in the order of their ids, which may have gaps.
 
@@ -29,14 +27,14 @@ class Coco(AnnotatedDataModule):
 
     def __init__(self, options: CocoOptions, *, masks: bool = False, **settings: Any):
         readings = {
-            part: functools.partial(read, Path(file), Path(getattr(options, f"{part}_images")), options, masks)
+            part: functools.partial(read_coco, Path(file), Path(getattr(options, f"{part}_images")), options, masks)
             for part in ("train", "val", "test")
             if (file := getattr(options, f"{part}_annotations"))
         }
         super().__init__(options, readings, masks=masks, **settings)
 
 
-def read(file: Path, images: Path, options: CocoOptions, masks: bool) -> Reading:
+def read_coco(file: Path, images: Path, options: CocoOptions, masks: bool) -> Reading:
     """The images and annotations of one file, and its faults."""
     reading = Reading(file, images, options, masks)
     if not images.is_dir():
@@ -145,13 +143,13 @@ def _annotations(
         if not isinstance(category, int) or category not in classes:
             faults.drop("unknown category ids", name, f"category_id={category!r}")
             good = False
-        if crowd not in (0, 1) or not (area is None or (_number(area) and area >= 0)):
+        if crowd not in (0, 1) or not (area is None or (_is_number(area) and area >= 0)):
             faults.drop("malformed annotation entries", name, f"iscrowd={crowd!r}, area={area!r}")
             good = False
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(type(v) in (int, float) for v in bbox):
             faults.drop("malformed annotation entries", name, f"bbox={bbox!r:.60} must be 4 numbers")
             continue
-        if not all(_number(v) for v in bbox) or bbox[2] <= 0 or bbox[3] <= 0:
+        if not all(_is_number(v) for v in bbox) or bbox[2] <= 0 or bbox[3] <= 0:
             shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v)[:12] for v in bbox)
             faults.drop("boxes without an area", name, f"bbox=[{shown}]")
             continue
@@ -162,7 +160,7 @@ def _annotations(
         mask = None
         if reading.masks is not None:
             try:
-                mask = run_lengths(entry.get("segmentation"), *reading.sizes[image])
+                mask = segmentation_rle(entry.get("segmentation"), *reading.sizes[image])
             except (ValueError, RuntimeError, TypeError) as error:
                 faults.drop("missing or malformed masks", name, str(error).splitlines()[0])
         if box is not None and (reading.masks is None or mask is not None):
@@ -177,7 +175,7 @@ def _annotations(
                 reading.masks.append(mask)
 
 
-def run_lengths(segmentation: Any, height: int, width: int) -> bytes:
+def segmentation_rle(segmentation: Any, height: int, width: int) -> bytes:
     """COCO's compressed run lengths of a mask, from polygons or from run lengths of either kind.
 
     Raises ValueError or RuntimeError for what is neither, or does not fit the image.
@@ -201,7 +199,7 @@ def run_lengths(segmentation: Any, height: int, width: int) -> bytes:
         raise ValueError("no segmentation" if not segmentation else "segmentation must be a list or a mapping")
     rings = []
     for ring in segmentation:
-        if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2 or not all(_number(v) for v in ring):
+        if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2 or not all(_is_number(v) for v in ring):
             raise ValueError("a polygon must be a list of 3 or more points, x, y, x, y, ...")
         points = np.array(ring, float).reshape(-1, 2)
         inside = points.clip(0, (width, height))
@@ -216,7 +214,7 @@ def _id(value: Any) -> TypeGuard[int | str]:
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> TypeGuard[float]:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bbframe.data import register
 from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.data.boxes.box_options import DigitScenesOptions
 from bbframe.data.boxes.objects import Objects
@@ -95,7 +94,7 @@ def scene(draw: Draw, pool: Sequence[int], options: DigitScenesOptions) -> tuple
         for _ in range(PLACES):
             left, top = draw.integer(0, width - side), draw.integer(0, height - side)
             box = [int(left + columns[0]), int(top + rows[0]), int(left + columns[-1] + 1), int(top + rows[-1] + 1)]
-            if all(overlap(box, other) <= OVERLAP for other in found):
+            if all(intersection_over_smaller(box, other) <= OVERLAP for other in found):
                 part = pixels[top : top + side, left : left + side]
                 part += ((level - part).astype(np.int32) * ink // 255).astype(np.int16)
                 found.append([*box, scan, side, left, top])
@@ -103,7 +102,7 @@ def scene(draw: Draw, pool: Sequence[int], options: DigitScenesOptions) -> tuple
     return pixels.clip(0, 255).astype(np.uint8), found
 
 
-def overlap(one: Sequence[int], other: Sequence[int]) -> float:
+def intersection_over_smaller(one: Sequence[int], other: Sequence[int]) -> float:
     """The share of the smaller box, xyxy, that lies in the other one."""
     width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
@@ -158,7 +157,6 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-@register(DigitScenesOptions)
 class DigitScenes(DetectionDataModule):
     """Ten classes; the scans of the three parts are those of the data set `digits`. The run's seed changes no scene.
 

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree  # expat fetches no external entity, and stops those that would grow without end
 
-from bbframe.data import register
 from bbframe.data.boxes.annotated import AnnotatedDataModule, Reading
 from bbframe.data.boxes.box_options import VocOptions
 
 
-@register(VocOptions)
 class Voc(AnnotatedDataModule):
     """Classes are the names that the training images' objects bear, in alphabetical order.
 
@@ -28,7 +26,9 @@ class Voc(AnnotatedDataModule):
         }
         documents = {part: Documents(root, name) for part, name in sets.items()}
         names = {found.name for page in documents["train"].pages.values() for found in page.objects if found.name}
-        readings = {part: functools.partial(read, found, options, sorted(names)) for part, found in documents.items()}
+        readings = {
+            part: functools.partial(read_voc, found, options, sorted(names)) for part, found in documents.items()
+        }
         super().__init__(options, readings, masks=False, **settings)
 
 
@@ -72,7 +72,7 @@ class Documents:
                 self.broken[stem] = (getattr(error, "strerror", None) or str(error)).lower()
 
 
-def read(documents: Documents, options: VocOptions, class_names: list[str]) -> Reading:
+def read_voc(documents: Documents, options: VocOptions, class_names: list[str]) -> Reading:
     """The images and objects of one set, and its faults; without any class names, no class is a fault."""
     reading = Reading(documents.file, documents.root / "JPEGImages", options, masks=False)
     reading.class_names = class_names
@@ -106,14 +106,14 @@ def _page(path: Path) -> Page:
     document = ElementTree.parse(path).getroot()
     objects = []
     for found in document.iter("object"):
-        sides = [_number(found, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        sides = [_number_at(found, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
         box = [side for side in sides if side is not None]
-        objects.append(Object(found.findtext("name"), box, bool(_number(found, "difficult"))))
-    width, height = (_number(document, f"size/{side}") or 0.0 for side in ("width", "height"))
+        objects.append(Object(found.findtext("name"), box, bool(_number_at(found, "difficult"))))
+    width, height = (_number_at(document, f"size/{side}") or 0.0 for side in ("width", "height"))
     return Page(document.findtext("filename") or "", width, height, objects)
 
 
-def _number(element: ElementTree.Element, path: str) -> float | None:
+def _number_at(element: ElementTree.Element, path: str) -> float | None:
     """The number at a path, if there is a finite one."""
     try:
         value = float(element.findtext(path) or "")

@@ -9,9 +9,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from bbframe.data import register
-from bbframe.data.base import ImageDataModule
-from bbframe.data.options_by_name import DigitsOptions
+from bbframe.data.data_module import ImageDataModule
+from bbframe.data.images.image_options import DigitsOptions
 from bbframe.data.split import stratified
 from bbframe.preprocessing import Preprocessing
 
@@ -47,7 +46,6 @@ def parted() -> dict[str, list[int]]:
     return stratified([str(i) for i in range(len(labels))], labels, {"val": 0.15, "test": 0.15}, seed=0)
 
 
-@register(DigitsOptions)
 class Digits(ImageDataModule):
     """Ten classes; 70 % of each for training, 15 % each for validation and test, the same whatever the run's seed."""
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from bbframe.data import register
-from bbframe.data.base import ImageDataModule
+from bbframe.data.batch_loader import Skipped
+from bbframe.data.data_module import ImageDataModule
 from bbframe.data.decode import glance, read_image, reason
 from bbframe.data.faults import Faults, raise_all
-from bbframe.data.loading import Skipped
-from bbframe.data.options_by_name import ImageFolderOptions
+from bbframe.data.images.image_options import ImageFolderOptions
 from bbframe.data.split import stratified
 from bbframe.preprocessing import Preprocessing
 
@@ -41,7 +40,6 @@ class Files:
         return Files(self.root, [self.paths[i] for i in indices], [self.labels[i] for i in indices])
 
 
-@register(ImageFolderOptions)
 class ImageFolder(ImageDataModule):
     """Classes are the sub-folders in alphabetical order; images may lie at any depth below them.
 

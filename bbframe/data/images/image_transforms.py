@@ -11,8 +11,8 @@ from torchvision.transforms.v2 import functional as F
 
 from bbframe.data.boxes.box_options import DetectionDataOptions
 from bbframe.data.boxes.box_transforms import eval_boxes
+from bbframe.data.images.image_options import AugmentOptions
 from bbframe.data.loading_options import LoadingOptions
-from bbframe.data.options_by_name import AugmentOptions
 from bbframe.data.pixels import ToTensor, color_jitter, normalisation, normalise, settle
 from bbframe.preprocessing import Preprocessing
 
@@ -41,7 +41,7 @@ class Fit(nn.Module):
         return F.center_crop(F.resize(image, sides, self.mode), list(self.size))
 
 
-class Crop(v2.RandomResizedCrop):
+class ByteRandomResizedCrop(v2.RandomResizedCrop):
     """A random part of a PIL image, resized by torch's kernels for bytes, which take a third of PIL's time."""
 
     def transform(self, inpt: Image.Image, params: dict[str, int]) -> Image.Image:
@@ -67,7 +67,7 @@ def train_transform(preprocessing: Preprocessing, num_channels: int, augment: Au
     mode = InterpolationMode(preprocessing.interpolation)
     steps: list[nn.Module] = [Fit(preprocessing)]
     if augment.crop_scale is not None:
-        steps = [Crop(preprocessing.size, augment.crop_scale, augment.crop_ratio, mode)]
+        steps = [ByteRandomResizedCrop(preprocessing.size, augment.crop_scale, augment.crop_ratio, mode)]
     if augment.flip:
         steps.append(v2.RandomHorizontalFlip())
     if augment.vertical_flip:

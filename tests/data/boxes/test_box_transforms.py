@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from bbframe.data.boxes.box_options import DetectionAugmentOptions, DetectionDataOptions
-from bbframe.data.boxes.box_transforms import Crop, eval_boxes, tight, train_boxes
+from bbframe.data.boxes.box_transforms import RandomCrop, eval_boxes, tight, train_boxes
 from bbframe.data.images.image_transforms import eval_input
 from bbframe.data.seeds import torch_seed
 from bbframe.preprocessing import Preprocessing
@@ -163,7 +163,7 @@ def test_a_cut_box_is_that_of_the_rest_of_the_mask():
 
 @pytest.mark.parametrize("size", [(1, 1), (10, 10), (47, 61), (100, 20)])
 def test_a_crop_is_a_part_of_the_image_and_every_part_comes_up(size):
-    crop, image = Crop(size), Image.fromarray(np.arange(47 * 61, dtype=np.int32).reshape(47, 61))
+    crop, image = RandomCrop(size), Image.fromarray(np.arange(47 * 61, dtype=np.int32).reshape(47, 61))
     corners = set()
     for seed in range(200):
         with torch_seed(seed):

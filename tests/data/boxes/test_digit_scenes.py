@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bbframe.data.boxes.digit_scenes import INK, OVERLAP, enlarged, overlap
+from bbframe.data.boxes.digit_scenes import INK, OVERLAP, enlarged, intersection_over_smaller
 from tests.data.helpers import build
 
 STONE = "81e0482772ada453"
@@ -91,14 +91,14 @@ def test_digits_overlap_only_so_much():
     shares = []
     for i in range(len(part.labels)):
         boxes = part.target(i, False)["boxes"].tolist()
-        shares += [overlap(one, other) for n, one in enumerate(boxes) for other in boxes[:n]]
+        shares += [intersection_over_smaller(one, other) for n, one in enumerate(boxes) for other in boxes[:n]]
     assert 0 < max(shares) <= OVERLAP
 
 
 def test_overlap_is_the_share_of_the_smaller_box():
-    assert overlap([0, 0, 10, 10], [5, 5, 9, 9]) == 1
-    assert overlap([0, 0, 10, 10], [8, 0, 12, 5]) == 0.5
-    assert overlap([0, 0, 10, 10], [10, 0, 12, 5]) == 0
+    assert intersection_over_smaller([0, 0, 10, 10], [5, 5, 9, 9]) == 1
+    assert intersection_over_smaller([0, 0, 10, 10], [8, 0, 12, 5]) == 0.5
+    assert intersection_over_smaller([0, 0, 10, 10], [10, 0, 12, 5]) == 0
 
 
 @pytest.mark.parametrize(("image_size", "canvas"), [(50, (50, 50)), ([40, 130], (40, 130))])

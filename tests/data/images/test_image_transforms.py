@@ -8,8 +8,15 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from bbframe.data.images.image_transforms import Crop, Fit, batch_mix, eval_transform, normalisation, train_transform
-from bbframe.data.options_by_name import AugmentOptions
+from bbframe.data.images.image_options import AugmentOptions
+from bbframe.data.images.image_transforms import (
+    ByteRandomResizedCrop,
+    Fit,
+    batch_mix,
+    eval_transform,
+    normalisation,
+    train_transform,
+)
 from bbframe.data.seeds import torch_seed
 from bbframe.preprocessing import Preprocessing
 
@@ -56,7 +63,7 @@ def test_centre_crop_is_torchvisions(interpolation, source):
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("source", [(53, 37), (500, 375)])
 def test_a_random_crop_is_torchvisions_but_for_rounding(interpolation, mode, source):
-    ours = Crop((28, 40), (0.35, 1.0), interpolation=InterpolationMode(interpolation))
+    ours = ByteRandomResizedCrop((28, 40), (0.35, 1.0), interpolation=InterpolationMode(interpolation))
     theirs = v2.RandomResizedCrop((28, 40), (0.35, 1.0), interpolation=InterpolationMode(interpolation))
     image = picture(mode, source).point(lambda value: 64 + value // 2)  # nothing overshoots
     for seed in range(5):

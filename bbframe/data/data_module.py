@@ -1,4 +1,4 @@
-"""The part that every data set shares: parts in, batches out, resumable to the bit."""
+"""The base of every data module: images in, batches out, resumable to the bit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
-from bbframe.data import loading
+from bbframe.data import batch_loader
+from bbframe.data.batch_loader import Batches, BatchLoader, ImageBatches, Images, Skipped, TrainLoader, TrainOrder
+from bbframe.data.images.image_options import ImageDataOptions
 from bbframe.data.images.image_transforms import batch_mix, eval_transform, train_transform
-from bbframe.data.loading import Batches, BatchLoader, ImageBatches, Images, Skipped, TrainLoader, TrainOrder
 from bbframe.data.loading_options import LoadingOptions
-from bbframe.data.options_by_name import DataOptions
-from bbframe.data.pixels import settle
+from bbframe.data.pixels import ChosenTransforms, settle
 from bbframe.preprocessing import Preprocessing
 
 
@@ -112,7 +112,7 @@ class DataModule(lightning.LightningDataModule):
         self.teardown("exception")
 
     def _eval_loader(self, part: str) -> BatchLoader:
-        order = loading.eval_order(self.counts[part], self.options.batch_size, *self._place())
+        order = batch_loader.eval_order(self.counts[part], self.options.batch_size, *self._place())
         batches = self._batches(part, train=False)
         loader = BatchLoader(batches, order, self._errors, self._num_workers(), self.options.timeout)
         self._loaders.append(loader)
@@ -141,7 +141,7 @@ class ImageDataModule(DataModule):
 
     def __init__(
         self,
-        options: DataOptions,
+        options: ImageDataOptions,
         *args: Any,
         preprocessing: Preprocessing,
         num_channels: int,
@@ -150,7 +150,9 @@ class ImageDataModule(DataModule):
         """As `DataModule`."""
         super().__init__(options, *args, preprocessing=preprocessing, num_channels=num_channels, **settings)
         self._eval_transform = eval_transform(self.preprocessing, num_channels)
-        self._train_transform = train_transform(self.preprocessing, num_channels, options.augment)
+        self._train_transform = nn.Sequential(
+            train_transform(self.preprocessing, num_channels, options.augment), ChosenTransforms(options.transforms)
+        )
         self._mix = batch_mix(options.augment, self.num_classes)
 
     def picture(self, part: str, index: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every task shares: a backbone under a head, its options, its optimiser, and a loss that must stay finite."""
+"""The base of every task: a backbone under a head, an optimiser, and a loss that must stay finite."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from bbframe.backbone import Backbone
-from bbframe.tasks.optimizer import keep_in_eval, make_optimizer, parameter_groups, prepare, rate_factor
-from bbframe.tasks.options import OptimOptions, ScheduleOptions, TuningOptions
+from bbframe.registry import PartOptions, make
+from bbframe.tasks.freezing import keep_in_eval, prepare
+from bbframe.tasks.optimizer import parameter_groups
+from bbframe.tasks.optimizer_options import OptimOptions
+from bbframe.tasks.task_options import TaskOptions
 
 
 class Task(pl.LightningModule, ABC):
     """A backbone and a head, which a subclass makes, trained on the batches of a data module.
 
-    `monitor` is the metric that chooses the best epoch, the largest value of it. After a test, `predictions` holds a
-    row for every image.
+    `monitor` is the metric whose largest value chooses the best epoch. After a test, `predictions` holds a row for
+    every image, which begins with the image's index.
     """
 
     monitor: str
@@ -29,19 +32,19 @@ class Task(pl.LightningModule, ABC):
 
     def __init__(
         self,
+        options: TaskOptions,
         backbone: Backbone,
         class_names: Sequence[str],
         *,
-        task: TuningOptions,
         optim: OptimOptions,
-        schedule: ScheduleOptions,
+        schedule: PartOptions,
     ):
         super().__init__()
-        self.options, self.optim, self.schedule = task, optim, schedule
+        self.options, self.optim, self.schedule = options, optim, schedule
         self.class_names = list(class_names)
         self.predictions: list[Any] = []
         self._unchecked: tuple[Tensor, int, int] | None = None  # loss, epoch, batch
-        prepare(backbone, task)
+        prepare(backbone, options)
         self.backbone = backbone
 
     def read_maps(self, head: nn.Module, reads: Sequence[int]) -> None:
@@ -51,19 +54,19 @@ class Task(pl.LightningModule, ABC):
         self.backbone.use_maps(self.reading)
 
     def notes(self) -> dict[str, str]:
-        """What a run says about the head before it trains: {word: text}."""
+        """What a run logs about the head before it trains: {word: text}."""
         return {}
 
     @abstractmethod
     def predict(self, images: Sequence[Tensor]) -> list[Any]:
-        """What the network says about each of some normalised images (C, H, W), which may differ in size."""
+        """The prediction for each normalised image (C, H, W); the images may differ in size."""
 
     @abstractmethod
     def class_scores(self) -> dict[str, dict[str, float]]:
-        """After a test, what is known of each class: {name of the score: {class: value}}."""
+        """The scores of each class after a test: {name of the score: {class: value}}."""
 
     def train(self, mode: bool = True) -> Task:
-        """Training mode for all that trains: frozen parts stay in eval mode."""
+        """Set the mode; in training mode, frozen parts stay in eval mode."""
         super().train(mode)
         if mode:
             keep_in_eval(self.backbone, self.options)
@@ -101,7 +104,7 @@ class Task(pl.LightningModule, ABC):
         self.predictions = []
 
     def gather_predictions(self) -> None:
-        """Give the first process the rows of all, in the order of the images' indices, which come first in a row."""
+        """Collect the rows of all processes in the first one, sorted by the images' indices."""
         if self.trainer.world_size > 1:  # each process has tested its share of the images
             first = self.trainer.is_global_zero
             shares: list[Any] = [None] * self.trainer.world_size
@@ -113,9 +116,11 @@ class Task(pl.LightningModule, ABC):
         # Lightning cannot clip the gradients of a fused optimiser in mixed precision
         clipped = bool(self.trainer.gradient_clip_val) and str(self.trainer.precision).endswith("mixed")
         fused = self.device.type in ("cpu", "cuda") and not clipped
-        optimizer = make_optimizer(parameter_groups(self.backbone, self.head, self.optim), self.optim, fused)
+        groups = parameter_groups(self.backbone, self.head, self.optim)
+        optimizer = make("optim", self.optim, groups, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else 1
-        factor = rate_factor(self.schedule, steps, steps / epochs)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        factor = make("schedule", self.schedule, steps, steps / epochs)
+        # torch would put the attributes of an object into the checkpoint, those of a function not
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

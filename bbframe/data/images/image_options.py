@@ -1,13 +1,12 @@
-"""The options of data sets for classification, and those of every data set by its name; light, as all options are."""
+"""The options of data sets for classification; light, so that errors come at once."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from bbframe.data.boxes.box_options import CocoOptions, DigitScenesOptions, VocOptions
-from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions, check
+from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions, demand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +26,19 @@ class AugmentOptions(MirrorOptions):
         super().__post_init__()
         if self.crop_scale is not None:
             low, high = self.crop_scale
-            check(0 < low <= high <= 1, "augment.crop_scale", self.crop_scale, "must rise within 0..1")
-        check(0 < self.crop_ratio[0] <= self.crop_ratio[1], "augment.crop_ratio", self.crop_ratio, "must rise above 0")
-        check(0 <= self.degrees <= 180, "augment.degrees", self.degrees, "must be within 0..180")
-        check(0 <= self.translate < 1, "augment.translate", self.translate, "must be a fraction, below 1")
-        check(0 <= self.random_erasing <= 1, "augment.random_erasing", self.random_erasing, "must be within 0..1")
-        check(self.mixup >= 0, "augment.mixup", self.mixup, "must be 0 (off) or more")
-        check(self.cutmix >= 0, "augment.cutmix", self.cutmix, "must be 0 (off) or more")
+            demand(0 < low <= high <= 1, "augment.crop_scale", self.crop_scale, "must rise within 0..1")
+        demand(
+            0 < self.crop_ratio[0] <= self.crop_ratio[1], "augment.crop_ratio", self.crop_ratio, "must rise above 0"
+        )
+        demand(0 <= self.degrees <= 180, "augment.degrees", self.degrees, "must be within 0..180")
+        demand(0 <= self.translate < 1, "augment.translate", self.translate, "must be a fraction, below 1")
+        demand(0 <= self.random_erasing <= 1, "augment.random_erasing", self.random_erasing, "must be within 0..1")
+        demand(self.mixup >= 0, "augment.mixup", self.mixup, "must be 0 (off) or more")
+        demand(self.cutmix >= 0, "augment.cutmix", self.cutmix, "must be 0 (off) or more")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(LoadingOptions):
+class ImageDataOptions(LoadingOptions):
     """What every data set of labelled images takes."""
 
     task = "classification"
@@ -48,7 +49,7 @@ class DataOptions(LoadingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size or 1,)
-        check(self.image_size != 0 and min(sides) >= 1, "image_size", self.image_size, "must be 1 pixel or more")
+        demand(self.image_size != 0 and min(sides) >= 1, "image_size", self.image_size, "must be 1 pixel or more")
 
     def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
         size = self.image_size or preferred
@@ -56,7 +57,7 @@ class DataOptions(LoadingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsOptions(DataOptions):
+class DigitsOptions(ImageDataOptions):
     """scikit-learn's 1,797 scans of handwritten digits. A mirrored digit is no digit: no flip by default."""
 
     name: Literal["digits"] = "digits"
@@ -69,7 +70,7 @@ class DigitsOptions(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFolderOptions(FileOptions, DataOptions):
+class ImageFolderOptions(FileOptions, ImageDataOptions):
     """One sub-folder a class, under `root` itself or under root/train, root/val and root/test."""
 
     name: Literal["image_folder"] = "image_folder"
@@ -77,15 +78,6 @@ class ImageFolderOptions(FileOptions, DataOptions):
     augment: AugmentOptions | None = field(default_factory=lambda: AugmentOptions(crop_scale=(0.35, 1.0), flip=True))
 
     def __post_init__(self) -> None:
-        DataOptions.__post_init__(self)
-        check(bool(self.root), "root", self.root, "must be the folder of your images: data.root=path/to/images")
+        ImageDataOptions.__post_init__(self)
+        demand(bool(self.root), "root", self.root, "must be the folder of your images: data.root=path/to/images")
         FileOptions.__post_init__(self)
-
-
-OPTIONS: dict[str, type[Any]] = {
-    "digits": DigitsOptions,
-    "image_folder": ImageFolderOptions,
-    "digit_scenes": DigitScenesOptions,
-    "coco": CocoOptions,
-    "voc": VocOptions,
-}

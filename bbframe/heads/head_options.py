@@ -1,0 +1,148 @@
+"""The options of heads; light, so that errors come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from bbframe.heads.levels import choose_pyramid, nearest_strides
+
+ONE_STAGE, TWO_STAGE = (8, 16, 32), (4, 8, 16, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOptions:
+    """What every head's options state: the `task` that it serves, and whether it learns from and predicts `masks`."""
+
+    task: ClassVar[str]
+    masks: ClassVar[bool] = False
+
+    name: str
+
+    def preferred_strides(self, declared: Sequence[int]) -> list[int] | None:
+        """Of a backbone's `declared` strides, those of the maps that the head reads where the configuration selects
+        none; None leaves the backbone's own selection."""
+        return None
+
+    def check_strides(self, strides: Sequence[int], declared: Sequence[int]) -> None:
+        """Raise ValueError for maps of these strides, selected among the `declared` ones, if they cannot serve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions(HeadOptions):
+    """`linear` averages the last map, `multi_level` all selected maps; `dropout` is the share dropped before the
+    linear layer."""
+
+    task = "classification"
+
+    name: Literal["linear", "multi_level"] = "linear"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"head: dropout={self.dropout} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionHeadOptions(HeadOptions):
+    """What every detector takes. `wanted` are the strides of the maps that it reads where a backbone has them."""
+
+    task = "detection"
+    wanted: ClassVar[tuple[int, ...]] = ONE_STAGE
+
+    detections_per_image: int = 100
+
+    def __post_init__(self) -> None:
+        if self.detections_per_image < 1:
+            raise ValueError(f"head: detections_per_image={self.detections_per_image} must be 1 or more")
+
+    def preferred_strides(self, declared: Sequence[int]) -> list[int] | None:
+        return nearest_strides(self.wanted, declared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions(DetectionHeadOptions):
+    """A pyramid of maps, and one of torchvision's detectors on it.
+
+    `pyramid` is "fpn" (arXiv:1612.03144) for maps of rising strides or "simple" (arXiv:2203.16527) for one map of a
+    plain transformer; null chooses by the strides. Its levels have `channels`; `extra_levels` coarser ones follow
+    (null: 2 for one-stage detectors, 1 for R-CNNs). `num_convs` is the depth of a one-stage detector's towers.
+    `anchor_scale` is the side of anchors in strides of their level (null: 1 for FCOS, 4 for RetinaNet, 8 for R-CNNs).
+    `score_threshold` and `nms_threshold` decide which boxes are kept (null: torchvision's; 0.05 for FCOS's scores).
+    """
+
+    pyramid: Literal["fpn", "simple"] | None = None
+    channels: int = 256
+    extra_levels: int | None = None
+    num_convs: int = 4
+    anchor_scale: float | None = None
+    score_threshold: float | None = None
+    nms_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, least in (("channels", 1), ("num_convs", 1), ("extra_levels", 0)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"head: {key}={value} must be {least} or more")
+        if self.extra_levels is not None and self.extra_levels > 4:
+            raise ValueError(f"head: extra_levels={self.extra_levels} must be 4 or less: each doubles the stride")
+        if self.anchor_scale is not None and self.anchor_scale <= 0:
+            raise ValueError(f"head: anchor_scale={self.anchor_scale} must be above 0, in strides of a level")
+        for key in ("score_threshold", "nms_threshold"):
+            value = getattr(self, key)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"head: {key}={value} must be within 0..1")
+
+    def check_strides(self, strides: Sequence[int], declared: Sequence[int]) -> None:
+        choose_pyramid(self.pyramid, strides, declared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FCOSOptions(DetectorOptions):
+    """FCOS (arXiv:1904.01355)."""
+
+    name: Literal["fcos"] = "fcos"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels % 32:
+            near = max(round(self.channels / 32), 1) * 32
+            raise ValueError(
+                f"head: channels={self.channels} must be a multiple of 32 for fcos, whose norms have 32 groups; "
+                f"the nearest is {near}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetinaNetOptions(DetectorOptions):
+    """RetinaNet (arXiv:1708.02002)."""
+
+    name: Literal["retinanet"] = "retinanet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FasterRCNNOptions(DetectorOptions):
+    """Faster R-CNN (arXiv:1506.01497)."""
+
+    wanted = TWO_STAGE
+
+    name: Literal["faster_rcnn"] = "faster_rcnn"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_convs != 4:
+            raise ValueError(
+                f"head: num_convs={self.num_convs} is the depth of the towers of fcos and retinanet; R-CNNs have "
+                "none: leave it out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRCNNOptions(FasterRCNNOptions):
+    """Mask R-CNN (arXiv:1703.06870)."""
+
+    masks = True
+
+    name: Literal["mask_rcnn"] = "mask_rcnn"  # type: ignore[assignment]

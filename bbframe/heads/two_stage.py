@@ -1,0 +1,90 @@
+"""torchvision's two-stage detectors on levels of any strides: Faster R-CNN and Mask R-CNN."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
+
+from bbframe.heads.anchors import RATIOS, Anchors, region_pool
+from bbframe.heads.detectors import Detector, Target, kept_boxes
+from bbframe.heads.head_options import FasterRCNNOptions
+from bbframe.heads.pyramids import SubsampledLevels
+
+# The code that follows these heads counts pixels, which half precision cannot do: under autocast they return float32.
+
+
+class FullRPNHead(RPNHead):
+    """torchvision's, with float32 results."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        scores, boxes = super().forward(x)
+        return [y.float() for y in scores], [y.float() for y in boxes]
+
+
+class FullBoxPredictor(FastRCNNPredictor):
+    """torchvision's, with float32 results."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores, boxes = super().forward(x)
+        return scores.float(), boxes.float()
+
+
+class FullMaskPredictor(MaskRCNNPredictor):
+    """torchvision's, with float32 results."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).float()
+
+
+class FasterRCNNDetector(Detector):
+    """Faster R-CNN (Ren et al., arXiv:1506.01497)."""
+
+    default_extra_levels = 1
+
+    def extra_levels(self, channels: int, count: int) -> nn.Module:
+        return SubsampledLevels(count)
+
+    def torchvision_model(self, options: FasterRCNNOptions, num_classes: int) -> FasterRCNN:
+        backbone = SimpleNamespace(out_channels=options.channels)  # all that torchvision asks of one
+        return FasterRCNN(backbone, **self.rcnn_parts(options, num_classes))
+
+    def rcnn_parts(self, options: FasterRCNNOptions, num_classes: int) -> dict[str, Any]:
+        """What both R-CNNs are built from, by torchvision's argument names. Class 0 is the background."""
+        return {
+            "rpn_anchor_generator": Anchors(self.strides, [options.anchor_scale or 8.0], RATIOS),
+            "rpn_head": FullRPNHead(options.channels, len(RATIOS)),
+            "box_roi_pool": region_pool(self.pyramid.strides, 7),
+            "box_predictor": FullBoxPredictor(1024, num_classes + 1),
+            **{f"box_{key}": value for key, value in kept_boxes(options).items()},
+        }
+
+    def run(
+        self, levels: list[Tensor], images: ImageList, targets: list[Target] | None
+    ) -> dict[str, Tensor] | list[Target]:
+        named = OrderedDict((str(i), x) for i, x in enumerate(levels))
+        if targets is not None:
+            targets = [{**target, "labels": target["labels"] + 1} for target in targets]
+        proposals, losses = self.model.rpn(images, named, targets)
+        detections, more = self.model.roi_heads(named, proposals, images.image_sizes, targets)
+        if targets is not None:
+            return {**more, **losses}
+        for found in detections:
+            found["labels"] = found["labels"] - 1
+        return detections
+
+
+class MaskRCNNDetector(FasterRCNNDetector):
+    """Mask R-CNN (He et al., arXiv:1703.06870)."""
+
+    def torchvision_model(self, options: FasterRCNNOptions, num_classes: int) -> MaskRCNN:
+        pool, predictor = region_pool(self.pyramid.strides, 14), FullMaskPredictor(256, 256, num_classes + 1)
+        parts = {**self.rcnn_parts(options, num_classes), "mask_roi_pool": pool, "mask_predictor": predictor}
+        return MaskRCNN(SimpleNamespace(out_channels=options.channels), **parts)

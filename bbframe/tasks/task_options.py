@@ -1,0 +1,71 @@
+"""The options of tasks, and of the losses and metrics that they choose; light, so that errors come at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+from bbframe.registry import PartOptions, parse_part
+
+Loss = Annotated[PartOptions, partial(parse_part, "loss")]
+Metric = Annotated[PartOptions, partial(parse_part, "metric")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """How a backbone is trained, whatever the task.
+
+    `freeze` is "none", "all", or an index k: the stem and the stages up to k keep their weights. Frozen parts stay in
+    eval mode, their batch statistics and drop-outs with them; `batch_norm="eval"` fixes the statistics of the whole
+    backbone.
+    """
+
+    precisions: ClassVar[tuple[str, ...] | None] = None  # that the task can be trained in; None: any
+
+    name: str
+    freeze: Literal["none", "all"] | int = "none"
+    batch_norm: Literal["train", "eval"] = "train"
+    activation_checkpointing: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropyOptions:
+    """Cross-entropy has no options of its own."""
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyOptions:
+    """The share of images whose class has the best score, or with `top5` one of the five best; `f1` averages the F1
+    scores of all classes."""
+
+    name: Literal["accuracy", "top5", "f1"] = "accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationOptions(TaskOptions):
+    """Image classification. `label_smoothing` is the share of each label that is spread over all classes.
+
+    `metrics` are measured beside accuracy, top5 (of six classes or more) and f1.
+    """
+
+    name: Literal["classification"] = "classification"
+    loss: Loss = CrossEntropyOptions()
+    label_smoothing: float = 0.0
+    metrics: tuple[Metric, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"task: label_smoothing={self.label_smoothing} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionOptions(TaskOptions):
+    """Object detection, with instance masks where the head predicts them."""
+
+    precisions = ("32-true", "16-mixed", "bf16-mixed")  # others would round the boxes too
+
+    name: Literal["detection"] = "detection"

@@ -1,0 +1,40 @@
+"""The pytest plugin: a contract test for every part that the modules named by --bbframe-plugin register."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "a module whose bbframe parts are tested against their contracts (may be given several times)"
+    parser.addoption("--bbframe-plugin", action="append", default=[], metavar="MODULE", help=text)
+
+
+class ContractItem(pytest.Item):
+    """The contract test of one part."""
+
+    def __init__(self, *, part_kind: str, part_name: str, **settings: object):
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self.part_kind, self.part_name = part_kind, part_name
+
+    def runtest(self) -> None:
+        from bbframe.testing.contracts import check_part
+
+        check_part(self.part_kind, {"name": self.part_name})
+
+    def reportinfo(self) -> tuple[str, int, str]:
+        return "bbframe", 0, self.name
+
+
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    modules = config.getoption("--bbframe-plugin")
+    if not modules:
+        return
+    from bbframe.registry import from_plugins, load_plugin
+
+    for module in modules:
+        load_plugin(module)
+    for part in from_plugins():
+        if part.plugin in modules:
+            name = f"bbframe {part.kind} {part.name}"
+            items.append(ContractItem.from_parent(session, name=name, part_kind=part.kind, part_name=part.name))

@@ -47,9 +47,9 @@ class AutoBackbone:
     ) -> Backbone:
         """A freshly initialised backbone from a config.
 
-        `config` is one of ours, a mapping with a `model_type`, or a config object of another library: whatever has a
-        `model_type` and `to_dict()`; of a bigger model's config, its `backbone_config`. The weights get `dtype` (or
-        `torch_dtype`). `fast` allows faster arithmetic where the processor has it. Raises ValueError for an unknown
+        `config` is a config of bbframe, a mapping with a `model_type`, or another library's config object, which has
+        a `model_type` and `to_dict()`; when that describes a bigger model, its `backbone_config` counts. The weights
+        get `dtype` (or `torch_dtype`). `fast` allows `bbframe.fast.convert`. Raises ValueError for an unknown
         architecture and for a wrong field.
         """
         refuse_attention(attn_implementation)

@@ -117,7 +117,7 @@ def checked_dtype(given: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def refuse_attention(implementation: str | None) -> None:
-    """Raise ValueError for a way to compute attention that a network of ours does not use."""
+    """Raise ValueError for any implementation but "sdpa", the one that our networks have."""
     if implementation not in (None, "sdpa"):
         raise ValueError(
             f"attn_implementation={implementation!r} cannot be chosen: attention is torch's "

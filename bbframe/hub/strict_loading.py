@@ -18,7 +18,7 @@ from bbframe.preprocessing import Preprocessing
 
 @dataclass
 class LoadReport:
-    """What became of every tensor of a checkpoint and of the module; names are the module's unless a comment differs."""
+    """What became of every tensor of a checkpoint and of the module; names are the module's, or as commented."""
 
     source: str
     revision: str | None = None

@@ -10,8 +10,8 @@ import torch
 
 from bbframe import registry
 from bbframe.backbone import Backbone, checked_dtype, refuse_attention
+from bbframe.backbone_mixin import BackboneType
 from bbframe.config import BackboneConfigMixin
-from bbframe.contract import BackboneType
 from bbframe.fast import convert
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.stated_config import plain_config

@@ -1,4 +1,4 @@
-"""`Backbone`, the base of the architectures: the contract, with weights from and to the Hub."""
+"""Native backbones: the contract of `backbone_mixin`, with weights from and to the Hub."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from bbframe.backbone_mixin import BackboneMixin
 from bbframe.config import BackboneConfigMixin
-from bbframe.contract import BackboneMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.saving import hub_tensors, save_checkpoint
 from bbframe.hub.stated_config import StatedConfig, plain_config, stated_config

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from bbframe.schema import convert, nearest, type_hints
+from bbframe.schema import checked_value, nearest, type_hints
 from bbframe.selection import Selection, Selects, Stage, align
 
 C = TypeVar("C", bound="BackboneConfigMixin")
@@ -59,7 +59,7 @@ class BackboneConfigMixin(Selects):
     ) -> None:
         hints = type_hints(type(self))
         for name in self.field_names():
-            setattr(self, name, convert(getattr(self, name), hints[name], f"{self.model_type}: {name}"))
+            setattr(self, name, checked_value(getattr(self, name), hints[name], f"{self.model_type}: {name}"))
         self._refuse_impossible()
         self.validate()
         self.select(out_features, out_indices, out_strides)

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from bbframe.auto import AutoBackbone, backbone_class, ready
 from bbframe.backbone import Backbone
+from bbframe.backbone_mixin import BackboneType
 from bbframe.config import SELECTION, BackboneConfigMixin
-from bbframe.contract import BackboneType
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.schema import nearest, parse
 

@@ -41,7 +41,7 @@ def parse(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     if missing:
         raise ValueError(f"{where}: {', '.join(missing)} must be given")
     hints = type_hints(cls)
-    return cls(**{key: convert(value, hints[key], f"{where}: {key}") for key, value in data.items()})
+    return cls(**{key: checked_value(value, hints[key], f"{where}: {key}") for key, value in data.items()})
 
 
 def type_hints(cls: type) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def type_hints(cls: type) -> dict[str, Any]:
     }
 
 
-def convert(value: Any, hint: Any, where: str) -> Any:
+def checked_value(value: Any, hint: Any, where: str) -> Any:
     """Check `value` against a type hint; lists become tuples where the hint says so, integers become floats.
 
     `Annotated[T, read]` leaves the value to `read(value, where)`. Raises ValueError that starts with `where`, and says
@@ -65,7 +65,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin is Annotated:  # the annotation is the function that reads the value
         return hint.__metadata__[0](value, where)
     if origin in (Union, types.UnionType):
-        return _convert_union(value, args, where)
+        return _checked_union(value, args, where)
     if origin is Literal:
         if value in args and type(value) in {type(a) for a in args}:
             return value
@@ -76,13 +76,14 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         if origin is tuple and args[-1] is not Ellipsis:
             if len(value) != len(args):
                 raise ValueError(f"{where}={value!r} must be {_spell(hint)}")
-            return tuple(convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
-        items = [convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value)]
+            pairs = enumerate(zip(value, args, strict=True))
+            return tuple(checked_value(v, a, f"{where}[{i}]") for i, (v, a) in pairs)
+        items = [checked_value(v, args[0], f"{where}[{i}]") for i, v in enumerate(value)]
         return tuple(items) if origin is tuple else items
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise ValueError(f"{where}={value!r} must be {_spell(hint)}")
-        return {str(k): convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
+        return {str(k): checked_value(v, args[1], f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else parse(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -92,13 +93,13 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
-def _convert_union(value: Any, args: tuple[Any, ...], where: str) -> Any:
+def _checked_union(value: Any, args: tuple[Any, ...], where: str) -> Any:
     if value is None and type(None) in args:
         return None
     errors = []
     for arg in (a for a in args if a is not type(None)):
         try:
-            return convert(value, arg, where)
+            return checked_value(value, arg, where)
         except ValueError as error:
             errors.append(error)
     if len(errors) == 1:

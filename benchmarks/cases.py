@@ -22,7 +22,7 @@ class Case:
 
     `choice` is the file in conf/backbone, `options` what is changed in it, `size` the side of the images, `indices`
     the maps. `timm` is timm's name, `names` its weights beside ours, `shift` what is added to an index to get timm's,
-    `eps` that of its norms where the checkpoints have another, `same` how many of the maps, counted from the last, are
+    `eps` its norms' where the checkpoints have another, `same` how many of the maps, counted from the last, are
     the same there.
     """
 

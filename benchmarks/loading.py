@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bbframe.app.composition import composition, plain
+from bbframe.app.composition import composition, plain_data
 from bbframe.data import make_data
 from bbframe.factory import make_backbone
 from bbframe.run.configuration import Configuration, parse_configuration
@@ -176,7 +176,7 @@ def main() -> None:
         ]
         overrides += [f"{key}={value}" for key, value in given.items()]
         for name in names:
-            plan = parse_configuration(plain(compose, [f"backbone={name}", *overrides]))
+            plan = parse_configuration(plain_data(compose, [f"backbone={name}", *overrides]))
 
             def fresh(plan: Configuration = plan) -> Any:
                 return make_backbone(plan.backbone_options)

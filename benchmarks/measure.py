@@ -106,7 +106,7 @@ def library_nets(job: Job, case: Case) -> Iterator[tuple[dict[str, nn.Module], d
                 nets[library] = make()
                 if two is not None:
                     early.update({"bbframe": two, library: make_early()})
-            except Exception as error:  # one library's failure is that of its column
+            except Exception as error:  # one library's failure is its own column's
                 errors[library] = reason(error)
         for net in (*nets.values(), *early.values()):
             net.to(job.device).eval()
@@ -158,7 +158,7 @@ def time_in_turn(nets: Mapping[str, nn.Module], case: Case, measure: Measure, jo
     for library, net in nets.items():
         net.train(measure.kind == "train")
         eager = net
-        if measure.compiled:  # a graph break of ours is an error
+        if measure.compiled:  # a graph break in bbframe is an error
             net = torch.compile(net, fullgraph=not library.startswith(LIBRARIES[1:]))
         run = lambda net=net: step(net, x, measure.bf16)  # noqa: E731
         try:
@@ -168,7 +168,7 @@ def time_in_turn(nets: Mapping[str, nn.Module], case: Case, measure: Measure, jo
                 if far[library] > (BF16 if measure.bf16 else FLOAT32):
                     raise ValueError(f"the compiled maps differ by {far[library]:.1e}")
             runs[library] = run
-        except Exception as error:  # one library's failure is that of its column
+        except Exception as error:  # one library's failure is its own column's
             errors[library] = reason(error)
     taken: dict[str, list[float]] = {library: [] for library in runs}
     rounds = job.rounds * (3 if measure.batch == 1 else 1)
@@ -200,7 +200,7 @@ def gpu_memory(nets: Mapping[str, nn.Module], case: Case, measure: Measure) -> d
                 torch.cuda.reset_peak_memory_stats()
                 train(net, x, measure.bf16)
             values[library] = (torch.cuda.max_memory_allocated() - before) / 2**20
-        except Exception as error:  # one library's failure is that of its column
+        except Exception as error:  # one library's failure is its own column's
             errors[library] = reason(error)
         net.zero_grad(set_to_none=True)
     return {"values": values, "errors": errors}

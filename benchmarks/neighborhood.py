@@ -4,7 +4,7 @@
 
 On the maps of NAT-mini: head size 32, kernel 7, dilations 1, 2, 4 and 8. Both compute the same, which is checked
 first; they are timed in turn, A B A B, and the medians compared. A machine's times drift: only the ratios count. Each
-peak is that of a process of its own, above what it held before. Prints a table in Markdown.
+peak is measured in a process of its own, above what it held before. Prints a table in Markdown.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def backbone_options(choice: str) -> dict[str, Any]:
 
 
 def config(case: Case, options: Mapping[str, Any]) -> Any:
-    """The config of ours in the standard size, from the data of its file: nothing is dropped in training."""
+    """Our config in the standard size, from the data of its file: nothing is dropped in training."""
     changed = {"out_indices": list(case.indices), **case.options}
     changed |= {"drop_path_rate": 0.0} if "drop_path_rate" in options else {}
     return check_backbone({**options, **changed}).config
@@ -51,7 +51,7 @@ def ours(case: Case, options: Mapping[str, Any]) -> nn.Module:
 
 
 def from_folder(library: str, folder: Path, indices: Sequence[int] | None = None) -> nn.Module:
-    """The backbone of bbframe or of transformers that a folder of ours describes, with the maps of these stages."""
+    """The backbone of bbframe or transformers that a folder saved by bbframe describes, with maps of these stages."""
     selection: dict[str, Any] = {}
     if indices is not None:
         selection = {"out_features": [f"stage{index}" for index in indices], "out_indices": list(indices)}
@@ -107,7 +107,7 @@ class TimmMaps(nn.Module):
 
 
 def from_timm(case: Case, like: Any) -> nn.Module:
-    """timm's features of a case with the maps that a backbone of ours gives, and its weights.
+    """timm's features of a case with the maps that our backbone gives, and its weights.
 
     Raises ValueError when a tensor has no counterpart.
     """

@@ -53,7 +53,7 @@ def peer_values(row: Mapping[str, Any], name: str) -> dict[str, float]:
 
 
 def ratio(row: Mapping[str, Any], name: str, library: str | None = None) -> float | None:
-    """The better peer's value over ours, or that of one library; None without either."""
+    """The better peer's value over ours, or one library's; None without either."""
     ours = row["measures"].get(name, {}).get("values", {}).get("bbframe")
     peers = [value for peer, value in peer_values(row, name).items() if library in (None, peer)]
     return min(peers) / ours if ours and peers else None
@@ -66,7 +66,7 @@ def ratios(rows: Mapping[str, Any], name: str, library: str | None = None) -> di
 
 
 def stands_in(row: Mapping[str, Any]) -> bool:
-    """Whether a row has another architecture of ours in place of a peer."""
+    """Whether a row has another architecture of bbframe in place of a peer."""
     return any(library not in LIBRARIES for m in row["measures"].values() for library in m.get("values", {}))
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from bbframe.app.composition import composition, plain
+from bbframe.app.composition import composition, plain_data
 from bbframe.auto import AutoBackbone
 from benchmarks import compare, measure, peers, report
 from benchmarks.cases import GROUPS, Measure, cases
@@ -38,7 +38,7 @@ def test_a_case_drops_nothing_and_timm_takes_all_its_weights(name):
     case = cases()[name]
     data = peers.backbone_options(case.choice)
     with composition() as compose:
-        assert data == plain(compose, [f"backbone={case.choice}"])["backbone"]
+        assert data == plain_data(compose, [f"backbone={case.choice}"])["backbone"]
     with torch.device("meta"):
         net = AutoBackbone.from_config(peers.config(case, data))
     assert net.out_indices == list(case.indices)

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import bbframe
-from bbframe.contract import BackboneOutput, BackboneType
+from bbframe.backbone_mixin import BackboneOutput, BackboneType
 
 from .tiny import cases, distance, example, golden_config, images, names, tiny, tiny_config, variants
 

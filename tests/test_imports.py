@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from docs.rooms import PACKAGE, ROWS, imported_modules, room_of
+from docs.rooms import PACKAGE, PICTURE, ROWS, imported_modules, picture, room_of
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
@@ -81,3 +81,8 @@ def test_no_file_chooses_a_package_registry():
         *PACKAGE.parent.glob("Makefile"),
     ]:
         assert not [word for word in words if word in path.read_text()], path
+
+
+def test_the_picture_of_the_rooms_is_what_the_imports_say():
+    """`python docs/rooms.py` draws it again."""
+    assert PICTURE.read_text() == picture()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bbframe
-from bbframe.app.composition import composition, expand, plain
+from bbframe.app.composition import composition, expand, plain_data
 from bbframe.app.help import usage
 from bbframe.app.places import HOME
 from bbframe.heads.levels import choose_pyramid
@@ -27,7 +27,7 @@ def test_every_command_line_composes_and_passes(line):
     given = line.split()
     with composition() as compose:
         for overrides in expand([word for word in given if word != "-m"]):
-            assert parse_configuration(plain(compose, overrides)).backbone.channels
+            assert parse_configuration(plain_data(compose, overrides)).backbone.channels
 
 
 def test_there_are_commands_to_try():
@@ -66,5 +66,5 @@ def test_the_matrix_of_detection_has_every_backbone_and_its_pyramid():
     assert set(rows) == set(bbframe.list_backbones())
     for name in set(rows) - {"timm"}:
         with composition() as compose:
-            plan = parse_configuration(plain(compose, ["task=detection", f"backbone={name}"]))
+            plan = parse_configuration(plain_data(compose, ["task=detection", f"backbone={name}"]))
         assert rows[name] == {"fpn": "feature", "simple": "simple"}[choose_pyramid(None, plan.backbone.strides)]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from bbframe.schema import convert, nearest, parse, type_hints
+from bbframe.schema import checked_value, nearest, parse, type_hints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Options:
     ],
 )
 def test_good_values_become_what_the_hint_says(value, hint, expected):
-    got = convert(value, hint, "group: key")
+    got = checked_value(value, hint, "group: key")
     assert got == expected
     assert type(got) is type(expected)
 
@@ -85,7 +85,7 @@ def test_good_values_become_what_the_hint_says(value, hint, expected):
 )
 def test_bad_values_are_named_with_what_was_expected(value, hint, text):
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        convert(value, hint, "key")
+        checked_value(value, hint, "key")
 
 
 def test_parse_fills_defaults_and_goes_deep():

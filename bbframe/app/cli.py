@@ -33,7 +33,7 @@ def _run() -> int:
     if command == "--version":
         return train.show_version()
     if command in ("-sc", "--shell-completion"):
-        return complete([command, *rest])
+        return complete_words([command, *rest])
     if command == "train":
         return train.main(rest)
     if command not in COMMANDS:
@@ -56,7 +56,7 @@ def _run() -> int:
         return train.explain(error, rest)
 
 
-def complete(arguments: Sequence[str]) -> int:
+def complete_words(arguments: Sequence[str]) -> int:
     """Complete the word below the cursor: a sub-command, or what Hydra completes behind `train` and `info`."""
     line = os.environ.get("COMP_LINE", "")
     if not any(argument.startswith("query=") for argument in arguments):
@@ -71,11 +71,12 @@ def complete(arguments: Sequence[str]) -> int:
     return train.main(arguments)
 
 
-def list_backbones(arguments: list[str]) -> int:
+def print_catalog(arguments: list[str]) -> int:
     """Print the catalog; a file that describes no backbone is an error of one line, after the others."""
     from bbframe.app.command_line import existing_folder
-    from bbframe.app.composition import choices, composition, every_choice
+    from bbframe.app.composition import composition, every_choice
     from bbframe.app.execution import load_plugins
+    from bbframe.app.hydra_settings import choices
     from bbframe.app.places import CONF
 
     parser = argparse.ArgumentParser(prog="bbframe list", add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -152,7 +153,7 @@ def predict(arguments: list[str]) -> int:
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "list": (list_backbones, LIST_HELP),
+    "list": (print_catalog, LIST_HELP),
     "info": (info, INFO_HELP),
     "predict": (predict, PREDICT_HELP),
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +21,23 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from bbframe.app.command_line import expand_home, key_of, names_hydra, parsed_value, quoted
+from bbframe.app.composition_errors import explained, unreadable
 from bbframe.app.hydra_settings import (
     VERSION,
     ExtraFolders,
     check_primary,
     check_settings,
-    part_choices,
     register_parts,
     register_settings,
     set_resolver,
 )
-from bbframe.app.places import CONF, file_choices
+from bbframe.app.places import CONF
 from bbframe.schema import nearest
 
 Compose = Callable[[list[str]], DictConfig]
 ERRORS = (HydraException, OmegaConfBaseException, YAMLError, RecursionError)
 # extras that bring launchers
 LAUNCHERS = {"joblib": "bbframe[joblib]", "submitit_local": "bbframe[submitit]", "submitit_slurm": "bbframe[submitit]"}
-# what other programs call an option
-USUAL_NAMES = {
-    "trainer.max_epochs": "epoch epochs num_epochs n_epochs num_train_epochs max_epoch",
-    "optim.lr": "learning_rate lr0 base_lr",
-    "data.batch_size": "batch bs batchsize train_batch_size per_device_train_batch_size",
-    "data.num_workers": "workers num_worker dataloader_num_workers",
-    "data.image_size": "img_size imgsz image_sizes input_size resolution size",
-    "data.root": "data_dir data_path dataset_path train_dir folder images",
-    "backbone": "model arch architecture net network encoder model_name",
-    "backbone.checkpoint": "weights weight pretrained_weights checkpoint_path model_path",
-    "backbone.drop_path_rate": "drop_path",
-    "data": "dataset datasets",
-    "optim": "optimizer optimiser opt",
-    "optim.weight_decay": "wd",
-    "schedule": "scheduler lr_scheduler sched",
-    "schedule.warmup_epochs": "warmup",
-    "recipes": "recipe experiment",
-    "ckpt_path": "resume resume_from ckpt checkpoint resume_from_checkpoint",
-    "trainer.devices": "gpus gpu device ngpus num_gpus",
-    "trainer.precision": "amp fp16 bf16 mixed_precision dtype",
-    "trainer.gradient_clip_val": "clip_grad grad_clip max_grad_norm",
-    "trainer.accumulate_grad_batches": "gradient_accumulation_steps accumulate grad_accum",
-    "trainer.early_stopping": "patience",
-    "trainer.ema_decay": "ema model_ema",
-    "output_dir": "out output outdir save_dir run_dir log_dir work_dir project",
-    "seed": "random_seed manual_seed",
-}
 
 _secrets: set[str] = set()  # values of environment variables that are called a token, a key or the like
 
@@ -170,10 +144,10 @@ def composed(compose: Compose, overrides: list[str]) -> DictConfig:
     try:
         return compose(overrides)
     except ERRORS as error:
-        raise ValueError(_explained(compose, overrides, error)) from error
+        raise ValueError(explained(partial(plain_data, compose), overrides, error)) from error
 
 
-def plain(compose: Compose, overrides: list[str]) -> dict[str, Any]:
+def plain_data(compose: Compose, overrides: list[str]) -> dict[str, Any]:
     """The plain data that some overrides compose to; errors are ValueErrors of one line."""
     return resolved(compose, overrides, composed(compose, overrides))
 
@@ -184,7 +158,7 @@ def resolved(compose: Compose, overrides: list[str], config: DictConfig) -> dict
         ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         data: dict[str, Any] = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)  # type: ignore
     except ERRORS as error:
-        raise ValueError(_explained(compose, overrides, error)) from error
+        raise ValueError(explained(partial(plain_data, compose), overrides, error)) from error
     if data.get("backbone_name") is None:
         data["backbone_name"] = config.hydra.runtime.choices.get("backbone")
     expanded: dict[str, Any] = expand_home(data)
@@ -198,23 +172,15 @@ def every_choice(compose: Compose, group: str, names: Sequence[str]) -> dict[str
     """
     if len(names) < 2:
         try:
-            return {name: plain(compose, [f"{group}={quoted(name)}"])[group] for name in names}
+            return {name: plain_data(compose, [f"{group}={quoted(name)}"])[group] for name in names}
         except ValueError as error:
             return {names[0]: error}
     packages = [f"+{group}@every_choice.n{i}={quoted(name)}" for i, name in enumerate(names)]
     try:
-        return dict(zip(names, plain(compose, packages)["every_choice"].values(), strict=True))
+        return dict(zip(names, plain_data(compose, packages)["every_choice"].values(), strict=True))
     except ValueError:
         half = len(names) // 2
         return {**every_choice(compose, group, names[:half]), **every_choice(compose, group, names[half:])}
-
-
-def choices(extra: Path | None = None) -> dict[str, list[str]]:
-    """The config groups and what each offers; `extra` is a folder with more of them."""
-    found = file_choices(extra)
-    for group, names in part_choices().items():
-        found[group] = sorted({*found.get(group, []), *names})
-    return found
 
 
 # a record of an earlier run
@@ -250,7 +216,7 @@ def with_record(compose: Compose, overrides: list[str], config: DictConfig | Non
     if new:
         replaced = {key_of(o) for o in new}
         kept = [o for o in old if not any(key_of(o) == k or key_of(o).startswith(f"{k}.") for k in replaced)]
-        before, after = plain(compose, old), plain(compose, [*kept, *new])
+        before, after = plain_data(compose, old), plain_data(compose, [*kept, *new])
         config_data = {key: changed(recorded.get(key), before.get(key), after[key]) for key in after}
         old = kept
     config_data["rerun"] = data.get("rerun")
@@ -269,95 +235,6 @@ def changed(record: Any, before: Any, after: Any) -> Any:
         return after
     merged = {key: changed(record.get(key), before.get(key), after[key]) for key in after}
     return {**record, **merged}
-
-
-# errors in one line
-
-
-def _explained(compose: Compose, overrides: list[str], error: Exception) -> str:
-    text = str(error)
-    cause = error.__cause__
-    if not text and cause is not None:
-        text = str(cause)
-    if isinstance(error, RecursionError):
-        return "the defaults of a file lead back to itself"
-    if missing := re.search(r"(?:In '([^']+)': )?Could not (?:find|load) '([^']+)/([^/']+)'", text):
-        file, group, choice = missing.groups()
-        where = f"{file}.yaml: " if file not in (None, "config") else ""
-        if group == "hydra/launcher" and choice in LAUNCHERS:
-            return f"{group}={choice} needs a package that is not installed: pip install '{LAUNCHERS[choice]}'"
-        known = getattr(error, "options", None) or choices().get(str(group), [])
-        return f"{where}{group}={choice}: the group {group!r} has no such file{nearest(choice, known)}"
-    if primary := re.search(r"Cannot find primary config '([^']+)'", text):
-        return f"--config-name {primary[1]}: no such file in conf/, --config-path or --config-dir"
-    if key := re.search(r"Could not (?:override|delete) '([^'@=]+)", text):
-        others = [o for o in overrides if key_of(o) != key.group(1)]
-        if len(others) < len(overrides):  # else it stands in a file, which the text names
-            return _unknown_key(compose, others, key.group(1))
-    if lost := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{lost[1]}=... must be given"
-    if swept := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^\n]*)'", text):
-        name, _, value = swept.group(1).partition("=")
-        return (
-            f"{swept.group(1)} names several values; add -m to run each, or write a list as [a,b], "
-            f'or quote one text: "{name}={quoted(value)}"'
-        )
-    if isinstance(error, OverrideParseException):
-        return unreadable(error)
-    return " ".join(text.split())
-
-
-def unreadable(error: OverrideParseException) -> str:
-    """What to type in the place of an override that Hydra's grammar cannot read."""
-    key, _, value = str(error.override).partition("=")
-    reason = str(error).splitlines()[0]
-    if value[:1] in ("[", "{"):
-        return f"{error.override!r} cannot be read ({reason}); in the shell quote it: 'key=[1,2]'"
-    return f'{error.override!r} cannot be read ({reason}); quote the value: "{key}={quoted(value)}"'
-
-
-def _unknown_key(compose: Compose, overrides: list[str], key: str) -> str:
-    node: Any = plain(compose, overrides)
-    *parents, last = key.split(".")
-    if better := _meant(node, key):
-        where = f"unknown key or group {key!r}" if not parents else f"unknown option {key!r}"
-        return f"{where}; did you mean {better}=...?"
-    if not parents:
-        return f"unknown key or group {key!r}{nearest(key, [*node, *choices()])}"
-    for depth, parent in enumerate(parents):
-        if not isinstance(node, Mapping) or parent not in node:
-            where = ".".join(parents[:depth]) or "configuration"
-            if node == {}:
-                return f"{where}: has no {parent!r} yet; add it by a plus sign: +{key}=..."
-            return f"{where}: unknown group {parent!r}{nearest(parent, node if isinstance(node, Mapping) else [])}"
-        node = node[parent]
-    where = node.get("model_type", ".".join(parents)) if isinstance(node, Mapping) else ".".join(parents)
-    return f"{where}: unknown option {last!r}{nearest(last, node if isinstance(node, Mapping) else [])}"
-
-
-def _meant(config: Mapping[str, Any], key: str) -> str | None:
-    """The key of the configuration that has the same last word, or that another program calls by this name."""
-    *parents, last = key.split(".")
-    known = dict(_keys(config))
-    usual = {word: name for name, words in USUAL_NAMES.items() for word in words.split()}
-    if parents and (parents[0] in config or "did you mean" in nearest(parents[0], config)):
-        return None  # the group is right, or nearly so
-    same = [name for name in known if name.rpartition(".")[2] == last and name != key]
-    if len(same) == 1:
-        return same[0]
-    meant = usual.get(last)
-    if meant is not None and (meant in known or meant in choices()):
-        return meant
-    if parents and parents[0] in usual and f"{usual[parents[0]]}.{'.'.join([*parents[1:], last])}" in known:
-        return f"{usual[parents[0]]}.{'.'.join([*parents[1:], last])}"
-    return None
-
-
-def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        yield f"{prefix}{key}", value
-        if isinstance(value, Mapping):
-            yield from _keys(value, f"{prefix}{key}.")
 
 
 # several values

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bbframe import registry
 from bbframe.app.command_line import names_hydra
-from bbframe.app.places import CONF, RECIPES
+from bbframe.app.places import CONF, RECIPES, file_choices
 
 # what Hydra 1.3 wants to hear, and later ones do not
 VERSION: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -123,6 +123,14 @@ def part_choices() -> dict[str, list[str]]:
     for part in registry.from_plugins():
         if part.kind in groups:
             found.setdefault(part.kind, []).append(part.name)
+    return found
+
+
+def choices(extra: Path | None = None) -> dict[str, list[str]]:
+    """The config groups and what each offers; `extra` is a folder with more of them."""
+    found = file_choices(extra)
+    for group, names in part_choices().items():
+        found[group] = sorted({*found.get(group, []), *names})
     return found
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, get_args
 
-from bbframe.auto import backbone_class
-from bbframe.data.options_by_name import OPTIONS as DATA
+from bbframe import registry
 from bbframe.factory import Source
 from bbframe.run.configuration import RunOptions
 from bbframe.schema import type_hints
@@ -15,12 +14,11 @@ from bbframe.schema import type_hints
 def text_options(config: Any) -> set[str]:
     """The dotted keys of a configuration whose values are text and never numbers."""
     groups: dict[str, list[Any]] = {"": [RunOptions], "backbone.": [Source]}
-    chosen = {group: node for group, node in config.items() if hasattr(node, "keys")}
-    model_type = chosen.get("backbone", {}).get("model_type")
-    with suppress(ValueError):  # the check says what is wrong with it
-        groups["backbone."].append(backbone_class(str(model_type)).config_class)
-    if (data := DATA.get(str(chosen.get("data", {}).get("name")))) is not None:
-        groups["data."] = [data]
+    for group, node in config.items():
+        name = node.get("model_type" if group == "backbone" else "name") if hasattr(node, "keys") else None
+        if group in registry.KINDS and name is not None:
+            with suppress(ValueError):  # the check says what is wrong with it
+                groups.setdefault(f"{group}.", []).append(registry.find(str(group), name).options)
     return {
         prefix + name
         for prefix, classes in groups.items()

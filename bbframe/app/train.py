@@ -18,7 +18,6 @@ from bbframe.app.help import usage
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from bbframe.run.configuration import parse_configuration
     from bbframe.sweep.jobs import Job
 
 RUN_FOLDER = "BBFRAME_RUN_FOLDER"  # tells the other processes of a run on several devices where it writes
@@ -48,7 +47,7 @@ def show_help(arguments: Sequence[str]) -> int:
         return 0
     try:
         command = command_of(arguments)
-        from bbframe.app.composition import choices
+        from bbframe.app.hydra_settings import choices
 
         print(usage(choices(command.config_dir)))
         return 0
@@ -81,7 +80,7 @@ def start(arguments: Sequence[str]) -> int:
 
     command = command_of(arguments)
     if command.shell_completion:
-        return complete(command)
+        return shell_completion(command)
     further: list[str] = []
     job = None
     places = {"config_name": command.config_name, "config_path": command.config_path}
@@ -121,6 +120,7 @@ def prepared(compose: Any, overrides: list[str], single: list[str], config: Dict
     `config` is what `single`, those with one value, compose to.
     """
     from bbframe.app.composition import composed, with_record
+    from bbframe.run.configuration import parse_configuration
     from bbframe.sweep.jobs import Job
 
     typed = as_text(config, overrides)
@@ -200,7 +200,7 @@ def run_hydra(command: argparse.Namespace, further: Sequence[str], job: Job | No
             train()
 
 
-def complete(command: argparse.Namespace) -> int:
+def shell_completion(command: argparse.Namespace) -> int:
     """Print the shell's completion script, or what completes its line."""
     from bbframe.app.composition import register_everything
 

@@ -15,7 +15,7 @@ from bbframe.data.faults import FaultsError
 from bbframe.data.pixels import normalise
 from bbframe.data.seeds import derive, torch_seed
 
-Key = tuple[int, int]  # (epoch, index): a worker must know the epoch, for it draws the augmentation from both
+Key = tuple[int, int]  # (epoch, index): a worker must know the epoch, because it draws the augmentation from both
 Batch = dict[str, Any]
 
 
@@ -70,7 +70,7 @@ class Batches(Dataset[Batch]):
         return self.images.read(index)
 
     def collate(self, found: list[Any], index: list[int], key: Key) -> Batch:
-        """A batch of what the transform gave; `key` is that of the first image."""
+        """A batch of what the transform gave; `key` belongs to the first image."""
         raise NotImplementedError
 
     def unpack(self, batch: Batch) -> Batch:

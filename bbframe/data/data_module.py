@@ -45,7 +45,7 @@ class DataModule(lightning.LightningDataModule):
         stride: int = 1,
         skipped: Skipped | None = None,
     ):
-        """`preprocessing` is what the options leave open; `stride` is that of the smallest map.
+        """`preprocessing` is what the options leave open; `stride` belongs to the smallest map.
 
         `skipped` says how many unreadable images are put up with; without it, none. Raises ValueError for a number of
         channels that images do not have.

@@ -61,7 +61,7 @@ class LoadingOptions:
     def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
         """The (height, width) at which costs are counted; for classification the network sees no other.
 
-        `preferred` is the checkpoint's, and `stride` that of the smallest map.
+        `preferred` is the checkpoint's, and `stride` belongs to the smallest map.
         """
         raise NotImplementedError
 

@@ -24,6 +24,7 @@ def attention_forward(
     bias: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
+    """The forward of `DotProductAttention`: in pieces, or with a gradient by hand, where that is faster."""
     if recording() or (attend.training and attend.dropout) or not by_hand(q, k, v, bias):
         return type(attend).forward(attend, q, k, v, bias, scale)
     return attention(q, k, v, bias, q.shape[-1] ** -0.5 if scale is None else scale)
@@ -101,7 +102,7 @@ class _Attention(torch.autograd.Function):
 
 
 def some(scores: int, together: int = 2**20) -> int:
-    """How many maps at a time have about a million scores, if each has so many: these stay in the cache."""
+    """How many maps at a time have about a million scores, at `scores` each: these stay in the cache."""
     return max(1, together // scores)
 
 
@@ -110,7 +111,7 @@ def attention_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of queries (n, ..., N, D), keys and values (n, ..., M, D), whose scores are computed again.
 
-    `attended` are these three, the result, and its gradient. That of the bias (1, ..., N, M) is added to `bias_grad`.
+    `attended` are these three, the result, and its gradient. The bias's own (1, ..., N, M) is added to `bias_grad`.
     """
     q, k, v, x, grad = attended
     queries, keys, values, out, total = (

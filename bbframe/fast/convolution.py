@@ -114,6 +114,7 @@ def _folded(module: ConvNorm) -> tuple[Tensor, Tensor]:
 
 @swaps("bbframe.models.resnet.Block")
 def resnet_block(block: Any, x: Tensor) -> Tensor:
+    """The forward of ResNet's blocks: activations and the sum follow the convolutions in one go."""
     if not by_hand(x):
         return type(block).forward(block, x)
     residual = block.shortcut(x)
@@ -130,6 +131,7 @@ def _step(module: nn.Module, x: Tensor, act: nn.Module, residual: Tensor | None 
 
 @swaps("bbframe.models.resnet.Stem")
 def resnet_stem(stem: Any, x: Tensor) -> Tensor:
+    """The forward of ResNet's stem: in training the activation comes behind the pooling."""
     if not by_hand(x):
         return type(stem).forward(stem, x)
     if type(stem.act) is nn.ReLU and unheard(stem.act, stem.pool) and needs_gradient(x, *stem.parameters()):
@@ -139,6 +141,7 @@ def resnet_stem(stem: Any, x: Tensor) -> Tensor:
 
 @swaps("bbframe.models.bit.StandardisedConv")
 def standardised_convolution(conv: Any, x: Tensor) -> Tensor:
+    """The forward of BiT's convolutions: weights are standardised once for all pieces of a batch."""
     if not by_hand(x, conv.weight):
         return type(conv).forward(conv, x)
     return convolution(conv, conv.pad(x), once(conv, conv.standardised), None)
@@ -146,6 +149,7 @@ def standardised_convolution(conv: Any, x: Tensor) -> Tensor:
 
 @swaps("bbframe.models.bit.NormAct")
 def norm_act(norm: Any, x: Tensor) -> Tensor:
+    """The forward of BiT's group norm: its activation works in place where it may."""
     if not by_hand(x):
         return type(norm).forward(norm, x)
     return finished(super(type(norm), norm).forward(x), norm.act)
@@ -205,7 +209,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor, pad: int) -> Tensor:
-    """That of x, which lies in memory as x does: torch.nn.grad.conv2d_input returns another layout.
+    """The gradient of x, which lies in memory as x does: torch.nn.grad.conv2d_input returns another layout.
 
     A training step of FocalNet-T takes 10 % longer with that, one of ConvNeXt-T 8 %.
     """
@@ -217,7 +221,7 @@ def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor, pad: int) -> Tensor
 def max_pool(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
     """With the channels side by side, and a gradient that keeps the places of the maxima alone: torch's keeps the map.
 
-    That of a stem is the largest of a network: 25 of the 756 MiB that a training step of ResNet-50 takes for 8 images.
+    A stem's map is the largest of a network: 25 of the 756 MiB that a training step of ResNet-50 takes for 8 images.
     """
     if pool.return_indices or x.ndim != 4 or not by_hand(x):
         return type(pool).forward(pool, x)

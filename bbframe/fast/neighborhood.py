@@ -19,6 +19,7 @@ from bbframe.layers.tiling import Cut, Tiling, from_groups, tiling, to_groups
 
 @swaps("bbframe.layers.neighborhood.TiledAttention")
 def tiled_forward(tiled: TiledAttention, qkv: Tensor, rpb: Tensor, blank: Tensor, *around: Tensor) -> Tensor:
+    """The forward of `TiledAttention`: the gradient is computed tile by tile, and scores are not kept."""
     (_, H, W, *_), kernel = qkv.shape, (rpb.shape[-1] + 1) // 2
     drops = tiled.training and tiled.attend.dropout
     if (

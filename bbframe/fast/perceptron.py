@@ -15,6 +15,7 @@ from bbframe.fast.swaps import swaps, unheard
 
 @swaps("bbframe.layers.mlp.Mlp")
 def mlp_forward(mlp: Any, x: Tensor) -> Tensor:
+    """The forward of `Mlp`: a few rows at a time."""
     drops = mlp.training and mlp.dropout.p > 0
     if drops or not unheard(mlp.dropout) or not _simple(mlp.fc1, mlp.act, mlp.fc2):
         return type(mlp).forward(mlp, x)
@@ -24,6 +25,7 @@ def mlp_forward(mlp: Any, x: Tensor) -> Tensor:
 @swaps("bbframe.models.convnext.Block")
 @swaps("bbframe.models.convnextv2.Block")
 def convnext_block(block: Any, x: Tensor) -> Tensor:
+    """The forward of ConvNeXt's blocks: the perceptron takes a few rows, or images, at a time."""
     if not _simple(block.fc1, block.act, block.fc2):
         return type(block).forward(block, x)
     residual = x

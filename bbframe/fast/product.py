@@ -26,11 +26,13 @@ _LARGE = 2**20  # from here on a weight's gradient is faster as a product than a
 
 @swaps("torch.nn.modules.linear.Linear")
 def linear_forward(layer: nn.Linear, x: Tensor) -> Tensor:
+    """The forward of nn.Linear."""
     return linear(x, layer.weight, layer.bias)
 
 
 @swaps("bbframe.layers.attention.KeylessLinear")
 def keyless_forward(layer: KeylessLinear, x: Tensor) -> Tensor:
+    """The forward of `KeylessLinear`."""
     return linear(x, layer.weight, torch.cat([layer.q_bias, torch.zeros_like(layer.q_bias), layer.v_bias]))
 
 
@@ -75,7 +77,7 @@ def _shape_of_product(x: Tensor, weight: Tensor, bias: Tensor | None, act: str, 
     return x.new_empty(*x.shape[:-1], len(weight))
 
 
-# an operation of ours for compilers, which take PyTorch's own for one whose weights never change; the decorators that
+# our own operation for compilers, which take PyTorch's own for one whose weights never change; the decorators that
 # torch.library has for this would load its compiler, a second, with the package
 _LIBRARY = torch.library.Library("bbframe", "DEF")
 _LIBRARY.define("product(Tensor x, Tensor weight, Tensor? bias, str act, str algorithm) -> Tensor")
@@ -108,7 +110,7 @@ def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
         return grad.t() @ x
     if x.shape[1] * grad.shape[1] >= _LARGE:
         return _product(grad.t(), x.t(), None)
-    # as that of a 1x1 convolution, without a copy; oneDNN's kernel wants several images, and more outputs than inputs
+    # as a 1x1 convolution's gradient, without a copy; oneDNN wants several images, and more outputs than inputs
     if x.shape[1] > grad.shape[1]:
         return weight_gradient(grad, x).t()
     count = math.gcd(len(x), 8)

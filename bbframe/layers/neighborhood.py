@@ -38,7 +38,7 @@ class NeighborhoodAttention(nn.Module):
     """Multi-head attention of each place to its neighbourhood; maps (B, H, W, C) of any size.
 
     A map smaller than kernel * dilation is filled up with zeros, which are neighbours like others. `qkv` computes
-    query, key and value in one product; `around` is that of `neighborhoods`.
+    query, key and value in one product; `around` comes from `neighborhoods`.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class TiledAttention(nn.Module):
 
     The three are queries, keys and values; `blank`, (2, heads, D), holds key and value of the places that fill up a
     map smaller than kernel * dilation, on the right and at the bottom. `rpb`, (heads, 2 * kernel - 1, 2 * kernel - 1),
-    holds the bias of each offset of a key from its query, in places of a group; `around` is that of `neighborhoods`.
+    holds the bias of each offset of a key from its query, in places of a group; `around` comes from `neighborhoods`.
     The probabilities are recorded as (B, heads, H, W, kernel * kernel), a window row by row.
     """
 
@@ -135,7 +135,7 @@ class TiledAttention(nn.Module):
     def in_one_window(self, qkv: Tensor, rpb: Tensor, blank: Tensor) -> Tensor:
         """`forward` for such a map.
 
-        All that fills a group up has the same key and value: it is one key more, whose bias is that of all of them.
+        All that fills a group up has the same key and value: it is one key more, whose bias stands for all of them.
         """
         (_, H, W, *_), kernel = qkv.shape, (rpb.shape[-1] + 1) // 2
         dilation = min(self.dilation, max(H, W))  # the groups after these are empty

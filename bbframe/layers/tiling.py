@@ -133,7 +133,7 @@ def spread(x: Tensor, back: Tensor, height: int, width: int) -> Tensor:
 def to_groups(x: Tensor, dilation: int, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
     """A map for each group: (B, H, W, heads, D) -> (B, dilation, dilation, heads, height, width, D).
 
-    Along either side it begins so many places ahead of the first, and is so long; filled in are zeros.
+    Each side is given by how many zeros stand ahead of the first place, and by its length.
     """
     (top, height), (left, width) = rows, columns
     bottom, right = -x.shape[1] % dilation, -x.shape[2] % dilation

@@ -11,7 +11,7 @@ from bbframe.layers.positions import resize_positions
 class PatchTokens(nn.Module):
     """Patches behind a class token: (B, num_channels, H, W) -> (B, 1 + H / patch * W / patch, width).
 
-    `grid` is that of the learned positions, which are added at any size; None: there are none.
+    `grid` belongs to the learned positions, which are added at any size; None: there are none.
     """
 
     def __init__(self, num_channels: int, width: int, patch: int, grid: tuple[int, int] | None, dropout: float):

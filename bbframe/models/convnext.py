@@ -24,7 +24,7 @@ from bbframe.selection import Stage
 class ConvNextFields(BackboneConfigMixin):
     """What both generations of ConvNeXt configure: `depths` blocks a stage of `hidden_sizes` channels."""
 
-    # the eps is that of the classifier's norm; those of the maps and blocks have 1e-6
+    # the eps belongs to the classifier's norm; those of the maps and blocks have 1e-6
     ignored_fields: ClassVar[frozenset[str]] = frozenset({"image_size", "layer_norm_eps"})
     derived_fields: ClassVar[tuple[str, ...]] = ("num_stages", "stage_names")
 

@@ -35,7 +35,7 @@ class DinatConfig(NatConfig):
 
 @register
 class DinatBackbone(NatBackbone):
-    """DiNAT: NAT with every other block dilated, whose windows then take every so many-th row and column."""
+    """DiNAT: NAT with every other block dilated, whose windows then take every `dilation`-th row and column."""
 
     config_class = DinatConfig
     keys = KeyMap(NAMES, prefixes=["dinat."], ignored=["classifier.*", "layernorm.*"], fresh=["hidden_states_norms.*"])

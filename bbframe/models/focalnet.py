@@ -105,7 +105,7 @@ class Stem(Embedding):
 
 
 class Level(DepthwiseConv):
-    """The context of one level from that of the level before, maps (B, C, H, W): GELU of a depth-wise convolution."""
+    """The context of one level from the level before, maps (B, C, H, W): GELU of a depth-wise convolution."""
 
     def __init__(self, channels: int, kernel: int):
         super().__init__(channels, kernel, bias=False)

@@ -79,7 +79,7 @@ class Block(nn.Module):
             )
         same = stride == 1 and channels == out_channels
         self.shortcut = nn.Identity() if same else ConvNorm(channels, out_channels, 1, stride)
-        self.relu = nn.ReLU()  # hidden_act is that of the stem and of the sums: so were the checkpoints made
+        self.relu = nn.ReLU()  # hidden_act follows the stem and the sums: so were the checkpoints made
         self.act = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class Configuration:
 
     @property
     def backbone_name(self) -> str:
-        """What tables call the backbone: timm's name, or that of the configuration file."""
+        """What tables call the backbone: timm's name, or the configuration file's."""
         timm_name = getattr(self.backbone, "backbone", None)
         return str(timm_name or self.run.backbone_name or self.backbone.model_type).rpartition("/")[2]
 

@@ -1,4 +1,4 @@
-"""The network of a run: its backbone, fresh, pretrained or from a checkpoint of ours, and the task around it."""
+"""The network of a run: its backbone, fresh, pretrained or from one of our checkpoints, and the task around it."""
 
 from __future__ import annotations
 

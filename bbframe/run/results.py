@@ -15,8 +15,8 @@ from bbframe.files import write_text
 from bbframe.report.charts import learning_curves
 from bbframe.report.classification_report import write_classification_report
 from bbframe.report.detection_report import write_detection_report
-from bbframe.report.leaderboard import run_table
 from bbframe.report.profile import count_parameters
+from bbframe.report.run_table import run_table
 from bbframe.run.configuration import Configuration
 from bbframe.tasks.task import Task
 

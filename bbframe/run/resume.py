@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.run.checkpoint import SavedRun
 from bbframe.run.lightning_checkpoints import parameter_names
-from bbframe.tasks.options import OptimOptions
+from bbframe.tasks import OptimOptions
 
 log = logging.getLogger("bbframe")
 
@@ -46,7 +46,7 @@ class ResumedOptimizer(Callback):
             optimizer.register_load_state_dict_pre_hook(partial(self._adapted, names))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set each learning rate to that of the next step, and say which options have changed."""
+        """Set each learning rate to the next step's, and say which options have changed."""
         self.trained = True
         if self.saved is None:
             return

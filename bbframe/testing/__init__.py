@@ -31,6 +31,6 @@ logger     options, folder                         a Lightning Logger that write
 backbone   config                                  a `Backbone`; its `config_class` is the options
 """
 
-from bbframe.testing.contracts import check_backbone, check_part
+from bbframe.testing.contracts import check_backbone_contract, check_part
 
-__all__ = ["check_backbone", "check_part"]
+__all__ = ["check_backbone_contract", "check_part"]

@@ -23,7 +23,7 @@ CHANNELS, STRIDES, SIDE, CLASSES = (8, 16, 24), (8, 16, 32), 64, 7
 def check_part(kind: str, chosen: Mapping[str, Any]) -> None:
     """The part that `chosen` names, with the options in it, meets the contract of its kind."""
     if kind == "backbone":
-        check_backbone(find(kind, chosen["name"]).options(**{k: v for k, v in chosen.items() if k != "name"}))
+        check_backbone_contract(find(kind, chosen["name"]).options(**{k: v for k, v in chosen.items() if k != "name"}))
         return
     options = parse_part(kind, chosen, kind)
     _check_options(kind, options, chosen)
@@ -42,7 +42,7 @@ def _check_options(kind: str, options: Any, chosen: Mapping[str, Any]) -> None:
         raise AssertionError(f"{kind} {options.name}: an unknown option was taken")
 
 
-def check_backbone(config: Any) -> None:
+def check_backbone_contract(config: Any) -> None:
     """A backbone of this config gives the maps that the config declares, and trains.
 
     Checked: channels and strides of the maps of images of two shapes; a selection gives the same maps as the whole;

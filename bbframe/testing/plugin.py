@@ -6,6 +6,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--bbframe-plugin MODULE`, which may be given several times."""
     text = "a module whose bbframe parts are tested against their contracts (may be given several times)"
     parser.addoption("--bbframe-plugin", action="append", default=[], metavar="MODULE", help=text)
 
@@ -27,6 +28,7 @@ class ContractItem(pytest.Item):
 
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add a contract test for every part of the modules given."""
     modules = config.getoption("--bbframe-plugin")
     if not modules:
         return

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from torch import Size, Tensor
 
 from bbframe.backbone import Backbone
+from bbframe.backbone_mixin import BackboneType
 from bbframe.config import BackboneConfigMixin
-from bbframe.contract import BackboneType
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.stated_config import StatedConfig
 from bbframe.hub.strict_loading import adapt_input_channels

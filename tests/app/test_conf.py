@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from bbframe import registry
-from bbframe.app.composition import composition, plain
+from bbframe.app.composition import composition, plain_data
 from bbframe.app.places import HOME
 from bbframe.auto import AutoBackbone, backbone_class, list_backbones
 from bbframe.config import SELECTION
@@ -43,7 +43,7 @@ NEEDED = {
 @cache
 def _composed(*overrides):
     with composition() as compose:
-        return plain(compose, list(overrides))
+        return plain_data(compose, list(overrides))
 
 
 def composed(*overrides):
@@ -144,5 +144,5 @@ def test_groups_of_ones_own_come_from_another_folder(tmp_path: Path):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "ours.yaml").write_text("# @package _global_\nseed: 5\n")
     with composition(tmp_path) as compose:
-        config = plain(compose, ["backbone=mine", "recipes=ours"])
+        config = plain_data(compose, ["backbone=mine", "recipes=ours"])
     assert (config["backbone"]["depths"], config["seed"]) == ([1, 1, 1, 1], 5)

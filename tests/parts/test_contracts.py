@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bbframe.registry import KINDS, names
-from bbframe.testing import check_backbone, check_part
+from bbframe.testing import check_backbone_contract, check_part
 from tests.data.helpers import write, write_coco
 from tests.tiny import names as architectures
 from tests.tiny import tiny_config
@@ -23,7 +23,7 @@ def test_a_part_meets_the_contract_of_its_kind(kind, name):
 
 @pytest.mark.parametrize("name", architectures())
 def test_a_backbone_meets_its_contract(name):
-    check_backbone(tiny_config(name))
+    check_backbone_contract(tiny_config(name))
 
 
 def test_data_sets_of_files_meet_theirs(tmp_path):

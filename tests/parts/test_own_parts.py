@@ -6,18 +6,20 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from bbframe.run.run import run
 from torch import nn
 
 from bbframe import registry
 from bbframe.registry import load_plugin, parse_part, register
 from bbframe.run.configuration import parse_configuration
+from bbframe.run.training_run import run
 
 SOURCE = Path(__file__).with_name("own_parts.py")
 CONF = Path(__file__).parents[2] / "conf"
@@ -81,10 +83,13 @@ def test_parts_of_ones_own_train_and_test(plugin, tmp_path):
     )
     folder = tmp_path / "run"
     folder.mkdir()
-    summary = run(config, ["task.loss=focal"], folder)
+    summary = run(parse_configuration(config), config, ["task.loss=focal"], folder)
     assert summary["test"]["test/loss"] > 0
     recorded = yaml.safe_load((folder / "config.yaml").read_text())
     assert (recorded["head"]["name"], recorded["task"]["loss"]["gamma"]) == ("max_pool", 3)
+    environment = json.loads((folder / "environment.json").read_text())
+    (named,) = environment["plugins"]
+    assert named == {"module": "lab.parts", "version": None, "sha256": hashlib.sha256(plugin.read_bytes()).hexdigest()}
 
 
 @pytest.mark.parametrize(
@@ -145,3 +150,113 @@ def test_a_part_that_cannot_be_registered_is_refused(kind, name, options, messag
 def test_a_module_that_cannot_be_imported_is_one_line():
     with pytest.raises(ValueError, match=r"^plugin 'no_such_lab' cannot be imported: ModuleNotFoundError: No module"):
         load_plugin("no_such_lab")
+
+
+MORE = """
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
+from torchmetrics.classification import MulticlassPrecision
+
+from bbframe.registry import register
+from bbframe.tasks import OptimOptions, ScheduleOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    name: str = "mine"
+    strength: int = 16
+
+
+@register("transform", "mine", Options)
+class Noise:
+    def __init__(self, options):
+        self.strength = options.strength
+
+    def __call__(self, image):
+        return image ^ torch.randint(self.strength, image.shape, dtype=torch.uint8)
+
+
+@register("metric", "mine", Options)
+def precision(options, num_classes):
+    return MulticlassPrecision(num_classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSpropOptions(OptimOptions):
+    name: str = "mine"
+    alpha: float = 0.9
+
+
+@register("optim", "mine", RMSpropOptions)
+def rmsprop(options, groups, fused):
+    return torch.optim.RMSprop(groups, lr=options.lr, alpha=options.alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearOptions(ScheduleOptions):
+    name: str = "mine"
+
+
+@register("schedule", "mine", LinearOptions)
+def linear(options, total_steps, steps_per_epoch):
+    return lambda step: max(0.0, 1 - step / total_steps)
+
+
+@register("callback", "mine", Options)
+class Count(Callback):
+    def __init__(self, options):
+        self.options = options
+
+    def on_train_end(self, trainer, pl_module):
+        print("strength", self.options.strength)
+
+
+@register("logger", "mine", Options)
+def logger(options, folder):
+    return CSVLogger(folder, name="mine", version="")
+"""
+
+
+@pytest.fixture
+def more(plugin, monkeypatch):
+    """The module `lab.more`, loaded: a part of every other kind."""
+    (plugin.parent / "more.py").write_text(MORE)
+    monkeypatch.delitem(sys.modules, "lab.more", raising=False)
+    load_plugin("lab.more")
+    yield plugin.parent / "more.py"
+    sys.modules.pop("lab.more", None)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.usefixtures("more")
+def test_every_other_part_of_ones_own_is_chosen_by_its_name(tmp_path, capsys):
+    config = configuration(
+        task={"metrics": ["mine"]},
+        data={"name": "stripes", "image_size": 32, "transforms": [{"name": "mine", "strength": 8}]},
+        optim={"name": "mine", "alpha": 0.5},
+        schedule={"name": "mine"},
+        callbacks={"x": {"name": "mine", "strength": 3}},
+        logger={"y": "mine"},
+        debug=True,
+    )
+    folder = tmp_path / "run"
+    folder.mkdir()
+    summary = run(parse_configuration(config), config, [], folder)
+    assert 0 <= summary["test"]["test/mine"] <= 1
+    assert "strength 3" in capsys.readouterr().out
+    assert (folder / "mine" / "metrics.csv").is_file()
+
+
+@pytest.mark.usefixtures("more")
+def test_pytest_checks_the_contracts_of_a_plugin(plugin):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "bbframe.testing.plugin", "-p", "no:cacheprovider"]
+    modules = ["--bbframe-plugin", "lab.parts", "--bbframe-plugin", "lab.more"]
+    home = plugin.parent.parent
+    path = os.pathsep.join([str(home), str(CONF.parent)])
+    done = subprocess.run(
+        [*command, *modules, "lab"], cwd=home, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert "9 passed" in done.stdout, done.stdout

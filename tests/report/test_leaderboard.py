@@ -8,7 +8,8 @@ import statistics
 import pytest
 import yaml
 
-from bbframe.report.leaderboard import collect, run_table, write
+from bbframe.report.run_table import run_table
+from bbframe.sweep.leaderboard import collect, write
 
 
 def summary(backbone="resnet", accuracy=0.9, seed=1, overrides=None, metric="accuracy"):

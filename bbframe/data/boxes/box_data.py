@@ -39,7 +39,7 @@ class TargetBatches(Batches):
 
     def collate(self, found: list[Sample], index: list[int], key: Key) -> Batch:
         images = [normalise(sample.pop("image"), self.mean, self.std) for sample in found]
-        # each tensor of a worker occupies an open file, of which there are too few for so many: arrays take none
+        # each tensor of a worker occupies an open file, of which a process has few: arrays take none
         targets = [{k: v if k == "masks" else v.numpy() for k, v in sample.items()} for sample in found]
         return {"image": images, "target": targets}
 

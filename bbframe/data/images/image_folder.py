@@ -44,7 +44,7 @@ class ImageFolder(ImageDataModule):
     """Classes are the sub-folders in alphabetical order; images may lie at any depth below them.
 
     The classes are expected under `root`, or, when `root` has a folder train/ with sub-folders, under train/, val/
-    (or valid/, validation/) and test/, other folders beside them being none of ours. A part without a folder is a
+    (or valid/, validation/) and test/, other folders beside them being left out. A part without a folder is a
     seeded share of each class in train. `ignored` counts the files that are no images by their suffix; hidden ones,
     whose name begins with a dot, do not exist for us.
     """

@@ -69,7 +69,9 @@ def brute(masks):
 
 
 def options(augment=None, **values):
-    return DetectionDataOptions(augment=DetectionAugmentOptions(**augment) if augment is not None else None, **values)
+    return DetectionDataOptions(
+        name="drawn", augment=DetectionAugmentOptions(**augment) if augment is not None else None, **values
+    )
 
 
 def test_tight_boxes_are_those_found_pixel_by_pixel():

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from bbframe import DinatBackbone, DinatConfig
+from bbframe import AutoBackbone, DinatConfig
 from bbframe.layers.neighborhood import neighborhoods
 from tests.tiny import images, tiny, tiny_config
 
@@ -13,7 +13,8 @@ from tests.tiny import images, tiny, tiny_config
 def test_without_dilation_dinat_is_nat():
     nat = tiny("nat").eval()
     fields = {field.name: getattr(nat.config, field.name) for field in dataclasses.fields(nat.config)}
-    dinat = DinatBackbone(DinatConfig(**fields, dilations=[[1] * depth for depth in nat.config.depths])).eval()
+    config = DinatConfig(**fields, dilations=[[1] * depth for depth in nat.config.depths])
+    dinat = AutoBackbone.from_config(config).eval()
     dinat.load_state_dict(nat.state_dict())
     x = images(nat, 53, 75)
     for a, b in zip(dinat(x).feature_maps, nat(x).feature_maps, strict=True):

@@ -141,7 +141,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_does(place):
     line = [*SMALL, *SCENES, "head=faster_rcnn", "head.num_convs=4", "backbone.drop_path_rate=0.2", *few]
     whole = command(*line)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "make_plugins", lambda group, *_: [Stop()] if group == "callbacks" else [])
+        patch.setattr(module, "make_lightning_parts", lambda group, *_: [Stop()] if group == "callbacks" else [])
         assert train.main([*line, "name=stopped"]) == 1
     (stopped,) = Path("outputs").rglob("*_stopped")
     resumed = command(f"ckpt_path={stopped}/checkpoints/last.ckpt", "name=resumed")

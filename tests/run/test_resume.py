@@ -40,7 +40,7 @@ def _at(place, monkeypatch):
 def command_with(callback: Callback, *overrides: str) -> Path:
     """A command whose training has one more callback."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "make_plugins", lambda group, *_: [callback] if group == "callbacks" else [])
+        patch.setattr(module, "make_lightning_parts", lambda group, *_: [callback] if group == "callbacks" else [])
         return command(*overrides)
 
 

@@ -163,7 +163,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_does(first, place):
                 raise RuntimeError("pulled the plug")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "make_plugins", lambda group, *_: [Stop()] if group == "callbacks" else [])
+        patch.setattr(module, "make_lightning_parts", lambda group, *_: [Stop()] if group == "callbacks" else [])
         assert train.main([*TINY, "backbone.drop_path_rate=0.2", "name=stopped"]) == 1
     (stopped,) = Path("outputs").rglob("*_stopped")
     assert "pulled the plug" in (stopped / "error.txt").read_text()

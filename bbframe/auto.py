@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from bbframe import registry
-from bbframe.backbone import Backbone, BackboneType, checked_dtype, refuse_attention
+from bbframe.backbone import Backbone, checked_dtype, refuse_attention
+from bbframe.backbone_mixin import BackboneType
 from bbframe.config import BackboneConfigMixin
 from bbframe.fast import convert
 from bbframe.hub.checkpoint_files import Checkpoint
@@ -46,9 +47,9 @@ class AutoBackbone:
     ) -> Backbone:
         """A freshly initialised backbone from a config.
 
-        `config` is a bbframe config, a mapping with a `model_type`, or another library's config object: whatever has a
-        `model_type` and `to_dict()`; of a bigger model's config, its `backbone_config`. The weights get `dtype` (or
-        `torch_dtype`). `fast` allows faster arithmetic where the processor has it. Raises ValueError for an unknown
+        `config` is a config of bbframe, a mapping with a `model_type`, or another library's config object, which has
+        a `model_type` and `to_dict()`; when that describes a bigger model, its `backbone_config` counts. The weights
+        get `dtype` (or `torch_dtype`). `fast` allows `bbframe.fast.convert`. Raises ValueError for an unknown
         architecture and for a wrong field.
         """
         refuse_attention(attn_implementation)

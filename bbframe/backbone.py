@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.backbone_mixin import BackboneMixin, BackboneOutput, BackboneType
+from bbframe.backbone_mixin import BackboneMixin
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.saving import hub_tensors, save_checkpoint
@@ -18,9 +18,6 @@ from bbframe.hub.strict_loading import LoadReport, adapt_input_channels, load_we
 from bbframe.keymap import Host, KeyMap
 from bbframe.layers.initialise import LateDraws
 from bbframe.schema import nearest
-from bbframe.selection import Stage
-
-__all__ = ["Backbone", "BackboneConfigMixin", "BackboneMixin", "BackboneOutput", "BackboneType", "Stage"]
 
 B = TypeVar("B", bound="Backbone")
 
@@ -120,7 +117,7 @@ def checked_dtype(given: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def refuse_attention(implementation: str | None) -> None:
-    """Raise ValueError for a way to compute attention that our networks do not use."""
+    """Raise ValueError for any implementation but "sdpa", the one that our networks have."""
     if implementation not in (None, "sdpa"):
         raise ValueError(
             f"attn_implementation={implementation!r} cannot be chosen: attention is torch's "

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bbframe.auto import AutoBackbone, backbone_class, ready
-from bbframe.backbone import Backbone, BackboneType
+from bbframe.backbone import Backbone
+from bbframe.backbone_mixin import BackboneType
 from bbframe.config import SELECTION, BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.schema import nearest, parse
@@ -81,7 +82,7 @@ def check_backbone(options: Mapping[str, Any]) -> BackboneOptions:
     where = backbone.config_class.model_type
     from_timm = backbone.backbone_type is BackboneType.TIMM  # by timm's name, with no native module
     sources = {field.name for field in dataclasses.fields(Source)}
-    names = {"revision", "sha256", "pretrained", "fast"} if from_timm else sources
+    names = {"revision", "sha256", "pretrained"} if from_timm else sources
     known = (names | backbone.config_class.option_names()) - {"use_pretrained_backbone"}  # here it is `pretrained`
     for key in options:
         if key not in known | {"model_type"}:

@@ -1,4 +1,4 @@
-"""A reversible table of weight names: theirs on the Hub's disks <-> ours in the modules."""
+"""A reversible table of weight names: theirs in the Hub's files <-> ours in the modules."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class KeyMap:
     `weight` ride along.
 
     A row whose left side holds `(query|key|value)` fuses those tensors, in that order and along the first dimension,
-    into the one on its right. `prefixes` are what checkpoints may put before the names, such as a classifier's;
-    `saved_prefix` is what the Hub's backbone checkpoints put there, but for the names that match `unprefixed`.
-    `ignored` are shell patterns of names on disk that no backbone needs, such as a head's; `spare`, of names in the
-    table that are ignored where a configuration has no use for them; `fresh`, of those that a checkpoint may lack:
-    they keep their initial values.
+    into the one on its right. `prefixes` may stand before the names in a checkpoint, such as a classifier's;
+    `saved_prefix` stands there in the Hub's backbone checkpoints, except before names that match `unprefixed`.
+
+    The rest are shell patterns. `ignored` names on disk are needed by no backbone, such as a head's. `spare` names are
+    in the table, and are ignored when a configuration does not use them. `fresh` names may be missing in a
+    checkpoint; their tensors keep their initial values.
 
     Raises ValueError when a name matches more than one row.
     """
@@ -71,7 +72,7 @@ class KeyMap:
         return found.pop() if found else None
 
     def inside(self, *prefixes: str, ignored: Iterable[str]) -> KeyMap:
-        """The same table for names that stand deeper, behind `prefixes`, beside those of a bigger model: `ignored`."""
+        """The same table inside a bigger model: its names follow `prefixes`, and the model's own are `ignored`."""
         deeper = copy.copy(self)
         deeper.prefixes, deeper._ignored = (*self.prefixes, *prefixes), (*self._ignored, *ignored)
         return deeper
@@ -81,7 +82,7 @@ class KeyMap:
         return _matches(theirs, self._ignored)
 
     def spares(self, theirs: str) -> bool:
-        """Whether a name on disk, without prefix, is ignored where the module has not what it becomes."""
+        """Whether a name on disk, without prefix, is ignored when the module has no such tensor."""
         return _matches(theirs, self._spare)
 
     def may_lack(self, theirs: str) -> bool:
@@ -89,14 +90,11 @@ class KeyMap:
         return _matches(theirs, self._fresh)
 
     def saved(self, theirs: str) -> str:
-        """A name on disk with the prefix that it has in the Hub's backbone checkpoints."""
+        """A name on disk with its prefix in the Hub's backbone checkpoints."""
         return theirs if _matches(theirs, self._unprefixed) else self._saved_prefix + theirs
 
     def strip(self, names: Iterable[str]) -> dict[str, str]:
-        """The names on disk without the prefixes that stand before them, each with the full name it came from.
-
-        Raises ValueError when two become the same.
-        """
+        """The names on disk without their prefixes, each with its full name; ValueError when two become the same."""
         stripped: dict[str, str] = {}
         for full in names:
             name = full
@@ -109,11 +107,11 @@ class KeyMap:
 
 
 class Host(NamedTuple):
-    """A bigger model whose checkpoints hold the weights of a backbone, as the backbone's class declares it.
+    """A bigger model whose checkpoints hold a backbone; the backbone's class declares it.
 
-    `keys` is the table of names in there. `config` turns the data of the model's `config.json` into the fields that
-    its weights settle, defaults included; whatever it leaves out is free. It gives None when another backbone is in
-    there.
+    `keys` is the table of the backbone's names in such a checkpoint. `config` turns the data of the model's
+    `config.json` into the fields that its weights fix, defaults included; all other fields are free. It returns None
+    when the model holds another backbone.
     """
 
     keys: KeyMap
@@ -125,7 +123,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 class _Name:
-    """A name with holes for integers, each with what is added to it, and an optional leaf behind."""
+    """A name with holes for integers, each with a constant that is added to it, and an optional leaf at the end."""
 
     def __init__(self, text: str):
         pieces = _INTEGER.split(text)  # text, step, text, step, ..., text
@@ -134,7 +132,7 @@ class _Name:
         self.pattern = re.compile(body + r"((?:\.[A-Za-z_]\w*)?)")
 
     def match(self, name: str) -> tuple[list[int], str] | None:
-        """The integers of a name, without what is added to them, and its leaf, dot included."""
+        """The integers of a name, without their constants, and its leaf, dot included."""
         found = self.pattern.fullmatch(name)
         if found is None:
             return None

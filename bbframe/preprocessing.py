@@ -1,4 +1,4 @@
-"""How a checkpoint wants its images: from the Hub's `preprocessor_config.json` or from timm's `pretrained_cfg`."""
+"""The preprocessing of a checkpoint's images, from `preprocessor_config.json` or from timm's `pretrained_cfg`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bbframe.schema import parse
 
-# PIL's resampling codes, the form in which `preprocessor_config.json` states the interpolation
+# PIL's resampling codes, by which `preprocessor_config.json` states the interpolation
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
@@ -30,7 +30,7 @@ class Preprocessing:
 
     @classmethod
     def from_hub(cls, data: Mapping[str, Any]) -> Preprocessing:
-        """Read a `preprocessor_config.json`, in any of the forms of `size` that the Hub holds.
+        """Read a `preprocessor_config.json`, whichever form its `size` has.
 
         A plain number is the side of a square to squash to, unless there is a crop; then it is the shorter side.
         Raises ValueError for values of a wrong type.
@@ -69,7 +69,7 @@ class Preprocessing:
         )
 
     def to_hub(self) -> dict[str, Any]:
-        """The `preprocessor_config.json` that makes transformers' image processors do the same."""
+        """The `preprocessor_config.json` for transformers' image processors."""
         height, width = self.size
         data: dict[str, Any] = {
             "do_resize": True,

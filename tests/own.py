@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from bbframe.backbone import Backbone, BackboneConfigMixin
+from bbframe.backbone import Backbone
+from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import Host, KeyMap
 from bbframe.selection import Stage
 

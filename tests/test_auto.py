@@ -267,6 +267,59 @@ def test_configs_are_keyword_only_and_hold_tuples(name):
         assert not isinstance(getattr(config, field.name), list)
 
 
+# another library's config
+
+
+class TheirConfig:
+    """A config as another library has it: a `model_type`, `to_dict()`, and much that is no part of a backbone."""
+
+    def __init__(self, **fields):
+        self.fields = {"chunk_size_feed_forward": 0, "id2label": {0: "cat"}, "_name_or_path": "", **fields}
+        self.model_type = fields.get("model_type")
+        self.backbone_config = fields.get("backbone_config")
+
+    def to_dict(self):
+        return self.fields
+
+
+@every_name
+def test_the_config_of_another_library_makes_our_backbone(name, tmp_path):
+    net = tiny(name, out_indices=[0, 1])
+    net.save_pretrained(tmp_path)
+    theirs = TheirConfig(**net.config.to_dict())
+    detector = TheirConfig(model_type="some-detector", backbone_config=theirs)
+    for config in (theirs, detector):
+        assert AutoBackbone.from_config(config).config == net.config
+        loaded = AutoBackbone.from_pretrained(tmp_path, config=config, out_indices=[1])
+        assert loaded.out_indices == [1]
+        assert loaded.load_report.loaded
+    assert type(net).from_pretrained(tmp_path, config=theirs).config == net.config
+
+
+def test_the_config_of_another_library_for_something_else_is_refused():
+    with pytest.raises(ValueError, match=r"^TheirConfig: no backbone 'bert'; "):
+        AutoBackbone.from_config(TheirConfig(model_type="bert"))
+    with pytest.raises(ValueError, match=r"^TheirConfig: resnet: depths=\[0\] and hidden_sizes="):
+        AutoBackbone.from_config(TheirConfig(model_type="resnet", depths=[0]))
+    with pytest.raises(ValueError, match=r"^config=7 must be a config, or a mapping with a model_type"):
+        AutoBackbone.from_config(7)
+
+
+@pytest.mark.peer
+@pytest.mark.filterwarnings("ignore")
+@every_name
+def test_the_config_of_transformers_makes_our_backbone(name):
+    transformers = pytest.importorskip("transformers")
+    config = tiny_config(name, out_indices=[0, 1])
+    if not hasattr(transformers, type(config).__name__):
+        pytest.skip("transformers no longer has it")
+    theirs = transformers.AutoConfig.for_model(**config.to_dict())
+    assert AutoBackbone.from_config(theirs).config == config
+    if name == "resnet":
+        detector = transformers.DetrConfig(backbone_config=theirs, use_timm_backbone=False, backbone=None)
+        assert AutoBackbone.from_config(detector).config == config
+
+
 # a configuration file's data
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import re
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import bbframe
-from bbframe.backbone import BackboneOutput, BackboneType
+from bbframe.backbone_mixin import BackboneOutput, BackboneType
 
 from .tiny import cases, distance, example, golden_config, images, names, tiny, tiny_config, variants
 
@@ -206,6 +207,71 @@ def test_outputs_are_those_of_transformers(name):
     for a, b, c in zip(out.feature_maps, asked.feature_maps, filtered.feature_maps, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
+
+
+@every_name
+def test_an_output_answers_to_names_as_a_tuple_does_to_positions(name):
+    net = tiny(name).eval()
+    x = example(net)
+    with torch.no_grad():
+        out = net(x)
+        maps, states, attentions = net(x, output_hidden_states=True)
+        plain = net(x, output_hidden_states=True, return_dict=False)
+    assert out["feature_maps"] is out[0] is out.feature_maps
+    assert (out.keys(), out.to_tuple()) == (["feature_maps"], (out.feature_maps,))
+    assert "feature_maps" in out
+    assert "hidden_states" not in out
+    for key in ("hidden_states", "maps"):
+        with pytest.raises(KeyError, match=key):
+            out[key]
+    assert attentions is None
+    assert type(plain) is tuple
+    assert len(plain) == 2
+    for a, b in zip((*maps, *states), (*plain[0], *plain[1]), strict=True):
+        assert torch.equal(a, b)
+
+
+@every_name
+def test_dtype_and_device_are_those_of_the_weights(name, tmp_path):
+    config = tiny_config(name)
+    net = bbframe.AutoBackbone.from_config(config)
+    assert (net.dtype, net.device) == (torch.float32, torch.device("cpu"))
+    net.save_pretrained(tmp_path)
+    for given in ({"dtype": torch.bfloat16}, {"torch_dtype": "bfloat16"}, {"dtype": "torch.bfloat16"}):
+        for half in (
+            bbframe.AutoBackbone.from_config(config, **given),
+            bbframe.AutoBackbone.from_pretrained(tmp_path, attn_implementation="sdpa", **given),
+            type(net).from_pretrained(tmp_path, **given),
+        ):
+            assert half.dtype == torch.bfloat16
+    assert net.to("meta").device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"dtype": "bfloat61"}, "dtype='bfloat61'; did you mean 'bfloat16'?"),
+        ({"torch_dtype": torch.int8}, "dtype='int8'; choose from: bfloat16, float16, float32, float64"),
+        ({"attn_implementation": "flash_attention_2"}, "attn_implementation='flash_attention_2' cannot be chosen: "),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(given, text, tmp_path):
+    tiny("resnet").save_pretrained(tmp_path)
+    for make in (
+        lambda: bbframe.AutoBackbone.from_config(tiny_config("resnet"), **given),
+        lambda: bbframe.AutoBackbone.from_pretrained(tmp_path, **given),
+        lambda: bbframe.ResNetBackbone.from_pretrained(tmp_path, **given),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
+            make()
+
+
+@pytest.mark.parametrize("key", ["return_dict", "output_attentions", "low_cpu_mem_usage", "use_pretrained_backbone"])
+def test_no_argument_of_from_pretrained_is_swallowed(key, tmp_path):
+    tiny("resnet").save_pretrained(tmp_path)
+    for load in (bbframe.AutoBackbone.from_pretrained, bbframe.ResNetBackbone.from_pretrained):
+        with pytest.raises(ValueError, match=f"^resnet: unknown option '{key}'"):
+            load(tmp_path, **{key: True})
 
 
 @every_name

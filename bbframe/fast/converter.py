@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.backbone import BackboneMixin
+from bbframe.backbone_mixin import BackboneMixin
 from bbframe.fast import probe
 from bbframe.fast.pieces import stage_forward
 from bbframe.fast.swaps import FORWARDS, class_name, holder, is_fast

@@ -1,4 +1,4 @@
-"""A repository on the Hub by huggingface_hub's client and cache: one clear error, and no damaged file kept."""
+"""A repository on the Hub, read through huggingface_hub's client and cache; damaged files are not kept."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 
 class Repository:
-    """The files of one repository; `revision` becomes the commit with the first of them, so that all are of one.
+    """The files of one repository; the first file fetched fixes `revision`, so that all come from one commit.
 
-    Without `token`, the login of `hf auth login` goes to huggingface.co alone; another HF_ENDPOINT is sent HF_TOKEN,
-    where it is set.
+    Without `token`, the token of `hf auth login` is sent to huggingface.co alone; another HF_ENDPOINT is sent the
+    value of HF_TOKEN, where it is set.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class Repository:
     ):
         self.name, self.revision = name, revision
         self.offline = local_files_only  # only the cache counts
-        self._why = ""  # it is offline, where that is not the caller's wish
+        self._why = ""  # the reason for being offline, unless the caller asked for it
         self._cache_dir = cache_dir
         self._token: str | bool | None = token
         self._knocked = False
@@ -38,9 +38,10 @@ class Repository:
         return None if path is None else self.sound(path, self._damage)
 
     def sound(self, path: Path, fault: Callable[[Path], str | None]) -> Path:
-        """A fetched file in which `fault` finds nothing, once it was fetched anew; ValueError when it still does.
+        """A fetched file in which `fault` finds nothing; a faulty one is fetched a second time.
 
-        A faulty file leaves the cache, where there is a Hub to replace it.
+        The faulty file is deleted from the cache when the Hub can replace it. Raises ValueError when the second file
+        is faulty too, or when there is no network.
         """
         problem = fault(path)
         if problem is None:
@@ -68,7 +69,7 @@ class Repository:
         return self._digests[path]
 
     def absent(self, file: str) -> ValueError:
-        """The error for a file that is needed, and that the cache lacks offline."""
+        """The error for a needed file that the cache lacks while the Hub cannot be reached."""
         pinned = f" --revision {self.revision}" if self.revision else ""
         return ValueError(
             f"{self.name}: {file}: {self._unreachable()} and the file is not in the cache; where there is a network "
@@ -104,11 +105,11 @@ class Repository:
         except errors.LocalEntryNotFoundError as error:
             if self.offline:
                 return None
-            raise _failure(what, error) from error  # whether there is such a file cannot be told
+            raise _failure(what, error) from error  # nobody can tell whether there is such a file
         except errors.EntryNotFoundError:
             return None
-        except Exception as error:  # every version of the client has its own classes for a connection that breaks
-            # not of the announced size, no answer for once, or none for the rest of what an older client kept
+        except Exception as error:  # each version of the client raises its own classes for a broken connection
+            # a wrong size, a momentary failure, or an older client's partial download that cannot be continued
             odd = _status(error) in (416, 500, 502, 503, 504) or (type(error) is OSError and error.errno is None)
             if odd and not force:
                 return self._download(file, force=True)
@@ -119,9 +120,9 @@ class Repository:
         return Path(path)
 
     def _knock(self, file: str) -> None:
-        """Ask the Hub once, before the first download: where it does not answer, only the cache is looked at.
+        """Ask the Hub once, before the first download: when it does not answer, only the cache is used.
 
-        The client itself would ask for half a minute, and say so line by line.
+        The client itself would retry for half a minute and log every attempt.
         """
         import huggingface_hub
         from huggingface_hub import constants, errors
@@ -141,7 +142,7 @@ class Repository:
         except errors.OfflineModeIsEnabled:
             self._why = "HF_HUB_OFFLINE is set"
         except errors.HfHubHTTPError as error:
-            # it answered, and the download says what is wrong; but a busy one the client would ask for half a minute
+            # the Hub answered, and the download will say what is wrong; a busy Hub would be retried for half a minute
             busy = (_status(error) or 0) >= 429
             if busy and huggingface_hub.try_to_load_from_cache(self.name, file, self._cache_dir, self.revision):
                 self._why = _first_line(error)
@@ -153,10 +154,10 @@ class Repository:
         return "the Hub cannot be reached" + (f" ({self._why})" if self._why else "")
 
     def _damage(self, path: Path) -> str | None:
-        """What shows that a file in the cache is not the one on the Hub; None when nothing does.
+        """How a file in the cache differs from the one on the Hub; None when no difference shows.
 
-        The cache keeps a content under the hash that the Hub announced: SHA-256 for large files, git's SHA-1 for small
-        ones. Mirrors may announce a plain SHA-1, or a tag that is no hash.
+        The cache names a file's content by the hash that the Hub announced: SHA-256 for large files, git's SHA-1 for
+        small ones. Mirrors may announce a plain SHA-1, or a tag that is no hash.
         """
         announced = Path(os.readlink(path)).name if path.is_symlink() else ""
         if re.fullmatch(r"[0-9a-f]{64}", announced):
@@ -171,7 +172,7 @@ class Repository:
         return f"{path.stat().st_size} bytes with the hash {found[0]}, where the Hub announced {announced}"
 
     def _forget(self, path: Path) -> None:
-        """Take a file out of the cache."""
+        """Delete a file from the cache."""
         content = path.parent / os.readlink(path) if path.is_symlink() else path
         self._digests.pop(path, None)
         try:
@@ -190,7 +191,7 @@ def hash_file(path: Path, digest: Any) -> str:
 
 
 def _mirror() -> str | None:
-    """The endpoint that stands in for huggingface.co, without a password in it; None when there is none."""
+    """The endpoint that replaces huggingface.co, without its password; None when there is none."""
     from huggingface_hub import constants
 
     place = urlsplit(constants.ENDPOINT)
@@ -199,7 +200,7 @@ def _mirror() -> str | None:
 
 
 def _token() -> str | bool | None:
-    """The token to send when none is given; None leaves it to the client, which would send a login's anywhere."""
+    """The token to send when none is given. None leaves the choice to the client, which sends a login's anywhere."""
     from huggingface_hub import constants
 
     if _mirror() is None:

@@ -13,8 +13,8 @@ from bbframe.registry import backbone_name
 class StatedConfig(NamedTuple):
     """The fields that a `config.json` states, under our names, and its keys that no field knows.
 
-    `label` names the file in errors. `keys` is the table of the names of its weights. `settles` are the fields that
-    its weights settle, when they are those of a bigger model; None when it is the backbone's own checkpoint.
+    `label` names the file in errors. `keys` is the key table of the weights beside it. `settles` are the fields that
+    the weights of a bigger model fix; it is None for the backbone's own checkpoint.
     """
 
     label: str
@@ -25,7 +25,7 @@ class StatedConfig(NamedTuple):
     settles: frozenset[str] | None
 
     def config(self, options: Mapping[str, Any]) -> BackboneConfigMixin:
-        """The config with `options` instead of what the file says; a selection among them replaces the file's whole.
+        """The config with `options` in place of the file's values; a selection among them replaces the file's.
 
         Raises ValueError, which names the file when its own values are at fault.
         """
@@ -53,7 +53,7 @@ def stated_config(
     keys: KeyMap,
     hosts: Mapping[str, Host],
 ) -> StatedConfig:
-    """Read the data of a `config.json` for an architecture, its own or a bigger model's among `hosts`.
+    """Read the data of a `config.json` for an architecture: its own file, or the file of one of the bigger `hosts`.
 
     Raises ValueError, after `label`, for the config of another architecture.
     """
@@ -82,7 +82,7 @@ def stated_config(
 
 
 def plain_config(config: Any) -> dict[str, Any]:
-    """The data of a config: a mapping, or an object with `to_dict()`, bbframe's or another library's.
+    """The data of a config: a mapping, or any library's object with `to_dict()`.
 
     Raises ValueError for anything else.
     """

@@ -18,17 +18,17 @@ from bbframe.preprocessing import Preprocessing
 
 @dataclass
 class LoadReport:
-    """What became of every tensor of a checkpoint and of the module; names are the module's unless said otherwise."""
+    """What became of every tensor of a checkpoint and of the module; names are the module's, or as commented."""
 
     source: str
     revision: str | None = None
     sha256: dict[str, str] = field(default_factory=dict)  # of each weights file
-    preprocessing: str = "default"  # where the preprocessing came from
+    preprocessing: str = "default"  # the file that it came from
     loaded: list[str] = field(default_factory=list)
     adapted: dict[str, str] = field(default_factory=dict)  # name: how
-    fresh: list[str] = field(default_factory=list)  # not in the checkpoint, and need not be
+    fresh: list[str] = field(default_factory=list)  # initial values; a checkpoint may lack these
     not_built: list[str] = field(default_factory=list)  # names on disk, of stages after the last selected one
-    ignored: list[str] = field(default_factory=list)  # names on disk, no part of a backbone
+    ignored: list[str] = field(default_factory=list)  # names on disk that belong to no backbone
     unknown_config: list[str] = field(default_factory=list)  # keys of its config.json that no field knows
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ def read_preprocessing(checkpoint: Checkpoint) -> Preprocessing | None:
 
 
 def load_weights(module: Any, tables: Sequence[KeyMap], checkpoint: Checkpoint) -> LoadReport:
-    """Fill a backbone from a checkpoint, strictly, as `fill` does, by the table that knows most of its names."""
+    """`fill` a backbone from a checkpoint by the one of these tables that knows most of its names."""
     tensors, report = read_tensors(checkpoint)
 
     def known(keys: KeyMap) -> int:
@@ -75,7 +75,7 @@ def read_tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], LoadReport]
 
 
 def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadReport) -> None:
-    """Fill a backbone from a checkpoint's tensors, strictly: every tensor on either side is accounted for.
+    """Copy a checkpoint's tensors into a backbone and account for every tensor on either side.
 
     Tensors of another shape may be adapted by `module.adapt_weight(name, tensor, shape)`. Raises one ValueError that
     lists all that is missing, unexpected and misshapen; the module is unchanged then.
@@ -141,7 +141,7 @@ _HISTORIC = {"gamma": "weight", "beta": "bias"}  # leaves in the Hub's oldest ch
 
 
 def _modern(on_disk: dict[str, str], keys: KeyMap, whole: Callable[[], set[str]]) -> dict[str, str]:
-    """The names on disk with historic leaves replaced, but for those that the architecture itself has."""
+    """The names on disk with historic leaves replaced, except leaves that the architecture itself has."""
     names = {}
     for name, full in on_disk.items():
         stem, _, leaf = name.rpartition(".")
@@ -180,8 +180,8 @@ def _refuse(
 def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
     """Give a stem's weight (C_out, C_in, kH, kW) another number of input channels, keeping its response.
 
-    One channel gets the sum of all; more get the given ones repeated in turn, scaled by the ratio of the counts (with
-    5 for 3, the response to grey is kept but for the colours' differences).
+    One channel gets the sum of all. More channels repeat the given ones in turn, scaled by the ratio of the counts;
+    with 5 for 3, the response to a grey image changes by the differences between the colours.
     """
     given = weight.shape[1]
     if channels == 1:

@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone
+from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear
 from bbframe.layers.drop_path import DropPath, rising_rates
@@ -21,7 +22,7 @@ from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import RelativeBias, adapt_offsets, adapt_positions, patch_grid, token_index
 from bbframe.layers.tokens import PatchTokens
 from bbframe.registry import register
-from bbframe.selection import align
+from bbframe.selection import Stage, align
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone
+from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import SamePad
@@ -17,6 +18,7 @@ from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise_convolutions
 from bbframe.layers.norm import GroupNorm
 from bbframe.registry import register
+from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)

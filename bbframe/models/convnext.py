@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone
+from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import DepthwiseConv
@@ -16,6 +17,7 @@ from bbframe.layers.initialise import initialise
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.norm import LayerNorm2d, MapNorms
 from bbframe.registry import register
+from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)

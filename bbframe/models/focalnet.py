@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone
+from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
 from bbframe.layers.convolution import DepthwiseConv
 from bbframe.layers.drop_path import DropPath, rising_rates
@@ -18,6 +19,7 @@ from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import LayerNorm2d
 from bbframe.layers.windows import fill_up
 from bbframe.registry import register
+from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)

@@ -7,12 +7,14 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone
+from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import ConvNorm
 from bbframe.layers.initialise import initialise_convolutions
 from bbframe.registry import register
+from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)

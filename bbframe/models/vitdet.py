@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bbframe.backbone import Backbone, BackboneConfigMixin, Stage
+from bbframe.backbone import Backbone
+from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import Host, KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.attention import Attention, join_heads, split_heads
@@ -27,6 +28,7 @@ from bbframe.layers.positions import (
 )
 from bbframe.layers.windows import unwindow, windows
 from bbframe.registry import register
+from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)

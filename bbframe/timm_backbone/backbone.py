@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 
 from torch import Size, Tensor
 
-from bbframe.backbone import Backbone, BackboneConfigMixin, BackboneType
+from bbframe.backbone import Backbone
+from bbframe.backbone_mixin import BackboneType
+from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.stated_config import StatedConfig
 from bbframe.hub.strict_loading import adapt_input_channels
@@ -21,7 +23,16 @@ from bbframe.layers.initialise import LateDraws
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import find, register
 from bbframe.selection import Stage, align
-from bbframe.timm_backbone.networks import RESERVED, Names, Network, build, maps, matched, network, reached_parameters
+from bbframe.timm_backbone.timm_network import (
+    RESERVED,
+    Names,
+    Network,
+    build,
+    maps,
+    matched,
+    network,
+    reached_parameters,
+)
 from bbframe.timm_backbone.weights import load, registered
 
 

@@ -16,7 +16,7 @@ from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.strict_loading import LoadReport, fill, read_tensors
 from bbframe.layers.initialise import LateDraws
 from bbframe.schema import nearest
-from bbframe.timm_backbone.networks import RESERVED, Names, Network
+from bbframe.timm_backbone.timm_network import RESERVED, Names, Network
 
 
 def registered(name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:

@@ -19,6 +19,8 @@ from PIL import Image
 from bbframe import AutoBackbone, make_backbone, registry
 from bbframe.app import execution, train
 from bbframe.app.places import HOME
+from bbframe.config import BackboneConfigMixin
+from bbframe.hub.checkpoint_files import Checkpoint
 from tests.run.helpers import TINY, command, summary
 
 
@@ -241,6 +243,25 @@ def test_pretrained_weights_bring_their_preprocessing_and_are_recorded(first, ph
     weights = json.loads((folder / "environment.json").read_text())["weights"]
     digest = hashlib.sha256((first / "backbone" / "model.safetensors").read_bytes()).hexdigest()
     assert weights["sha256"] == {"model.safetensors": digest}
+
+
+def test_a_pretrained_run_builds_two_configs_and_opens_its_checkpoint_once(first, monkeypatch):
+    """One config is the run's, the other is the checkpoint's."""
+    counts = {"config": 0, "checkpoint": 0}
+
+    def counted(what, cls, method):
+        original = getattr(cls, method)
+
+        def call(*args, **kwargs):
+            counts[what] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(cls, method, call)
+
+    counted("config", BackboneConfigMixin, "__post_init__")
+    counted("checkpoint", Checkpoint, "__init__")
+    run("backbone.pretrained=true", f"backbone.checkpoint={first}/backbone", "debug=true")
+    assert counts == {"config": 2, "checkpoint": 1}
 
 
 def test_a_record_pins_the_commit_that_the_weights_came_from(first, monkeypatch):

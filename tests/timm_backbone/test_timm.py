@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bbframe import AutoBackbone, make_backbone
 from bbframe.timm_backbone.backbone import TimmBackbone, TimmBackboneConfig
-from bbframe.timm_backbone.networks import Names
+from bbframe.timm_backbone.timm_network import Names
 
 timm = pytest.importorskip("timm")
 
@@ -277,6 +277,24 @@ def test_timms_weights_give_timms_maps(name, checkpoint):
     assert list(report.sha256) == ["model.safetensors"]
     assert net.config.backbone == name
     assert not net.training
+
+
+def test_use_pretrained_backbone_is_honoured(checkpoint, tmp_path):
+    folder = checkpoint("test_resnet")
+    trained = TimmBackbone.from_pretrained(folder)
+    fields = {"backbone": f"local-dir:{folder}"}
+    net = TimmBackbone(TimmBackboneConfig(**fields, use_pretrained_backbone=True))
+    torch.testing.assert_close(net.state_dict(), trained.state_dict(), rtol=0, atol=0)
+    assert net.load_report.loaded
+    data = {"model_type": "timm_backbone", **fields, "use_pretrained_backbone": True}
+    assert AutoBackbone.from_config(data).load_report.loaded
+    assert AutoBackbone.from_config({**data, "use_pretrained_backbone": False}).load_report is None
+    assert TimmBackbone(TimmBackboneConfig(**fields)).load_report is None
+    net.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert saved["use_pretrained_backbone"] is False, "its weights lie beside it"
+    with pytest.raises(ValueError, match="timm_backbone: unknown option 'use_pretrained_backbone'"):
+        make_backbone(data)
 
 
 def test_the_preprocessing_is_that_of_the_checkpoint(checkpoint):

@@ -1,4 +1,4 @@
-"""What timm knows of its networks, found out without making tensors: arguments, levels, names."""
+"""A network of timm, described without making tensors: its arguments, its feature levels, its names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bbframe.keymap import KeyMap
 from bbframe.schema import nearest
 from bbframe.selection import Stage
 
-# what makes a network of patches or windows take images of any size, where it knows these arguments
+# arguments that let networks of patches or windows take images of any size
 _ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True, "strict_img_size": False}
 # arguments of timm that have a field of their own, choose the wrapper, or load something
 RESERVED = frozenset(
@@ -80,7 +80,7 @@ def _on_meta(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def _parameters(cls: type) -> set[str]:
-    """The arguments of a class, those of its bases included as far as it passes them on."""
+    """The arguments of a class, and those of its bases that it passes on."""
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" in vars(base):
@@ -92,7 +92,7 @@ def _parameters(cls: type) -> set[str]:
 
 
 def build(net: Network, taps: Mapping[int, int | str]) -> Any:
-    """timm's features net, freshly initialised; it ends at the last tap, and gives the maps of all."""
+    """timm's features net, freshly initialised; it ends at the last tap and returns the maps of all taps."""
     import timm
 
     levels = [tap for tap in taps.values() if isinstance(tap, int)]
@@ -111,9 +111,9 @@ def build(net: Network, taps: Mapping[int, int | str]) -> Any:
 
 
 def reached_parameters(net: Network, taps: Mapping[int, int | str]) -> dict[int, set[str]] | None:
-    """The names of the parameters on which the map of each stage depends, read off the graph of a forward on meta.
+    """The names of the parameters on which the map of each stage depends, from the graph of a forward on meta tensors.
 
-    None for the few networks whose forward reads values, which the meta device has not.
+    None for the few networks whose forward reads the values of tensors: a meta tensor has none.
     """
     with torch.device("meta"), torch.enable_grad():
         features = build(net, taps).requires_grad_(True)
@@ -178,11 +178,11 @@ class Names(KeyMap):
 
 @lru_cache(maxsize=64)
 def matched(name: str, stated: str, model: str, stages: tuple[Stage, ...]) -> dict[int, int | str]:
-    """Where timm's network holds the map of each stage of the native architecture `model`: a level, or a child module.
+    """The level or child module of timm's network that makes the map of each stage of the native architecture `model`.
 
     Levels and stages are paired from the end while channels and strides agree. The first stage is the stem: timm has
-    no level of it, but a net that is a chain of modules has the one before the first level. Raises ValueError when the
-    two cannot be the same network.
+    no level for it, but in a net that is a chain of modules, the module before the first level makes its map. Raises
+    ValueError when the two cannot be the same network.
     """
     net = network(name, stated)
     pairs: dict[int, int] = {}
@@ -205,7 +205,7 @@ def matched(name: str, stated: str, model: str, stages: tuple[Stage, ...]) -> di
 
 
 def _module_before(net: Network, level: int) -> str | None:
-    """The child module that runs just before a level's, in a net that is a chain of its children."""
+    """The child module that runs just before the module of a level, in a net that is a chain of its children."""
     import timm
 
     if not isinstance(net.features, timm.models.FeatureDictNet):
@@ -216,7 +216,7 @@ def _module_before(net: Network, level: int) -> str | None:
 
 
 def _gives(net: Network, child: str, stage: Stage) -> bool:
-    """Whether the map behind a child module has the channels and the stride of a stage."""
+    """Whether the output of a child module has the channels and the stride of a stage."""
     side = 8 * net.levels[-1].stride
     kept, net.features.return_layers = net.features.return_layers, {child: "0"}
     try:

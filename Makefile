@@ -1,4 +1,4 @@
-# make train, make test, make lint, make bench, make gpu: each makes .venv first when it is missing
+# make train, make test, make slow, make lint, make bench, make gpu: each makes .venv first when it is missing
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,12 +6,15 @@ BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: train test lint bench gpu wheel clean
+.PHONY: train test slow lint bench gpu wheel clean
 train: $(VENV)/.ready
 	$(BIN)/python train.py $(ARGS)
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+slow: $(VENV)/.ready
+	$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -1,5 +1,17 @@
 """One thread a process: the networks of the tests are tiny, and the results must not depend on the machine's cores."""
 
+import logging
+
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def loggers():
+    """A logging configuration of one test, which can disable loggers, ends with it."""
+    yield
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False

@@ -582,7 +582,7 @@ def test_building_is_a_function_of_the_seed(name):
 
 
 @every_name
-@pytest.mark.parametrize("mode", ["eval", "train", "recomputed"])
+@pytest.mark.parametrize("mode", ["eval", *(pytest.param(m, marks=pytest.mark.slow) for m in ("train", "recomputed"))])
 def test_compiles_without_a_graph_break(name, mode):
     torch._dynamo.reset()
     net = tiny(name, **_no_drop(name)).train(mode != "eval")
@@ -603,6 +603,7 @@ def test_compiles_without_a_graph_break(name, mode):
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow
 @every_name
 def test_another_size_does_not_compile_again(name):
     from torch._dynamo.testing import CompileCounter

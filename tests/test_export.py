@@ -36,6 +36,7 @@ def dynamic(least):
     return ({0: Dim("batch", max=1024), 2: Dim("height", min=least, max=8192), 3: Dim("width", min=least, max=8192)},)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SOME)
 def test_an_exported_program_serves_every_size(case):
     net = from_case(case, stages=4)

@@ -35,7 +35,8 @@ class _AboveProgressBar(logging.Handler):
 def logging_to(path: Path) -> Iterator[None]:
     """Log to the terminal and to the file `path` while the block runs, without Lightning's own lines.
 
-    Of several processes of one run the first alone logs.
+    Of several processes of one run the first alone logs. A terminal that the user has silenced, by
+    `hydra/job_logging=disabled`, stays silent.
     """
     with warnings.catch_warnings():
         for message in NOISE:
@@ -52,7 +53,9 @@ def logging_to(path: Path) -> Iterator[None]:
         show: Callable[..., None] = warnings.showwarning
         log.setLevel(min(log.level or logging.INFO, logging.INFO))  # DEBUG stays
         log.propagate = False
-        for handler in (file, terminal):
+        handlers = [file] if log.disabled else [file, terminal]
+        log.disabled = False
+        for handler in handlers:
             log.addHandler(handler)
         for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -65,7 +68,7 @@ def logging_to(path: Path) -> Iterator[None]:
         finally:
             logging.captureWarnings(False)
             warnings.showwarning = show
-            for handler in (file, terminal):
+            for handler in handlers:
                 log.removeHandler(handler)
-                handler.close()
+            file.close()
             py_warnings.removeHandler(file)

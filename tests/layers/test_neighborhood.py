@@ -100,6 +100,7 @@ def test_probabilities_are_recorded_window_by_window(shape):
     torch.testing.assert_close(of_windows, probabilities)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dilation", "dynamic"), [(1, False), (2, False), (3, True)])
 def test_what_a_compiler_sees_is_the_same(dilation, dynamic):
     """For sides that the compiler knows and for those it does not; with gradients."""

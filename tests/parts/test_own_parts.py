@@ -252,7 +252,7 @@ def test_every_other_part_of_ones_own_is_chosen_by_its_name(tmp_path, capsys):
 
 @pytest.mark.usefixtures("more")
 def test_pytest_checks_the_contracts_of_a_plugin(plugin):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "bbframe.testing.plugin", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     modules = ["--bbframe-plugin", "lab.parts", "--bbframe-plugin", "lab.more"]
     home = plugin.parent.parent
     path = os.pathsep.join([str(home), str(CONF.parent)])

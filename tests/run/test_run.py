@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from bbframe.app import execution, train
 from bbframe.app.places import HOME
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.run.run_log import logging_to
 from tests.run.helpers import TINY, command, summary
 
 
@@ -369,3 +371,12 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_what_to_try(capsys):
     error = capsys.readouterr().err
     assert "optim.lr" in error or "learning rate" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("silenced", [False, True])
+def test_a_silenced_terminal_leaves_the_record_its_log(silenced, tmp_path, capsys):
+    logging.getLogger("bbframe").disabled = silenced  # as hydra/job_logging=disabled does
+    with logging_to(tmp_path / "train.log"):
+        logging.getLogger("bbframe").info("an epoch")
+    assert "an epoch" in (tmp_path / "train.log").read_text()
+    assert capsys.readouterr().out == ("" if silenced else "an epoch\n")

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
+from bbframe.hub.adapted_tables import adapt_offsets, adapt_positions
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear
 from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise, truncated_normal
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
-from bbframe.layers.positions import RelativeBias, adapt_offsets, adapt_positions, patch_grid, token_index
+from bbframe.layers.positions import RelativeBias, patch_grid, token_index
 from bbframe.layers.tokens import PatchTokens
 from bbframe.registry import register
 from bbframe.selection import Stage, align

@@ -11,13 +11,14 @@ from torch.nn import functional as F
 
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
+from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.drop_path import DropPath
 from bbframe.layers.initialise import initialise
 from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
-from bbframe.layers.positions import adapt_positions, patch_grid
+from bbframe.layers.positions import patch_grid
 from bbframe.layers.tokens import PatchTokens
 from bbframe.registry import register
 from bbframe.selection import Stage

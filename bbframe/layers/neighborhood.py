@@ -19,18 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bbframe.layers.attention import DotProductAttention, record, recorded_attentions, recording
-from bbframe.layers.tiling import (
-    Cut,
-    Tiling,
-    extent,
-    from_groups,
-    gather,
-    pieces,
-    places,
-    spread,
-    tiling,
-    to_groups,
-)
+from bbframe.layers.tiling import Cut, Tiling, extent, gather, places, spread, tiling
 from bbframe.layers.windows import known
 
 
@@ -112,8 +101,6 @@ class TiledAttention(nn.Module):
     def forward(self, qkv: Tensor, rpb: Tensor, blank: Tensor, *around: Tensor) -> Tensor:
         (_, H, W, *_), kernel = qkv.shape, (rpb.shape[-1] + 1) // 2
         seen, _, queries, keys, behind, back = around
-        if self.one_window(H, W, kernel):
-            return self.in_one_window(qkv, rpb, blank)
         q, kv = gather(qkv[:, :, :, 0], queries), gather(qkv[:, :, :, 1:], keys)
         if not known(H, W) or min(H, W) < kernel * self.dilation:
             kv = torch.where(behind[..., None, None, None], blank, kv)
@@ -127,32 +114,6 @@ class TiledAttention(nn.Module):
             probabilities = of_tiles[0].view(*x.shape[:-1], -1).gather(-1, window[:, None].expand(*x.shape[:-1], -1))
             record(spread(probabilities, back, H, W).permute(0, 3, 1, 2, 4))
         return spread(x, back, H, W)
-
-    def one_window(self, height: int, width: int, kernel: int) -> bool:
-        """Whether each group, once filled up, is one window, whose probabilities nobody records."""
-        return known(height, width) and max(height, width) < kernel * self.dilation and not recording()
-
-    def in_one_window(self, qkv: Tensor, rpb: Tensor, blank: Tensor) -> Tensor:
-        """`forward` for such a map.
-
-        All that fills a group up has the same key and value: it is one key more, whose bias stands for all of them.
-        """
-        (_, H, W, *_), kernel = qkv.shape, (rpb.shape[-1] + 1) // 2
-        dilation = min(self.dilation, max(H, W))  # the groups after these are empty
-        rows, columns = pieces(H, dilation), pieces(W, dilation)
-        q, k, v = (to_groups(x, dilation, (0, rows), (0, columns)).flatten(4, 5).flatten(1, 2) for x in qkv.unbind(3))
-        k_blank, v_blank = blank[:, :, None].expand(*k.shape[:2], 2, -1, 1, -1).unbind(2)
-        k, v = torch.cat([k, k_blank], dim=-2), torch.cat([v, v_blank], dim=-2)
-        place, group = torch.arange(kernel, device=qkv.device), torch.arange(dilation, device=qkv.device)[:, None]
-        row_offsets, column_offsets = (place - place[:count, None] + kernel - 1 for count in (rows, columns))
-        bias = rpb[:, row_offsets[:, None, :, None], column_offsets[None, :, None, :]].flatten(1, 2)
-        on_row, on_column = (place * dilation + group < side for side in (H, W))
-        there = (on_row[:, None, :, None] & on_column[None, :, None, :]).flatten(0, 1)[:, None, None]
-        of_blanks = torch.where(there, -1e4, bias).flatten(-2).logsumexp(-1, keepdim=True)
-        bias = torch.where(there, bias, float("-inf"))[..., :rows, :columns].flatten(-2)
-        x = self.attend(q, k, v, torch.cat([bias, of_blanks], dim=-1).to(q.dtype))
-        x = x.unflatten(3, (rows, columns)).unflatten(1, (dilation, dilation))
-        return from_groups(x, dilation, 0, 0, qkv)
 
 
 def tile_bias(qkv: Tensor, rpb: Tensor, around: Sequence[Tensor]) -> Tensor:

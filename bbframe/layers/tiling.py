@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bbframe.layers.windows import known
 
@@ -128,24 +127,3 @@ def gather(x: Tensor, place: Tensor) -> Tensor:
 def spread(x: Tensor, back: Tensor, height: int, width: int) -> Tensor:
     """Queries of tiles (B, dilation**2, heads, tiles, N, D) back in their map."""
     return x.movedim(2, 4).flatten(1, 3).index_select(1, back).unflatten(1, (height, width))
-
-
-def to_groups(x: Tensor, dilation: int, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """A map for each group: (B, H, W, heads, D) -> (B, dilation, dilation, heads, height, width, D).
-
-    Each side is given by how many zeros stand ahead of the first place, and by its length.
-    """
-    (top, height), (left, width) = rows, columns
-    bottom, right = -x.shape[1] % dilation, -x.shape[2] % dilation
-    if bottom or right:
-        x = F.pad(x, (0, 0, 0, 0, 0, right, 0, bottom))
-    x = x.unflatten(1, (-1, dilation)).unflatten(3, (-1, dilation)).permute(0, 2, 4, 5, 1, 3, 6)
-    bottom, right = height - top - x.shape[4], width - left - x.shape[5]
-    return F.pad(x, (0, 0, left, right, top, bottom)) if any((top, bottom, left, right)) else x
-
-
-def from_groups(x: Tensor, dilation: int, top: int, left: int, like: Tensor) -> Tensor:
-    """Undo `to_groups` of a map `like` this one."""
-    _, H, W, *_ = like.shape
-    x = x[:, :, :, :, top : top + pieces(H, dilation), left : left + pieces(W, dilation)].permute(0, 4, 1, 5, 2, 3, 6)
-    return x.flatten(3, 4).flatten(1, 2)[:, :H, :W]

@@ -11,11 +11,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from bbframe.fast.attention import attention, attention_gradient, some
+from bbframe.fast.converter import swaps, unheard
 from bbframe.fast.probe import by_hand
-from bbframe.fast.swaps import swaps, unheard
 from bbframe.layers.attention import recording
-from bbframe.layers.neighborhood import TiledAttention, attend_tiles, tile_bias
-from bbframe.layers.tiling import Cut, Tiling, pieces, tiling
+from bbframe.layers.neighborhood import Cut, TiledAttention, Tiling, attend_tiles, pieces, tile_bias, tiling
 
 
 @swaps("bbframe.layers.neighborhood.TiledAttention")

@@ -75,17 +75,8 @@ class _Perceptron(torch.autograd.Function):
     """The same for training, a few rows or images at a time: what comes `between` is computed again, not kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        between: nn.Module,
-        of_rows: bool,
-        x: Tensor,
-        w1: Tensor,
-        b1: Tensor,
-        w2: Tensor,
-        b2: Tensor,
-        *inside: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, between: nn.Module, of_rows: bool, x: Tensor, *weights: Tensor) -> Tensor:
+        w1, b1, w2, b2, *_ = weights
         hidden = [linear(piece, w1, b1) for piece in _pieces(x, of_rows)]
         out = [linear(between(piece), w2, b2) for piece in hidden]
         ctx.between, ctx.of_rows = between, of_rows

@@ -14,8 +14,8 @@ from bbframe.backbone_mixin import BackboneType
 from bbframe.config import BackboneConfigMixin
 from bbframe.fast import convert
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.stated_config import plain_config
-from bbframe.layers.initialise import LateDraws
 from bbframe.schema import nearest
 
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from bbframe.backbone_mixin import BackboneMixin
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.saving import hub_tensors, save_checkpoint
 from bbframe.hub.stated_config import StatedConfig, plain_config, stated_config
 from bbframe.hub.strict_loading import LoadReport, adapt_input_channels, load_weights, read_preprocessing
 from bbframe.keymap import Host, KeyMap
-from bbframe.layers.initialise import LateDraws
 from bbframe.schema import nearest
 
 B = TypeVar("B", bound="Backbone")

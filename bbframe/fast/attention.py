@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bbframe.fast.converter import swaps
 from bbframe.fast.probe import as_autocast, by_hand, may_run, needs_gradient
-from bbframe.fast.swaps import swaps
 from bbframe.layers.attention import DotProductAttention, four_dimensions, recording
 
 _SCORES = 2**19  # of a piece: half or twice as many take up to 5 % longer

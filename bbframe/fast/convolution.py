@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bbframe.fast.converter import swaps, unheard
 from bbframe.fast.probe import CONVOLUTION, as_autocast, by_hand, may_run, needs_gradient, once
 from bbframe.fast.product import fused_activation, linear
-from bbframe.fast.swaps import swaps, unheard
-from bbframe.layers.convolution import ConvNorm
+from bbframe.layers.convolution import ConvNorm, DepthwiseConv
 
 _FEW = 200  # places of a map, where a product of patches is faster: 7x7 to 14x14 of one image, up to 3 times
 _aten = torch.ops.aten
@@ -31,34 +31,35 @@ def convolution(
     """
     if may_run("convolution", x, weight, bias, residual) and not needs_gradient(x, weight, bias, residual):
         return _in_one_go(conv, act, *as_autocast(x, weight, bias, residual))
-    return finished(F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups), act, residual)
+    return _finished(F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups), act, residual)
 
 
-def finished(x: Tensor, act: nn.Module | None, residual: Tensor | None = None) -> Tensor:
-    """act(x + residual), in place where no gradient misses what x was; for a tensor that nobody else holds."""
-    x = x if residual is None else x.add_(residual)
+def _finished(x: Tensor, act: nn.Module | None, residual: Tensor | None = None, ours: bool = True) -> Tensor:
+    """act(x + residual); in place where the tensor is `ours` alone and no gradient misses what it was."""
+    if residual is not None:
+        x = x.add_(residual) if ours else x + residual
     if act is None:
         return x
-    return x.relu_() if type(act) is nn.ReLU and unheard(act) else act(x)
+    return x.relu_() if ours and type(act) is nn.ReLU and unheard(act) else act(x)
 
 
 def _in_one_go(
     conv: nn.Conv2d, act: nn.Module | None, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None
 ) -> Tensor:
     assert CONVOLUTION is not None
-    name, algorithm = (fused_activation(act) if act is None or unheard(act) else None) or ("none", "")
+    name, algorithm = fused_activation(act) or ("none", "")
     rows = len(x) * (x.shape[2] // conv.stride[0]) * (x.shape[3] // conv.stride[1])
     if 0 < rows <= _FEW and conv.groups == 1 and conv.dilation == (1, 1):
         x, weight = _patches(x, conv), weight.permute(0, 2, 3, 1).flatten(1)
         x = linear(x, weight, bias, act if residual is None else None).permute(0, 3, 1, 2)
-        return x if residual is None else finished(x, act, residual)
+        return x if residual is None else _finished(x, act, residual)
     how = (weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups)
     if residual is None:
         x = CONVOLUTION(x, *how, name, [], algorithm)
-        return x if name != "none" else finished(x, act)
+        return x if name != "none" else _finished(x, act)
     relu = "relu" if name == "relu" else None
     x = CONVOLUTION.binary(x, residual, *how, "add", 1.0, relu, [], None)
-    return x if relu else finished(x, act)
+    return x if relu else _finished(x, act)
 
 
 def _patches(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -79,14 +80,8 @@ def conv_norm(module: ConvNorm, x: Tensor, act: nn.Module | None = None, residua
     conv = module.conv
     own = type(conv) is nn.Conv2d and unheard(conv)
     x = module.norm(convolution(conv, x, conv.weight, conv.bias) if own else conv(x))
-    if type(module.norm) is nn.BatchNorm2d and unheard(module.norm) and by_hand(x, residual):
-        return finished(x, act, residual)
-    return _followed(x, act, residual)
-
-
-def _followed(x: Tensor, act: nn.Module | None, residual: Tensor | None) -> Tensor:
-    x = x if residual is None else x + residual
-    return x if act is None else act(x)
+    ours = type(module.norm) is nn.BatchNorm2d and unheard(module.norm) and by_hand(x, residual)
+    return _finished(x, act, residual, ours)
 
 
 def _folds(module: ConvNorm, x: Tensor) -> bool:
@@ -126,7 +121,7 @@ def resnet_block(block: Any, x: Tensor) -> Tensor:
 def _step(module: nn.Module, x: Tensor, act: nn.Module, residual: Tensor | None = None) -> Tensor:
     if type(module) is ConvNorm and unheard(module):
         return conv_norm(module, x, act, residual)
-    return _followed(module(x), act, residual)
+    return _finished(module(x), act, residual, ours=False)
 
 
 @swaps("bbframe.models.resnet.Stem")
@@ -135,7 +130,7 @@ def resnet_stem(stem: Any, x: Tensor) -> Tensor:
     if not by_hand(x):
         return type(stem).forward(stem, x)
     if type(stem.act) is nn.ReLU and unheard(stem.act, stem.pool) and needs_gradient(x, *stem.parameters()):
-        return finished(stem.pool(conv_norm(stem, x)), stem.act)  # behind the maxima it is the same, of a quarter
+        return _finished(stem.pool(conv_norm(stem, x)), stem.act)  # behind the maxima it is the same, of a quarter
     return stem.pool(conv_norm(stem, x, stem.act))
 
 
@@ -152,7 +147,7 @@ def norm_act(norm: Any, x: Tensor) -> Tensor:
     """The forward of BiT's group norm: its activation works in place where it may."""
     if not by_hand(x):
         return type(norm).forward(norm, x)
-    return finished(super(type(norm), norm).forward(x), norm.act)
+    return _finished(super(type(norm), norm).forward(x), norm.act)
 
 
 @swaps("torch.nn.modules.conv.Conv2d")
@@ -165,17 +160,15 @@ def pointwise_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 @swaps("bbframe.layers.convolution.DepthwiseConv")
-@swaps("bbframe.models.focalnet.Level")
-def depthwise_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """With the activation of a convolution that has one."""
+def depthwise_forward(conv: DepthwiseConv, x: Tensor) -> Tensor:
+    """The forward of `DepthwiseConv`: its activation in the same go, or its gradient swapped."""
     if not by_hand(x, conv.weight, conv.bias):
         return type(conv).forward(conv, x)
     # smaller kernels are fast anyway, and larger maps would be kernels of another kind to oneDNN
     fits = 5 <= conv.kernel_size[0] <= min(x.shape[2:]) and x.shape[2:].numel() <= 64 * 64
-    act: Any = getattr(conv, "act", None)
     if fits and needs_gradient(x, conv.weight, conv.bias) and may_run("convolution", x, conv.weight, conv.bias):
-        return finished(_Depthwise.apply(*as_autocast(x, conv.weight, conv.bias)), act)
-    return convolution(conv, x, conv.weight, conv.bias, act)
+        return conv.act(_Depthwise.apply(*as_autocast(x, conv.weight, conv.bias)))
+    return convolution(conv, x, conv.weight, conv.bias, conv.act)
 
 
 class _Depthwise(torch.autograd.Function):

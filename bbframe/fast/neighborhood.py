@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from bbframe.fast.attention import attention, attention_gradient, some
+from bbframe.fast.converter import swaps, unheard
 from bbframe.fast.probe import by_hand
-from bbframe.fast.swaps import swaps, unheard
 from bbframe.layers.attention import recording
-from bbframe.layers.neighborhood import TiledAttention, attend_tiles, tile_bias
-from bbframe.layers.tiling import Cut, Tiling, from_groups, tiling, to_groups
+from bbframe.layers.neighborhood import Cut, TiledAttention, Tiling, attend_tiles, pieces, tile_bias, tiling
 
 
 @swaps("bbframe.layers.neighborhood.TiledAttention")
@@ -22,12 +22,7 @@ def tiled_forward(tiled: TiledAttention, qkv: Tensor, rpb: Tensor, blank: Tensor
     """The forward of `TiledAttention`: the gradient is computed tile by tile, and scores are not kept."""
     (_, H, W, *_), kernel = qkv.shape, (rpb.shape[-1] + 1) // 2
     drops = tiled.training and tiled.attend.dropout
-    if (
-        drops
-        or recording()
-        or not (by_hand(qkv, rpb, blank) and unheard(tiled.attend))
-        or tiled.one_window(H, W, kernel)
-    ):
+    if drops or recording() or not (by_hand(qkv, rpb, blank) and unheard(tiled.attend)):
         return type(tiled).forward(tiled, qkv, rpb, blank, *around)
     k, v = _filled_up(qkv[:, :, :, 1:], blank, kernel * tiled.dilation).unbind(3)
     bias, cuts = tile_bias(qkv, rpb, around), tiling(H, W, kernel, tiled.dilation)
@@ -89,10 +84,31 @@ def _some_images(bias: Tensor, cuts: Tiling, *maps: Tensor) -> Iterator[tuple[Te
 # tiles as views, which one copy makes dense: three times as fast as gathering where copies are dear
 
 
+def _to_groups(x: Tensor, dilation: int, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """A map for each group: (B, H, W, heads, D) -> (B, dilation, dilation, heads, height, width, D).
+
+    Each side is given by how many zeros stand ahead of the first place, and by its length.
+    """
+    (top, height), (left, width) = rows, columns
+    bottom, right = -x.shape[1] % dilation, -x.shape[2] % dilation
+    if bottom or right:
+        x = F.pad(x, (0, 0, 0, 0, 0, right, 0, bottom))
+    x = x.unflatten(1, (-1, dilation)).unflatten(3, (-1, dilation)).permute(0, 2, 4, 5, 1, 3, 6)
+    bottom, right = height - top - x.shape[4], width - left - x.shape[5]
+    return F.pad(x, (0, 0, left, right, top, bottom)) if any((top, bottom, left, right)) else x
+
+
+def _from_groups(x: Tensor, dilation: int, top: int, left: int, like: Tensor) -> Tensor:
+    """Undo `_to_groups` of a map `like` this one."""
+    _, H, W, *_ = like.shape
+    x = x[:, :, :, :, top : top + pieces(H, dilation), left : left + pieces(W, dilation)].permute(0, 4, 1, 5, 2, 3, 6)
+    return x.flatten(3, 4).flatten(1, 2)[:, :H, :W]
+
+
 def split(x: Tensor, cuts: Tiling) -> Tensor:
     """The queries of all tiles."""
     rows, columns, *_ = cuts
-    x = to_groups(
+    x = _to_groups(
         x, cuts.dilation, (rows.before, rows.tiles * rows.size), (columns.before, columns.tiles * columns.size)
     )
     x = x.unflatten(5, (columns.tiles, columns.size)).unflatten(4, (rows.tiles, rows.size)).transpose(5, 6)
@@ -103,14 +119,14 @@ def join(x: Tensor, cuts: Tiling, like: Tensor) -> Tensor:
     """Undo `split` of a map `like` this one."""
     (B, _, _, heads, D), (rows, columns, d, _) = like.shape, cuts
     x = x.reshape(B, d, d, heads, rows.tiles, columns.tiles, rows.size, columns.size, D).transpose(5, 6)
-    return from_groups(x.flatten(6, 7).flatten(4, 5), d, rows.before, columns.before, like)
+    return _from_groups(x.flatten(6, 7).flatten(4, 5), d, rows.before, columns.before, like)
 
 
 def split_keys(x: Tensor, cuts: Tiling) -> Tensor:
     """The keys of all tiles, zeros beyond the ends of the map."""
     rows, columns, *_ = cuts
     ends = [(cut.before + cut.reach, (cut.tiles - 1) * cut.size + cut.span) for cut in (rows, columns)]
-    x = to_groups(x, cuts.dilation, *ends).unfold(4, rows.span, rows.size).unfold(5, columns.span, columns.size)
+    x = _to_groups(x, cuts.dilation, *ends).unfold(4, rows.span, rows.size).unfold(5, columns.span, columns.size)
     return x.movedim(6, -1).flatten(6, 7).flatten(4, 5).flatten(1, 2)
 
 
@@ -119,7 +135,7 @@ def sum_keys(x: Tensor, cuts: Tiling, like: Tensor) -> Tensor:
     (B, _, _, heads, D), (rows, columns, d, _) = like.shape, cuts
     x = x.view(B, d, d, heads, rows.tiles, columns.tiles, rows.span, columns.span, D).transpose(5, 6)
     x = _overlapped(_overlapped(x, 6, columns), 4, rows)
-    return from_groups(x, d, rows.before + rows.reach, columns.before + columns.reach, like)
+    return _from_groups(x, d, rows.before + rows.reach, columns.before + columns.reach, like)
 
 
 def _overlapped(x: Tensor, dim: int, cut: Cut) -> Tensor:

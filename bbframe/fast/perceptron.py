@@ -1,16 +1,23 @@
-"""Perceptrons, a few rows at a time."""
+"""Perceptrons, a few rows at a time: what is made of them then stays in a CPU's cache.
+
+A whole batch goes through memory between two layers, and what is larger than 32 MB comes from the system anew each
+time, page by page. On two cores of a Zen 4 the perceptron of ConvNeXt-T's first stage takes 22 instead of 34 ms for 8
+images, its products alone 19.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bbframe.fast.pieces import by_rows, row_count
-from bbframe.fast.probe import as_autocast, may_run, needs_gradient
+from bbframe.fast.converter import swaps, unheard
+from bbframe.fast.probe import as_autocast, by_hand, computed_once, may_run, needs_gradient
 from bbframe.fast.product import linear, weight_gradient
-from bbframe.fast.swaps import swaps, unheard
+
+_ROWS = 1536  # a thread; 1024 to 2048 are equally fast, fewer make thin products
 
 
 @swaps("bbframe.layers.mlp.Mlp")
@@ -52,21 +59,24 @@ def perceptron(x: Tensor, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, norm: 
     return by_rows(lambda rows: fc2(linear(rows, fc1.weight, fc1.bias, act)), x)
 
 
+def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x) for a function of the rows of x, (..., C) -> (..., C_out), a few rows at a time where that pays."""
+    if torch.is_grad_enabled() or not by_hand(x) or x.shape[:-1].numel() <= _row_count():
+        return function(x)
+    with computed_once():
+        return torch.cat([function(piece) for piece in _pieces(x, of_rows=True)]).unflatten(0, x.shape[:-1])
+
+
+def _row_count() -> int:
+    return _ROWS * torch.get_num_threads()
+
+
 class _Perceptron(torch.autograd.Function):
     """The same for training, a few rows or images at a time: what comes `between` is computed again, not kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        between: nn.Module,
-        of_rows: bool,
-        x: Tensor,
-        w1: Tensor,
-        b1: Tensor,
-        w2: Tensor,
-        b2: Tensor,
-        *inside: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, between: nn.Module, of_rows: bool, x: Tensor, *weights: Tensor) -> Tensor:
+        w1, b1, w2, b2, *_ = weights
         hidden = [linear(piece, w1, b1) for piece in _pieces(x, of_rows)]
         out = [linear(between(piece), w2, b2) for piece in hidden]
         ctx.between, ctx.of_rows = between, of_rows
@@ -104,5 +114,5 @@ class _Perceptron(torch.autograd.Function):
 
 def _pieces(x: Tensor, of_rows: bool) -> tuple[Tensor, ...]:
     """A few rows (N, C), or images (B, ..., C), at a time."""
-    pieces = -(-x.shape[:-1].numel() // row_count())
+    pieces = -(-x.shape[:-1].numel() // _row_count())
     return (x.flatten(0, -2) if of_rows else x).tensor_split(pieces if of_rows else min(pieces, len(x)))

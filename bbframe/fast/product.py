@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
 from bbframe.fast import probe
+from bbframe.fast.converter import swaps, unheard
 from bbframe.fast.probe import LINEAR, as_autocast, may_run, needs_gradient, ordinary, served
-from bbframe.fast.swaps import swaps
 from bbframe.layers.attention import KeylessLinear
 
 _LARGE = 2**20  # from here on a weight's gradient is faster as a product than as a convolution's, by 1.2 to 1.8
@@ -58,7 +58,9 @@ def _in_a_graph(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def fused_activation(act: nn.Module | None) -> tuple[str, str] | None:
-    """The names that oneDNN gives to an activation behind a product; None when it has none."""
+    """The names that oneDNN gives to an activation behind a product; None when it has none or is heard."""
+    if act is not None and not unheard(act):
+        return None
     if isinstance(act, nn.GELU):
         return "gelu", act.approximate
     return {type(None): ("none", ""), nn.ReLU: ("relu", ""), nn.SiLU: ("swish", "")}.get(type(act))

@@ -31,7 +31,11 @@ class ConvNorm(nn.Module):
 
 
 class DepthwiseConv(nn.Conv2d):
-    """One odd kernel a channel, zeros at the borders: (B, C, H, W) -> (B, C, H, W)."""
+    """One odd kernel a channel, zeros at the borders, then an activation if any: (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, channels: int, kernel: int, bias: bool = True):
+    def __init__(self, channels: int, kernel: int, bias: bool = True, act: nn.Module | None = None):
         super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=bias)
+        self.act = nn.Identity() if act is None else act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))

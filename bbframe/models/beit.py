@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
+from bbframe.hub.adapted_tables import adapt_offsets, adapt_positions
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear
-from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise, truncated_normal
-from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
-from bbframe.layers.positions import RelativeBias, adapt_offsets, adapt_positions, patch_grid, token_index
+from bbframe.layers.positions import RelativeBias, patch_grid, token_index
+from bbframe.layers.residual import DropPath, LayerScale, rising_rates
 from bbframe.layers.tokens import PatchTokens
 from bbframe.registry import register
 from bbframe.selection import Stage, align
@@ -29,8 +29,7 @@ from bbframe.selection import Stage, align
 class BeitConfig(BackboneConfigMixin):
     """A plain vision transformer with layer scale; the defaults are BEiT-B's, without positions. A stage is one block.
 
-    `image_size` is the training size that the tables of positions belong to. `add_fpn` makes a pyramid of the four
-    selected maps.
+    The tables of positions belong to `image_size`. `add_fpn` makes a pyramid of the four selected maps.
     """
 
     model_type: ClassVar[str] = "beit"
@@ -196,8 +195,8 @@ class BeitBackbone(Backbone):
                 truncated_normal(last.weight, config.initializer_range / math.sqrt(2 * depth))
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        config, patch = self.config, self.config.patch_size
-        grid = (x.shape[2] // patch, x.shape[3] // patch)
+        config, size = self.config, (x.shape[2], x.shape[3])
+        grid = patch_grid(size, config.patch_size)
         relative = config.use_relative_position_bias or config.use_shared_relative_position_bias
         index = token_index(grid, x.device) if relative else None
         shared = self.bias(grid, index) if self.bias is not None else None
@@ -207,8 +206,7 @@ class BeitBackbone(Backbone):
         return states
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
-        patch = self.config.patch_size
-        return state[:, 1:].transpose(1, 2).unflatten(2, (size[0] // patch, size[1] // patch))
+        return state[:, 1:].transpose(1, 2).unflatten(2, patch_grid(size, self.config.patch_size))
 
     def to_maps(self, states: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
         maps = super().to_maps(states, size)

@@ -14,9 +14,9 @@ from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import SamePad
-from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise_convolutions
 from bbframe.layers.norm import GroupNorm
+from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.registry import register
 from bbframe.selection import Stage
 
@@ -49,8 +49,7 @@ class BitConfig(BackboneConfigMixin):
 
     def validate(self) -> None:
         self.refuse_unequal_lengths("depths", "hidden_sizes")
-        if self.global_padding is not None:
-            self.global_padding = self.global_padding.upper()
+        self.global_padding = self.global_padding and self.global_padding.upper()
         if self.global_padding not in (None, "SAME"):
             why = "the branches of a block could not be added" if self.global_padding == "VALID" else "not known"
             raise ValueError(f"bit: global_padding={self.global_padding!r}: {why}; choose null or 'SAME'")
@@ -192,8 +191,10 @@ class Bottleneck(nn.Module):
 class BitStage(nn.Module):
     """The blocks of one resolution; the first of them changes stride and channels."""
 
-    def __init__(self, config: BitConfig, before: Stage, level: Stage, dilation: int, rates: list[float]):
+    def __init__(self, config: BitConfig, index: int, rates: list[float]):
         super().__init__()
+        before, level = config.stages[index : index + 2]
+        dilation = 4 * 2**index // level.stride  # what the strides up to here lack
         block = Preactivation if config.layer_type == "preactivation" else Bottleneck
         inner, out, stride = rounded(level.channels / 4), level.channels, level.stride // before.stride
         first = Shape(before.channels, inner, out, stride, 1 if dilation <= 2 else 2, first=True)
@@ -228,14 +229,10 @@ class BitBackbone(Backbone):
 
     def __init__(self, config: BitConfig):
         super().__init__(config)
-        levels = config.stages
         rates = rising_rates(config.drop_path_rate, config.depths)
-        self.stem = Stem(config, levels[0].channels)
-        self.stages = nn.ModuleList()
-        for i in range(self.num_built - 1):
-            dilation = 4 * 2**i // levels[i + 1].stride  # what the strides up to here lack
-            self.stages.append(BitStage(config, levels[i], levels[i + 1], dilation, rates[i]))
+        self.stem = Stem(config, config.stages[0].channels)
+        self.stages = nn.ModuleList(BitStage(config, i, rates[i]) for i in range(self.num_built - 1))
         self.norm: nn.Module = nn.Identity()
         if config.layer_type == "preactivation":  # a classifier's: no map passes it, but the Hub's checkpoints hold it
-            self.norm = GroupNorm(config.num_groups, levels[-1].channels).requires_grad_(False)
+            self.norm = GroupNorm(config.num_groups, config.stages[-1].channels).requires_grad_(False)
         initialise_convolutions(self)

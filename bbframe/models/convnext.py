@@ -12,10 +12,9 @@ from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import DepthwiseConv
-from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
-from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.norm import LayerNorm2d, MapNorms
+from bbframe.layers.residual import DropPath, LayerScale, rising_rates
 from bbframe.registry import register
 from bbframe.selection import Stage
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import DepthwiseConv
-from bbframe.layers.drop_path import DropPath
+from bbframe.layers.residual import DropPath
 from bbframe.models.convnext import NAMES, ConvNextBackbone, ConvNextFields
 from bbframe.registry import register
 

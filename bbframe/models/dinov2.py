@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
+from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
-from bbframe.layers.drop_path import DropPath
 from bbframe.layers.initialise import initialise
-from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
-from bbframe.layers.positions import adapt_positions, patch_grid
+from bbframe.layers.positions import patch_grid
+from bbframe.layers.residual import DropPath, LayerScale
 from bbframe.layers.tokens import PatchTokens
 from bbframe.registry import register
 from bbframe.selection import Stage
@@ -86,14 +86,11 @@ class Block(nn.Module):
 
     def __init__(self, config: Dinov2Config):
         super().__init__()
-        width, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
+        width, heads, dropout = config.hidden_size, config.num_attention_heads, config.hidden_dropout_prob
+        hidden = int(width * config.mlp_ratio)
         self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.attn = Attention(
-            nn.Linear(width, 3 * width, bias=config.qkv_bias),
-            config.num_attention_heads,
-            config.attention_probs_dropout_prob,
-            config.hidden_dropout_prob,
-        )
+        qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
+        self.attn = Attention(qkv, heads, config.attention_probs_dropout_prob, dropout)
         self.scale1 = LayerScale(width, config.layerscale_value)
         self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.mlp = SwiGLU(width, hidden) if config.use_swiglu_ffn else Mlp(width, hidden, config.hidden_act)
@@ -150,9 +147,8 @@ class Dinov2Backbone(Backbone):
         initialise(self, config.initializer_range)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
-        patch = self.config.patch_size
         x = self.norm(state) if self.config.apply_layernorm else state
-        return x[:, 1:].transpose(1, 2).unflatten(2, (size[0] // patch, size[1] // patch))
+        return x[:, 1:].transpose(1, 2).unflatten(2, patch_grid(size, self.config.patch_size))
 
     def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
         if name == "stem.positions":

@@ -12,11 +12,10 @@ from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
 from bbframe.layers.convolution import DepthwiseConv
-from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import truncated_normal
-from bbframe.layers.layer_scale import LayerScale
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import LayerNorm2d
+from bbframe.layers.residual import DropPath, LayerScale, rising_rates
 from bbframe.layers.windows import fill_up
 from bbframe.registry import register
 from bbframe.selection import Stage
@@ -104,17 +103,6 @@ class Stem(Embedding):
         return self.dropout(super().forward(x))
 
 
-class Level(DepthwiseConv):
-    """The context of one level from the level before, maps (B, C, H, W): GELU of a depth-wise convolution."""
-
-    def __init__(self, channels: int, kernel: int):
-        super().__init__(channels, kernel, bias=False)
-        self.act = nn.GELU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(super().forward(x))
-
-
 class Modulation(nn.Module):
     """Multiply each query by its context, gathered at several levels (section 3.2); maps (B, H, W, C)."""
 
@@ -123,7 +111,7 @@ class Modulation(nn.Module):
         self.parts = (channels, channels, levels + 1)
         self.proj_in = nn.Linear(channels, sum(self.parts))
         kernels = [window + 2 * level for level in range(levels)]
-        self.convs = nn.ModuleList(Level(channels, k) for k in kernels)
+        self.convs = nn.ModuleList(DepthwiseConv(channels, k, bias=False, act=nn.GELU()) for k in kernels)
         self.act = nn.GELU()
         self.share = 1 / (levels + 1) if config.normalize_modulator else 1.0
         self.proj_context = nn.Conv2d(channels, channels, 1)

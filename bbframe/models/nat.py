@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from bbframe.backbone import Backbone
 from bbframe.config import HierarchicalConfig
 from bbframe.keymap import KeyMap
-from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.neighborhood import NeighborhoodAttention, neighborhoods
 from bbframe.layers.norm import MapNorms
+from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.registry import register
 
 

@@ -12,11 +12,11 @@ from bbframe.backbone import Backbone
 from bbframe.config import HierarchicalConfig
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
-from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import MapNorms
 from bbframe.layers.positions import patch_grid, resize_positions
+from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.layers.windows import fill_up, relative_index, shift_mask, unwindow, windows
 from bbframe.registry import register
 
@@ -91,12 +91,8 @@ class Block(nn.Module):
         self.size, self.shift = config.window_size, shift
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.position_bias = nn.Parameter(torch.zeros((2 * self.size - 1) ** 2, num_heads))
-        self.attn = Attention(
-            nn.Linear(channels, 3 * channels, bias=config.qkv_bias),
-            num_heads,
-            config.attention_probs_dropout_prob,
-            config.hidden_dropout_prob,
-        )
+        qkv = nn.Linear(channels, 3 * channels, bias=config.qkv_bias)
+        self.attn = Attention(qkv, num_heads, config.attention_probs_dropout_prob, config.hidden_dropout_prob)
         self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.mlp = Mlp(channels, int(channels * config.mlp_ratio), config.hidden_act, config.hidden_dropout_prob)
         self.drop_path = DropPath(drop_path)

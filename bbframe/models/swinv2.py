@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from bbframe.backbone import Backbone
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, KeylessLinear, join_heads, split_heads
-from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import patch_grid
+from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.layers.windows import relative_index, shift_mask, unwindow, windows
 from bbframe.models.swin import Stem, SwinConfig, join_patches
 from bbframe.registry import register
@@ -85,19 +85,6 @@ def log_offsets(size: int, pretrained_size: int, device: torch.device) -> Tensor
     return torch.cartesian_prod(steps, steps)
 
 
-class PositionBias(nn.Sequential):
-    """What each head adds to the scores in a window, (heads, N, N), computed from the places' offsets (section 3.3).
-
-    `offsets` and `index` are those of `log_offsets` and `relative_index`.
-    """
-
-    def __init__(self, num_heads: int):
-        super().__init__(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
-
-    def forward(self, offsets: Tensor, index: Tensor) -> Tensor:  # type: ignore[override]
-        return (16 * super().forward(offsets).sigmoid())[index].permute(2, 0, 1)
-
-
 class Block(nn.Module):
     """Attention inside shifted windows, then a perceptron, each normalised behind; maps (B, H, W, C).
 
@@ -107,13 +94,9 @@ class Block(nn.Module):
     def __init__(self, config: Swinv2Config, channels: int, num_heads: int, window: tuple[int, int], drop_path: float):
         super().__init__()
         self.size, self.shift = window
-        self.position_mlp = PositionBias(num_heads)
-        self.attn = CosineAttention(
-            KeylessLinear(channels) if config.qkv_bias else nn.Linear(channels, 3 * channels, bias=False),
-            num_heads,
-            config.attention_probs_dropout_prob,
-            config.hidden_dropout_prob,
-        )
+        self.position_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
+        qkv = KeylessLinear(channels) if config.qkv_bias else nn.Linear(channels, 3 * channels, bias=False)
+        self.attn = CosineAttention(qkv, num_heads, config.attention_probs_dropout_prob, config.hidden_dropout_prob)
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.mlp = Mlp(channels, int(channels * config.mlp_ratio), config.hidden_act, config.hidden_dropout_prob)
         self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
@@ -123,7 +106,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         _, H, W, _ = x.shape
-        bias = self.position_mlp(offsets, index)
+        bias = (16 * self.position_mlp(offsets).sigmoid())[index].permute(2, 0, 1)
         if self.shift:
             bias = bias + mask
         attended = unwindow(self.attn(windows(x, self.size, self.shift), bias), self.size, H, W, self.shift)

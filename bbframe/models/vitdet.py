@@ -11,21 +11,15 @@ from torch import Tensor, nn
 
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
+from bbframe.hub.adapted_tables import adapt_kernel, adapt_line, adapt_positions
 from bbframe.keymap import Host, KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.attention import Attention, join_heads, split_heads
-from bbframe.layers.drop_path import DropPath, rising_rates
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import LayerNorm2d
-from bbframe.layers.positions import (
-    DecomposedPositions,
-    adapt_kernel,
-    adapt_line,
-    adapt_positions,
-    patch_grid,
-    resize_positions,
-)
+from bbframe.layers.positions import DecomposedPositions, patch_grid, resize_positions
+from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.layers.windows import unwindow, windows
 from bbframe.registry import register
 from bbframe.selection import Stage

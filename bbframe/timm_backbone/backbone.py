@@ -16,10 +16,10 @@ from bbframe.backbone import Backbone
 from bbframe.backbone_mixin import BackboneType
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.stated_config import StatedConfig
 from bbframe.hub.strict_loading import adapt_input_channels
 from bbframe.keymap import KeyMap
-from bbframe.layers.initialise import LateDraws
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import find, register
 from bbframe.selection import Stage, align

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.strict_loading import LoadReport, fill, read_tensors
-from bbframe.layers.initialise import LateDraws
 from bbframe.schema import nearest
 from bbframe.timm_backbone.timm_network import RESERVED, Names, Network
 

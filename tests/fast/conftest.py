@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bbframe.fast import attention, pieces, probe
+from bbframe.fast import attention, converter, perceptron, probe
 
 needs_onednn = pytest.mark.skipif(probe.LINEAR is None or probe.CONVOLUTION is None, reason="no such operation")
 
@@ -21,6 +21,6 @@ def faster(monkeypatch):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Few rows and scores count as many."""
-    monkeypatch.setattr(pieces, "_ROWS", 16)
-    monkeypatch.setattr(pieces, "_ROWS_OF_IMAGES", 16)
+    monkeypatch.setattr(perceptron, "_ROWS", 16)
+    monkeypatch.setattr(converter, "_ROWS_OF_IMAGES", 16)
     monkeypatch.setattr(attention, "_SCORES", 200)

@@ -17,7 +17,7 @@ from torch import nn
 import bbframe
 from bbframe import AutoBackbone
 from bbframe.fast import convert, plain, probe
-from bbframe.fast.swaps import FORWARDS
+from bbframe.fast.converter import FORWARDS
 from bbframe.layers.convolution import ConvNorm
 from bbframe.layers.recompute import Recomputed
 from tests.fast.conftest import needs_onednn

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from bbframe.fast import attention, convert, probe, product
 from bbframe.fast.convolution import conv_norm
-from bbframe.fast.perceptron import perceptron
-from bbframe.fast.pieces import by_rows
+from bbframe.fast.perceptron import by_rows, perceptron
 from bbframe.fast.probe import computed_once, may_run, once
 from bbframe.fast.product import linear
 from bbframe.layers.attention import DotProductAttention, join_heads

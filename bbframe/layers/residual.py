@@ -1,4 +1,4 @@
-"""Stochastic depth (Huang et al., arXiv:1603.09382)."""
+"""What residual branches pass: stochastic depth and layer scale."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ import torch
 from torch import Tensor, nn
 
 
+class LayerScale(nn.Module):
+    """Multiply each channel of the last dimension by a learned factor, `value` at first (arXiv:2103.17239)."""
+
+    def __init__(self, channels: int, value: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x
+
+
 class DropPath(nn.Module):
-    """Drop a residual branch for whole samples, with probability `rate` in training; scale the others up."""
+    """Drop a branch for whole samples, with probability `rate` in training; scale the others up (arXiv:1603.09382)."""
 
     def __init__(self, rate: float):
         super().__init__()

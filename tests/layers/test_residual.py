@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bbframe.layers.drop_path import DropPath, rising_rates
+from bbframe.layers.residual import DropPath, rising_rates
 
 
 def test_whole_samples_are_dropped_and_the_mean_is_kept():

@@ -119,7 +119,7 @@ def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadR
         ours = keys.ours(name)
         if ours is not None and ours in whole():
             report.not_built.append(name)
-        elif keys.ignores(name) or keys.spares(name):
+        elif keys.ignores(name):
             report.ignored.append(name)
         else:
             unexpected.append(name)

@@ -117,10 +117,10 @@ class Checkpoint:
             found, wanted = self.digest(path), pins[path.name].lower()
             return None if found == wanted else f"its SHA-256 is {found}, not {wanted} as sha256 says"
 
+        if pins and self._hub:
+            return [self._hub.sound(path, foreign) for path in paths]
         for path in paths if pins else []:
-            if self._hub:
-                self._hub.sound(path, foreign)
-            elif fault := foreign(path):
+            if fault := foreign(path):
                 raise ValueError(f"{path}: {fault}; fetch the file again, or correct sha256")
         return paths
 

@@ -15,7 +15,7 @@ from bbframe.config import BackboneConfigMixin
 from bbframe.fast import convert
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.late_draws import LateDraws
-from bbframe.hub.stated_config import plain_config
+from bbframe.hub.stated_config import plain_config, stated_config
 from bbframe.schema import nearest
 
 
@@ -60,7 +60,7 @@ class AutoBackbone:
             label, config = type(config).__name__, _backbone_part(config)
             cast = cast or checked_dtype(getattr(config, "dtype", None))
             data = plain_config(config)
-            config = _class_for(label, data).read_config(label, data).config({})
+            config = stated_config(label, data, _class_for(label, data)).config({})
         with LateDraws():
             net = backbone_class(config.model_type)(config)
         return ready(net if cast is None else net.to(cast), fast)

@@ -13,7 +13,7 @@ from bbframe.backbone_mixin import BackboneMixin
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.late_draws import LateDraws
-from bbframe.hub.saving import hub_tensors, save_checkpoint
+from bbframe.hub.saving import save_checkpoint
 from bbframe.hub.stated_config import StatedConfig, plain_config, stated_config
 from bbframe.hub.strict_loading import LoadReport, adapt_input_channels, load_weights, read_preprocessing
 from bbframe.keymap import Host, KeyMap
@@ -62,17 +62,12 @@ class Backbone(BackboneMixin, nn.Module):
     def _loaded(cls: type[B], checkpoint: Any, config: Any, fields: Mapping[str, Any], hub: Mapping[str, Any]) -> B:
         files = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint, **hub)
         if config is None:
-            stated = cls.read_config(f"{files.source}: config.json", files.needed_config())
+            stated = stated_config(f"{files.source}: config.json", files.needed_config(), cls)
             return cls.from_files(files, stated.config(fields), stated)
-        given = cls.read_config("config", plain_config(config))
+        given = stated_config("config", plain_config(config), cls)
         if isinstance(config, (Mapping, BackboneConfigMixin)):
             cls.config_class.refuse_unknown(given.unknown)
         return cls.from_files(files, given.config(fields))
-
-    @classmethod
-    def read_config(cls, label: str, data: Mapping[str, Any]) -> StatedConfig:
-        """What the data of a `config.json` states for this class; ValueError, after `label`, when it is of another."""
-        return stated_config(label, data, cls.config_class, cls.keys, cls.hosts)
 
     @classmethod
     def from_files(
@@ -93,16 +88,18 @@ class Backbone(BackboneMixin, nn.Module):
 
     def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
         """A checkpoint's weight made to fit `shape`, and how; None when it cannot be adapted."""
-        if name.startswith("stem.") and weight.ndim == 4 and len(shape) == 4:
-            same = weight.shape[0] == shape[0] and weight.shape[2:] == shape[2:]
-            if same and shape[1] == self.config.num_channels:
-                return adapt_input_channels(weight, shape[1]), f"{weight.shape[1]} input channels to {shape[1]}"
+        same = weight.ndim == len(shape) == 4 and (weight.shape[0], *weight.shape[2:]) == (shape[0], *shape[2:])
+        if same and shape[1] == self.config.num_channels and self.reads_pixels(name):
+            return adapt_input_channels(weight, shape[1]), f"{weight.shape[1]} input channels to {shape[1]}"
         return None
+
+    def reads_pixels(self, name: str) -> bool:
+        """Whether a weight is convolved with the input channels."""
+        return name.startswith("stem.")
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write a folder in the Hub's layout: the config, the preprocessing, the weights of all built stages."""
-        config = {**self.config.to_dict(), "architectures": [type(self).__name__]}
-        save_checkpoint(folder, config, self.preprocessing, hub_tensors(self, self.keys))
+        save_checkpoint(folder, self)
 
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")

@@ -9,6 +9,7 @@ import copy
 import enum
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from bbframe.config import BackboneConfigMixin
 from bbframe.layers.attention import recorded_attentions
 from bbframe.layers.recompute import Recomputed
 from bbframe.preprocessing import Preprocessing
-from bbframe.selection import Selection, Selects
+from bbframe.selection import Integers, Selection, Selects, Stage, StageNames
 
 
 class BackboneOutput(NamedTuple):
@@ -123,17 +124,14 @@ class BackboneMixin(Selects):
                 f"(batch, {channels}, height, width)"
             )
         pixel_values = self.fill_up(pixel_values)
-        attentions = None
-        if output_attentions:
-            if not self.has_attentions:
-                raise ValueError(f"{self.config.model_type} has no attention maps; leave output_attentions off")
-            with recorded_attentions() as recorded:
-                states = self.forward_stages(pixel_values)
-            attentions = tuple(recorded)
-        else:
+        if output_attentions and not self.has_attentions:
+            raise ValueError(f"{self.config.model_type} has no attention maps; leave output_attentions off")
+        with recorded_attentions() if output_attentions else nullcontext() as attentions:
             states = self.forward_stages(pixel_values)
         maps = self.to_maps(states, (pixel_values.shape[2], pixel_values.shape[3]))
-        output = BackboneOutput(maps, tuple(states) if output_hidden_states else None, attentions)
+        output = BackboneOutput(
+            maps, tuple(states) if output_hidden_states else None, None if attentions is None else tuple(attentions)
+        )
         return output if return_dict else output.to_tuple()
 
     def fill_up(self, x: Tensor) -> Tensor:
@@ -162,30 +160,8 @@ class BackboneMixin(Selects):
 
     # the selection, and what follows from it
 
-    @property
-    def stage_names(self) -> list[str]:
-        """The names of all stages, built or not."""
-        return self.config.stage_names
-
-    @property
-    def num_features(self) -> list[int]:
-        """The channels of all stages, built or not."""
-        return self.config.num_features
-
-    @property
-    def out_feature_channels(self) -> dict[str, int]:
-        """The channels of all stages by name, built or not."""
-        return self.config.out_feature_channels
-
-    @property
-    def channels(self) -> list[int]:
-        """The channels of the maps that `forward` returns."""
-        return self.config.channels
-
-    @property
-    def strides(self) -> list[int]:
-        """The strides of the maps that `forward` returns, in input pixels."""
-        return self.config.strides
+    def declared_stages(self) -> tuple[Stage, ...]:
+        return self.config.stages
 
     @property
     def selection(self) -> Selection:  # type: ignore[override]
@@ -193,10 +169,7 @@ class BackboneMixin(Selects):
         return self.config.selection
 
     def select(
-        self,
-        out_features: Sequence[str] | None = None,
-        out_indices: Sequence[int] | None = None,
-        out_strides: Sequence[int] | None = None,
+        self, out_features: StageNames = None, out_indices: Integers = None, out_strides: Integers = None
     ) -> None:
         """Select other maps of the stages that are built; ValueError, and no change, for a stage that is not."""
         config = copy.deepcopy(self.config)

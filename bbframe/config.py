@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from bbframe.schema import checked_value, nearest, type_hints
-from bbframe.selection import Selection, Selects, Stage, align
+from bbframe.selection import Integers, Selection, Selects, Stage, StageNames, align
 
 C = TypeVar("C", bound="BackboneConfigMixin")
 
@@ -45,18 +45,13 @@ class BackboneConfigMixin(Selects):
     # properties that a `config.json` repeats although they follow from the fields
     derived_fields: ClassVar[tuple[str, ...]] = ("stage_names",)
 
-    out_features: InitVar[Sequence[str] | None] = None
-    out_indices: InitVar[Sequence[int] | None] = None
-    out_strides: InitVar[Sequence[int] | None] = None
+    out_features: InitVar[StageNames] = None
+    out_indices: InitVar[Integers] = None
+    out_strides: InitVar[Integers] = None
     num_channels: int = 3
     selection: Selection = field(init=False, default=Selection((), (), ()))  # empty until the fields are checked
 
-    def __post_init__(
-        self,
-        out_features: Sequence[str] | None,
-        out_indices: Sequence[int] | None,
-        out_strides: Sequence[int] | None,
-    ) -> None:
+    def __post_init__(self, out_features: StageNames, out_indices: Integers, out_strides: Integers) -> None:
         hints = type_hints(type(self))
         for name in self.field_names():
             setattr(self, name, checked_value(getattr(self, name), hints[name], f"{self.model_type}: {name}"))
@@ -103,51 +98,20 @@ class BackboneConfigMixin(Selects):
         """Every stage that the architecture has, the stem first."""
         raise NotImplementedError
 
-    @property
-    def stage_names(self) -> list[str]:
-        """The names of all stages."""
-        return [stage.name for stage in self.stages]
+    def declared_stages(self) -> tuple[Stage, ...]:
+        return self.stages
 
     @property
     def selectable_names(self) -> list[str]:
         """The names of the stages that can be selected: all, except where timm hides the map of a stage."""
         return self.stage_names
 
-    @property
-    def num_features(self) -> list[int]:
-        """The channels of all stages."""
-        return [stage.channels for stage in self.stages]
-
-    @property
-    def out_feature_channels(self) -> dict[str, int]:
-        """The channels of all stages by name."""
-        return {stage.name: stage.channels for stage in self.stages}
-
-    @property
-    def channels(self) -> list[int]:
-        """The channels of the selected maps."""
-        return [stage.channels for stage in self._selected_stages()]
-
-    @property
-    def strides(self) -> list[int]:
-        """The strides of the selected maps, in input pixels."""
-        return [stage.stride for stage in self._selected_stages()]
-
-    def _selected_stages(self) -> list[Stage]:
-        by_name = {stage.name: stage for stage in self.stages}
-        return [by_name[name] for name in self.selection.features]
-
     def select(
-        self,
-        out_features: Sequence[str] | None = None,
-        out_indices: Sequence[int] | None = None,
-        out_strides: Sequence[int] | None = None,
+        self, out_features: StageNames = None, out_indices: Integers = None, out_strides: Integers = None
     ) -> None:
         self.selection = align(self.model_type, self.stages, out_features, out_indices, out_strides)
 
-    def set_output_features_output_indices(
-        self, out_features: Sequence[str] | None, out_indices: Sequence[int] | None
-    ) -> None:
+    def set_output_features_output_indices(self, out_features: StageNames, out_indices: Integers) -> None:
         """`select` under transformers' name."""
         self.select(out_features, out_indices)
 
@@ -202,7 +166,6 @@ class HierarchicalConfig(BackboneConfigMixin):
     attribute_map: ClassVar[Mapping[str, str]] = {"num_attention_heads": "num_heads"}
     derived_fields: ClassVar[tuple[str, ...]] = ("hidden_size", "num_layers", "stage_names")
 
-    num_channels: int = 3
     patch_size: int = 4
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)

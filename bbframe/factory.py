@@ -13,6 +13,7 @@ from bbframe.backbone import Backbone
 from bbframe.backbone_mixin import BackboneType
 from bbframe.config import SELECTION, BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.stated_config import stated_config
 from bbframe.schema import nearest, parse
 
 
@@ -105,46 +106,45 @@ def make_backbone(options: BackboneOptions | Mapping[str, Any]) -> Backbone:
     """
     checked = options if isinstance(options, BackboneOptions) else check_backbone(options)
     source, config = checked.source, checked.config
-    timm: Any = backbone_class("timm_backbone") if source.source == "timm" else backbone_class(config.model_type)
     if source.source == "timm":
-        config = timm.config_class.of_native(config, source.timm_name)
+        config_class: Any = backbone_class("timm_backbone").config_class
+        config = config_class.of_native(config, source.timm_name)
     if not source.pretrained:
         return AutoBackbone.from_config(config, fast=source.fast)
-    if config.model_type == "timm_backbone":
-        net = timm.from_timm(config, {"revision": source.revision, "sha256": source.sha256})
+    backbone: Any = backbone_class(config.model_type)
+    if backbone.backbone_type is BackboneType.TIMM:
+        net = backbone.from_timm(config, {"revision": source.revision, "sha256": source.sha256})
     else:
-        net = _pretrained(checked)
+        net = _pretrained(backbone, checked)
     return ready(net, source.fast)
 
 
-def _pretrained(checked: BackboneOptions) -> Backbone:
+def _pretrained(backbone: type[Backbone], checked: BackboneOptions) -> Backbone:
     source, given, config = checked.source, checked.given, checked.config
     assert source.checkpoint is not None
-    backbone = backbone_class(config.model_type)
     files = Checkpoint(source.checkpoint, source.revision, sha256=source.sha256)
     if files.config is None:
         return backbone.from_files(files, config)
-    stated = backbone.read_config(f"{files.source}: config.json", files.config)
+    stated = stated_config(f"{files.source}: config.json", files.config, backbone)
     own = {key: value for key, value in stated.fields.items() if key not in SELECTION}  # the file's silence on the
     stated = stated._replace(fields=own)  # selection means the last stage, whatever the checkpoint lists
     fixed = (stated.settles or frozenset(given)) - _FREE - backbone.adaptable
 
-    def refuse_clashes(theirs: BackboneConfigMixin) -> None:
-        clashes = [
-            f"{key}={getattr(theirs, key)!r} (here {getattr(config, key)!r})"
-            for key in given
-            if key in fixed and getattr(theirs, key) != getattr(config, key)
-        ]
-        if clashes:
-            raise ValueError(
-                f"{config.model_type}: the checkpoint {files.source} has {', '.join(clashes)}; choose the variant of "
-                "that checkpoint, or set these keys to null to take its values"
-            )
-
+    failure = None
     try:
         theirs = stated.config({key: value for key, value in given.items() if key not in fixed})
-    except ValueError:
-        refuse_clashes(stated.config({}))  # rather the cause than that a selected stage is missing
-        raise
-    refuse_clashes(theirs)
+    except ValueError as error:  # a clash is rather the cause than, say, that a selected stage is missing
+        theirs, failure = stated.config({}), error
+    clashes = [
+        f"{key}={getattr(theirs, key)!r} (here {getattr(config, key)!r})"
+        for key in given
+        if key in fixed and getattr(theirs, key) != getattr(config, key)
+    ]
+    if clashes:
+        raise ValueError(
+            f"{config.model_type}: the checkpoint {files.source} has {', '.join(clashes)}; choose the variant of "
+            "that checkpoint, or set these keys to null to take its values"
+        )
+    if failure is not None:
+        raise failure
     return backbone.from_files(files, theirs, stated)

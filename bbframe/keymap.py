@@ -20,10 +20,8 @@ class KeyMap:
     into the one on its right. `prefixes` may stand before the names in a checkpoint, such as a classifier's;
     `saved_prefix` stands there in the Hub's backbone checkpoints, except before names that match `unprefixed`.
 
-    The rest are shell patterns. `ignored` names on disk are needed by no backbone, such as a head's. `spare` names are
-    in the table, and are ignored when a configuration does not use them. `fresh` names may be missing in a
-    checkpoint; their tensors keep their initial values.
-
+    The rest are shell patterns. `ignored` names on disk need no tensor here: a head's, or one of the table that only
+    some configurations use. `fresh` names may be missing in a checkpoint; their tensors keep their initial values.
     Raises ValueError when a name matches more than one row.
     """
 
@@ -35,13 +33,11 @@ class KeyMap:
         saved_prefix: str = "",
         unprefixed: Iterable[str] = (),
         ignored: Iterable[str] = (),
-        spare: Iterable[str] = (),
         fresh: Iterable[str] = (),
     ):
         self.prefixes = tuple(prefix for prefix in (*prefixes, saved_prefix) if prefix)
         self._saved_prefix, self._unprefixed = saved_prefix, tuple(unprefixed)
-        self._ignored, self._spare = tuple(ignored), tuple(spare)
-        self._fresh = (*fresh, "*.num_batches_tracked")
+        self._ignored, self._fresh = tuple(ignored), (*fresh, "*.num_batches_tracked")
         self._ours: list[tuple[_Name, list[_Name]]] = []  # ours and the parts that it is made of
         for left, right in (line.split() for line in table.strip().splitlines()):
             fused = _FUSED.search(left)
@@ -50,23 +46,14 @@ class KeyMap:
 
     def theirs(self, ours: str) -> list[str]:
         """The names on disk, without prefix, of one of our tensors: several when it is fused from them."""
-        found = [
-            [left.fill(match) for left in lefts]
-            for right, lefts in self._ours
-            if (match := right.match(ours)) is not None
-        ]
+        found = [[left.fill(match) for left in lefts] for right, lefts in self._ours if (match := right.match(ours))]
         if len(found) != 1:
             raise ValueError(f"{ours!r} matches {len(found)} rows of the key table; exactly one must")
         return found[0]
 
     def ours(self, theirs: str) -> str | None:
         """The name of the tensor that one on disk becomes, or becomes a part of; None when no row knows it."""
-        found = {
-            right.fill(match)
-            for right, lefts in self._ours
-            for left in lefts
-            if (match := left.match(theirs)) is not None
-        }
+        found = {right.fill(match) for right, lefts in self._ours for left in lefts if (match := left.match(theirs))}
         if len(found) > 1:
             raise ValueError(f"{theirs!r} matches several rows of the key table: {sorted(found)}")
         return found.pop() if found else None
@@ -78,12 +65,8 @@ class KeyMap:
         return deeper
 
     def ignores(self, theirs: str) -> bool:
-        """Whether a name on disk, without prefix, is known to be no part of a backbone."""
+        """Whether a name on disk, without prefix, may be left without a tensor here."""
         return _matches(theirs, self._ignored)
-
-    def spares(self, theirs: str) -> bool:
-        """Whether a name on disk, without prefix, is ignored when the module has no such tensor."""
-        return _matches(theirs, self._spare)
 
     def may_lack(self, theirs: str) -> bool:
         """Whether a checkpoint need not hold a name."""

@@ -71,14 +71,10 @@ def checked_value(value: Any, hint: Any, where: str) -> Any:
             return value
         raise ValueError(f"{where}={value!r}{nearest(value, map(str, args))}")
     if origin in (tuple, list, Sequence):
-        if isinstance(value, str) or not isinstance(value, Sequence):
+        fixed = origin is tuple and args[-1] is not Ellipsis
+        if isinstance(value, str) or not isinstance(value, Sequence) or (fixed and len(value) != len(args)):
             raise ValueError(f"{where}={value!r} must be {_spell(hint)}")
-        if origin is tuple and args[-1] is not Ellipsis:
-            if len(value) != len(args):
-                raise ValueError(f"{where}={value!r} must be {_spell(hint)}")
-            pairs = enumerate(zip(value, args, strict=True))
-            return tuple(checked_value(v, a, f"{where}[{i}]") for i, (v, a) in pairs)
-        items = [checked_value(v, args[0], f"{where}[{i}]") for i, v in enumerate(value)]
+        items = [checked_value(v, args[i if fixed else 0], f"{where}[{i}]") for i, v in enumerate(value)]
         return tuple(items) if origin is tuple else items
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bbframe.schema import nearest
+
+StageNames = Sequence[str] | None
+Integers = Sequence[int] | None
 
 
 class Stage(NamedTuple):
@@ -26,15 +29,19 @@ class Selection(NamedTuple):
 
 
 class Selects:
-    """The three ways to say a selection: reading one gives a new list, assigning one re-aligns the other two."""
+    """What a config and its backbone say alike about the declared and the selected stages.
+
+    Reading `out_features`, `out_indices` or `out_strides` gives a new list, assigning one re-aligns the other two.
+    """
 
     selection: Selection
 
+    def declared_stages(self) -> Sequence[Stage]:
+        """Every stage that the architecture has, built or not, the stem first."""
+        raise NotImplementedError
+
     def select(
-        self,
-        out_features: Sequence[str] | None = None,
-        out_indices: Sequence[int] | None = None,
-        out_strides: Sequence[int] | None = None,
+        self, out_features: StageNames = None, out_indices: Integers = None, out_strides: Integers = None
     ) -> None:
         """Replace the selection; the object stays as it was when this raises ValueError."""
         raise NotImplementedError
@@ -45,7 +52,7 @@ class Selects:
         return list(self.selection.features)
 
     @out_features.setter
-    def out_features(self, value: Sequence[str] | None) -> None:
+    def out_features(self, value: StageNames) -> None:
         self.select(out_features=value)
 
     @property
@@ -54,7 +61,7 @@ class Selects:
         return list(self.selection.indices)
 
     @out_indices.setter
-    def out_indices(self, value: Sequence[int] | None) -> None:
+    def out_indices(self, value: Integers) -> None:
         self.select(out_indices=value)
 
     @property
@@ -63,16 +70,38 @@ class Selects:
         return list(self.selection.strides)
 
     @out_strides.setter
-    def out_strides(self, value: Sequence[int] | None) -> None:
+    def out_strides(self, value: Integers) -> None:
         self.select(out_strides=value)
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The names of all stages, built or not."""
+        return [stage.name for stage in self.declared_stages()]
+
+    @property
+    def num_features(self) -> list[int]:
+        """The channels of all stages, built or not."""
+        return [stage.channels for stage in self.declared_stages()]
+
+    @property
+    def out_feature_channels(self) -> dict[str, int]:
+        """The channels of all stages by name, built or not."""
+        return {stage.name: stage.channels for stage in self.declared_stages()}
+
+    @property
+    def channels(self) -> list[int]:
+        """The channels of the selected maps."""
+        channels = self.out_feature_channels
+        return [channels[name] for name in self.selection.features]
+
+    @property
+    def strides(self) -> list[int]:
+        """`out_strides`, by the name that goes with `channels`."""
+        return self.out_strides
 
 
 def align(
-    model: str,
-    stages: Sequence[Stage],
-    out_features: Sequence[str] | None,
-    out_indices: Sequence[int] | None,
-    out_strides: Sequence[int] | None,
+    model: str, stages: Sequence[Stage], out_features: StageNames, out_indices: Integers, out_strides: Integers
 ) -> Selection:
     """Turn any of the three ways to select stages into the other two.
 
@@ -119,7 +148,7 @@ def _from_names(model: str, names: list[str], given: Sequence[str]) -> list[int]
     for name in given:
         if name not in names:
             raise ValueError(f"{what}: no stage {name!r}{nearest(name, names)} (stages: {', '.join(names)})")
-    return _rising(what, [names.index(name) for name in given], _menu(names), lambda i: names[i])
+    return _rising(what, [names.index(name) for name in given], given, _menu(names))
 
 
 def _from_indices(model: str, names: list[str], given: Sequence[int]) -> list[int]:
@@ -134,9 +163,7 @@ def _from_indices(model: str, names: list[str], given: Sequence[int]) -> list[in
             raise ValueError(
                 f"{what}: no stage {index}; choose within {_menu(names)} or -{count}..-1; the nearest is {closest}"
             )
-    positive = [index % count for index in given]
-    written = dict(zip(positive, given, strict=True))
-    return _rising(what, positive, _menu(names), lambda i: written[i])
+    return _rising(what, [index % count for index in given], given, _menu(names))
 
 
 def _from_strides(model: str, stages: Sequence[Stage], given: Sequence[int]) -> list[int]:
@@ -150,7 +177,7 @@ def _from_strides(model: str, stages: Sequence[Stage], given: Sequence[int]) -> 
         if stride not in last:
             fix = min(last, key=lambda s: abs(s - stride))
             raise ValueError(f"{what}: no stage of stride {stride}; choose from {sorted(last)}; the nearest is {fix}")
-    return _rising(what, [last[s] for s in given], str(sorted(last)), lambda i: stages[i].stride)
+    return _rising(what, [last[s] for s in given], given, str(sorted(last)))
 
 
 def _is_list_of(kind: type, given: Any) -> bool:
@@ -163,11 +190,12 @@ def _integers_in(given: Any) -> str:
     return f"; did you mean {found}?" if found else ""
 
 
-def _rising(what: str, chosen: list[int], menu: str, spell: Callable[[int], Any]) -> list[int]:
-    fixed = sorted(set(chosen))
+def _rising(what: str, chosen: list[int], given: Sequence[Any], menu: str) -> list[int]:
+    written = dict(zip(chosen, given, strict=True))
+    fixed = sorted(written)
     if chosen != fixed:
         problem = f"repeats a stage of {menu}" if len(fixed) < len(chosen) else f"must rise within {menu}"
-        raise ValueError(f"{what} {problem}; did you mean {[spell(i) for i in fixed]}?")
+        raise ValueError(f"{what} {problem}; did you mean {[written[i] for i in fixed]}?")
     return chosen
 
 

@@ -8,17 +8,16 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
-from bbframe.hub.client import Repository, hash_file
+from bbframe.hub.client import Repository, first_line, hash_file, unreadable
 
 # in the order of preference; `.bin` files are read with weights_only=True
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -88,8 +87,7 @@ class Checkpoint:
         if self._hub is None:
             path = (self.path if self.path.is_dir() else self.path.parent) / name
             return path if path.is_file() else None
-        fetched = self._hub.fetch(name)
-        return None if fetched is None else self._hub.sound(fetched, _unreadable)
+        return self._hub.fetch(name)
 
     def json(self, name: str) -> dict[str, Any] | None:
         """The content of one of its JSON files; None when the checkpoint lacks it."""
@@ -98,7 +96,7 @@ class Checkpoint:
             raise self._hub.absent(name)  # other files are optional
         if path is None:
             return None
-        if fault := _unreadable(path):
+        if fault := unreadable(path):
             raise ValueError(f"{path}: {fault}; fetch the file again")
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict):
@@ -119,18 +117,16 @@ class Checkpoint:
             found, wanted = self.digest(path), pins[path.name].lower()
             return None if found == wanted else f"its SHA-256 is {found}, not {wanted} as sha256 says"
 
-        return [self._sound(path, foreign) for path in paths] if pins else paths
+        if pins and self._hub:
+            return [self._hub.sound(path, foreign) for path in paths]
+        for path in paths if pins else []:
+            if fault := foreign(path):
+                raise ValueError(f"{path}: {fault}; fetch the file again, or correct sha256")
+        return paths
 
     def digest(self, path: Path) -> str:
         """The SHA-256 of one of its files, in hexadecimal."""
-        return self._hub.digest(path) if self._hub else sha256(path)
-
-    def _sound(self, path: Path, fault: Callable[[Path], str | None]) -> Path:
-        if self._hub:
-            return self._hub.sound(path, fault)
-        if problem := fault(path):
-            raise ValueError(f"{path}: {problem}; fetch the file again, or correct sha256")
-        return path
+        return self._hub.digest(path) if self._hub else hash_file(path, hashlib.sha256())
 
     def _weight_files(self) -> list[Path]:
         if self.local and self.path.is_file():
@@ -164,45 +160,18 @@ class Checkpoint:
         return paths
 
 
-@contextmanager
-def open_tensors(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The tensors of one file, each read when it is asked for: a mapping from name to something to index with [...].
-
-    Raises ValueError that names the file when it is empty, truncated, or holds more than tensors.
-    """
+def file_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file by name; ValueError for a file that is empty, truncated, or holds more than tensors."""
     if path.suffix == ".safetensors":
-        if fault := _unreadable(path):
+        if fault := unreadable(path):
             raise ValueError(f"{path}: {fault}; delete it and fetch it again")
-        with safe_open(path, framework="pt") as file:
-            yield {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return
+        return load_file(path)
     try:
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{path}: not a whole file of tensors alone ({reason}); fetch it again, or as .safetensors"
+            f"{path}: not a whole file of tensors alone ({first_line(error)}); fetch it again, or as .safetensors"
         ) from error
     if not isinstance(data, dict) or not all(isinstance(v, Tensor) for v in data.values()):
         raise ValueError(f"{path}: must hold a plain mapping from names to tensors")
-    yield data
-
-
-def _unreadable(path: Path) -> str | None:
-    """Why a JSON or safetensors file cannot be read; None when it can be, or is of another kind."""
-    try:
-        if path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
-        elif path.suffix == ".safetensors":
-            with safe_open(path, framework="pt"):
-                pass
-    except (ValueError, RecursionError) as error:
-        return f"not valid JSON ({error})"
-    except (SafetensorError, OSError) as error:
-        return f"not a whole safetensors file ({path.stat().st_size} bytes: {error})"
-    return None
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    return hash_file(path, hashlib.sha256())
+    return data

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from safetensors import SafetensorError, safe_open
 
 
 class Repository:
@@ -43,8 +46,7 @@ class Repository:
         The faulty file is deleted from the cache when the Hub can replace it. Raises ValueError when the second file
         is faulty too, or when there is no network.
         """
-        problem = fault(path)
-        if problem is None:
+        if (problem := fault(path)) is None:
             return path
         if self.offline:
             raise ValueError(
@@ -53,13 +55,13 @@ class Repository:
             )
         self._forget(path)
         again = self._download(path.name, force=True)
-        problem = None if again is None else fault(again)
+        problem = "it is gone from the Hub" if again is None else fault(again)
         if again is not None and problem is None:
             return again
         self._forget(path)
         raise ValueError(
-            f"{self.name}: {path.name}: {problem or 'it is gone from the Hub'}; fetched twice and not kept: try again "
-            "later, or give another revision"
+            f"{self.name}: {path.name}: {problem}; fetched twice and not kept: try again later, or give another "
+            "revision"
         )
 
     def digest(self, path: Path) -> str:
@@ -138,38 +140,36 @@ class Repository:
                 place = _mirror() or constants.ENDPOINT
                 self._why = f"what answers at {place} is not the Hub: a login page of the network?"
         except errors.HFValidationError as error:
-            raise ValueError(f"{self.name}: no valid id on the Hub ({_first_line(error)})") from error
+            raise ValueError(f"{self.name}: no valid id on the Hub ({first_line(error)})") from error
         except errors.OfflineModeIsEnabled:
             self._why = "HF_HUB_OFFLINE is set"
         except errors.HfHubHTTPError as error:
             # the Hub answered, and the download will say what is wrong; a busy Hub would be retried for half a minute
             busy = (_status(error) or 0) >= 429
             if busy and huggingface_hub.try_to_load_from_cache(self.name, file, self._cache_dir, self.revision):
-                self._why = _first_line(error)
+                self._why = first_line(error)
         except Exception as error:  # no route, no name, no certificate, a proxy that refuses
-            self._why = _first_line(error)
+            self._why = first_line(error)
         self.offline = bool(self._why)
 
     def _unreachable(self) -> str:
         return "the Hub cannot be reached" + (f" ({self._why})" if self._why else "")
 
     def _damage(self, path: Path) -> str | None:
-        """How a file in the cache differs from the one on the Hub; None when no difference shows.
+        """How a file in the cache differs from the one on the Hub, or why it cannot be read; None without a fault.
 
         The cache names a file's content by the hash that the Hub announced: SHA-256 for large files, git's SHA-1 for
         small ones. Mirrors may announce a plain SHA-1, or a tag that is no hash.
         """
-        announced = Path(os.readlink(path)).name if path.is_symlink() else ""
+        announced, found = Path(os.readlink(path)).name if path.is_symlink() else "", []
         if re.fullmatch(r"[0-9a-f]{64}", announced):
             found = [self.digest(path)]
         elif re.fullmatch(r"[0-9a-f]{40}", announced):
             git = b"blob %d\0" % path.stat().st_size
             found = [hash_file(path, hashlib.sha1(start, usedforsecurity=False)) for start in (git, b"")]
-        else:
-            return None
-        if announced in found:
-            return None
-        return f"{path.stat().st_size} bytes with the hash {found[0]}, where the Hub announced {announced}"
+        if found and announced not in found:
+            return f"{path.stat().st_size} bytes with the hash {found[0]}, where the Hub announced {announced}"
+        return unreadable(path)
 
     def _forget(self, path: Path) -> None:
         """Delete a file from the cache."""
@@ -180,6 +180,21 @@ class Repository:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise ValueError(f"{path}: damaged, and cannot be deleted ({error}); delete it and try again") from error
+
+
+def unreadable(path: Path) -> str | None:
+    """Why a JSON or safetensors file cannot be read; None when it can be, or is of another kind."""
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):
+                pass
+    except (ValueError, RecursionError) as error:
+        return f"not valid JSON ({error})"
+    except (SafetensorError, OSError) as error:
+        return f"not a whole safetensors file ({path.stat().st_size} bytes: {error})"
+    return None
 
 
 def hash_file(path: Path, digest: Any) -> str:
@@ -216,14 +231,15 @@ def _login() -> str:
 def _failure(what: str, error: BaseException) -> ValueError:
     cause = error.__cause__ or error
     if _status(cause) in (401, 403):
-        return ValueError(f"{what}: access is refused ({_first_line(cause)}); ask for it, then {_login()}")
+        return ValueError(f"{what}: access is refused ({first_line(cause)}); ask for it, then {_login()}")
     place = f", or check HF_ENDPOINT={mirror}" if (mirror := _mirror()) else ""
-    return ValueError(f"{what}: could not be downloaded ({_first_line(cause)}); try again{place}")
+    return ValueError(f"{what}: could not be downloaded ({first_line(cause)}); try again{place}")
 
 
 def _status(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, or its name when it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,40 +5,32 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from bbframe.files import atomic, write_text
-from bbframe.keymap import KeyMap
-from bbframe.preprocessing import Preprocessing
 
 
-def hub_tensors(module: nn.Module, keys: KeyMap) -> dict[str, Tensor]:
-    """A backbone's weights under the names that the Hub's backbone checkpoints use."""
+def save_checkpoint(folder: str | os.PathLike[str], backbone: Any) -> None:
+    """Write `config.json`, `preprocessor_config.json` and `model.safetensors`, creating the folder.
+
+    The weights get the names that the Hub's backbone checkpoints use. Raises ValueError when the folder cannot be
+    written.
+    """
+    path, keys = Path(folder), backbone.keys
+    config = {**backbone.config.to_dict(), "architectures": [type(backbone).__name__]}
+    preprocessing = backbone.preprocessing.to_hub()
     tensors = {}
-    for name, value in module.state_dict().items():
+    for name, value in backbone.state_dict().items():
         parts = keys.theirs(name)
         for part, chunk in zip(parts, value.chunk(len(parts)) if len(parts) > 1 else [value], strict=True):
             tensors[keys.saved(part)] = chunk.detach().cpu().contiguous().clone()
-    return tensors
-
-
-def save_checkpoint(
-    folder: str | os.PathLike[str], config: Mapping[str, Any], preprocessing: Preprocessing, tensors: dict[str, Tensor]
-) -> None:
-    """Write `config.json`, `preprocessor_config.json` and `model.safetensors`, creating the folder.
-
-    Raises ValueError when the folder cannot be written.
-    """
-    path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for name, data in (("config.json", config), ("preprocessor_config.json", preprocessing.to_hub())):
+        for name, data in (("config.json", config), ("preprocessor_config.json", preprocessing)):
             write_text(path / name, json.dumps(data, indent=2, sort_keys=True) + "\n")
         with atomic(path / "model.safetensors") as part:
             save_file(tensors, part, metadata={"format": "pt"})

@@ -36,56 +36,39 @@ class StatedConfig(NamedTuple):
         try:
             return self.config_class.from_dict(fields)
         except ValueError:
-            self._check_alone()
+            try:
+                self.config_class.from_dict(self.fields)
+            except ValueError as error:
+                raise ValueError(f"{self.label}: {error}") from error
             raise
 
-    def _check_alone(self) -> None:
-        try:
-            self.config_class.from_dict(self.fields)
-        except ValueError as error:
-            raise ValueError(f"{self.label}: {error}") from error
 
-
-def stated_config(
-    label: str,
-    data: Mapping[str, Any],
-    config_class: type[BackboneConfigMixin],
-    keys: KeyMap,
-    hosts: Mapping[str, Host],
-) -> StatedConfig:
-    """Read the data of a `config.json` for an architecture: its own file, or the file of one of the bigger `hosts`.
+def stated_config(label: str, data: Mapping[str, Any], backbone: Any) -> StatedConfig:
+    """Read the data of a `config.json` for a class of backbones: its own file, or the file of one of its `hosts`.
 
     Raises ValueError, after `label`, for the config of another architecture.
     """
+    config_class: type[BackboneConfigMixin] = backbone.config_class
     name, own = str(data.get("model_type")), config_class.model_type
-    hosted = name in hosts
-    if not hosted and backbone_name(name) != backbone_name(own):
+    host: Host | None = backbone.hosts.get(name)
+    if host is None and backbone_name(name) != backbone_name(own):
         raise ValueError(
             f"{label}: a checkpoint of {name!r}, not of {own!r}; choose the backbone that the checkpoint was made with"
         )
     try:
-        stated = hosts[name].config(data) if hosted else data
+        stated = host.config(data) if host else data
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from error
     if stated is None:
         raise ValueError(f"{label}: {name} holds another backbone than {own}; choose a checkpoint that holds {own}")
     unknown = config_class.foreign_keys(stated)
     fields = config_class.unaliased({key: value for key, value in stated.items() if key not in unknown})
-    return StatedConfig(
-        label,
-        config_class,
-        fields,
-        unknown,
-        hosts[name].keys if hosted else keys,
-        frozenset(fields) if hosted else None,
-    )
+    keys, settles = (host.keys, frozenset(fields)) if host else (backbone.keys, None)
+    return StatedConfig(label, config_class, fields, unknown, keys, settles)
 
 
 def plain_config(config: Any) -> dict[str, Any]:
-    """The data of a config: a mapping, or any library's object with `to_dict()`.
-
-    Raises ValueError for anything else.
-    """
+    """The data of a config: a mapping, or any library's object with `to_dict()`; ValueError for anything else."""
     data = config if isinstance(config, Mapping) else config.to_dict() if hasattr(config, "to_dict") else None
     if not isinstance(data, Mapping):
         raise ValueError(f"config={config!r} must be a config, or a mapping with a model_type")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bbframe.hub.checkpoint_files import Checkpoint, open_tensors
+from bbframe.hub.checkpoint_files import Checkpoint, file_tensors
 from bbframe.keymap import KeyMap
 from bbframe.preprocessing import Preprocessing
 
@@ -69,8 +69,7 @@ def read_tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], LoadReport]
     report = LoadReport(checkpoint.source, checkpoint.revision, {path.name: checkpoint.digest(path) for path in files})
     tensors: dict[str, Tensor] = {}
     for path in files:
-        with open_tensors(path) as slices:
-            tensors.update({name: value[...] for name, value in slices.items()})
+        tensors.update(file_tensors(path))
     return tensors, report
 
 
@@ -91,7 +90,7 @@ def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadR
     for name, target in own.items():
         parts = keys.theirs(name)
         absent = [part for part in parts if part not in on_disk]
-        used.update(part for part in parts if part in on_disk)
+        used.update(parts)
         if absent:
             if all(map(keys.may_lack, absent)):
                 report.fresh.append(name)
@@ -116,10 +115,9 @@ def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadR
     for name in on_disk:
         if name in used:
             continue
-        ours = keys.ours(name)
-        if ours is not None and ours in whole():
+        if keys.ours(name) in whole():
             report.not_built.append(name)
-        elif keys.ignores(name) or keys.spares(name):
+        elif keys.ignores(name):
             report.ignored.append(name)
         else:
             unexpected.append(name)
@@ -155,13 +153,9 @@ def _modern(on_disk: dict[str, str], keys: KeyMap, whole: Callable[[], set[str]]
 
 
 def _refuse(
-    module: Any,
-    source: str,
-    filled: int,
-    missing: list[str],
-    unexpected: list[str],
-    misshapen: list[str],
+    module: Any, source: str, filled: int, missing: list[str], unexpected: list[str], misshapen: list[str]
 ) -> None:
+    """Raise one ValueError for everything that does not fit, if anything."""
     if not (missing or unexpected or misshapen):
         return
     model = module.config.model_type

@@ -130,8 +130,7 @@ class Dinov2Backbone(Backbone):
         layernorm                                                    norm
         """,
         prefixes=["dinov2."],
-        ignored=["classifier.*"],
-        spare=["embeddings.mask_token"],
+        ignored=["classifier.*", "embeddings.mask_token"],
     )
 
     def __init__(self, config: Dinov2Config):

@@ -6,11 +6,11 @@ import copy
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from torch import Size, Tensor
+from torch import Tensor
 
 from bbframe.backbone import Backbone
 from bbframe.backbone_mixin import BackboneType
@@ -18,11 +18,10 @@ from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.stated_config import StatedConfig
-from bbframe.hub.strict_loading import adapt_input_channels
 from bbframe.keymap import KeyMap
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import find, register
-from bbframe.selection import Stage, align
+from bbframe.selection import Integers, Stage, StageNames, align
 from bbframe.timm_backbone.timm_network import (
     RESERVED,
     Names,
@@ -51,7 +50,6 @@ class TimmBackboneConfig(BackboneConfigMixin):
     ignored_fields: ClassVar[frozenset[str]] = frozenset({"use_timm_backbone"})
 
     backbone: str = "resnet18"
-    num_channels: int = 3
     features_only: bool = True
     freeze_batch_norm_2d: bool = False
     use_pretrained_backbone: bool = False
@@ -116,19 +114,17 @@ class TimmBackboneConfig(BackboneConfigMixin):
         return [self.stage_names[index] for index in self.taps]
 
     def select(
-        self,
-        out_features: Sequence[str] | None = None,
-        out_indices: Sequence[int] | None = None,
-        out_strides: Sequence[int] | None = None,
+        self, out_features: StageNames = None, out_indices: Integers = None, out_strides: Integers = None
     ) -> None:
+        selection = align(self.model_type, self.stages, out_features, out_indices, out_strides)
         known = self.selectable_names
-        for name in align(self.model_type, self.stages, out_features, out_indices, out_strides).features:
+        for name in selection.features:
             if name not in known:
                 raise ValueError(
                     f"timm_backbone: timm does not expose the map of {name} in {self.backbone}; "
                     f"choose from: {', '.join(known)}"
                 )
-        super().select(out_features, out_indices, out_strides)
+        self.selection = selection
 
 
 def _fresh(config: Any) -> TimmBackboneConfig:
@@ -178,8 +174,8 @@ class TimmBackbone(Backbone):
         self._backbone = build(net, self._taps)
         self._reached = reached_parameters(net, self._taps)
         if self._reached is not None:
-            chosen = [i for i, name in zip(self._taps, self._tap_names, strict=True) if name in self.out_features]
-            needed = set().union(*(self._reached[index] for index in chosen))
+            reached = zip(self._tap_names, self._reached.values(), strict=True)
+            needed = set().union(*(parameters for name, parameters in reached if name in self.out_features))
             for name, parameter in self._backbone.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad and name in needed)
         if config.freeze_batch_norm_2d:
@@ -187,7 +183,7 @@ class TimmBackbone(Backbone):
         self.preprocessing = dataclasses.replace(Preprocessing.from_timm(net.cfg), size=net.input_size)
         if config.use_pretrained_backbone:
             self.config = _fresh(config)  # its weights are this module's from now on
-            self.load_report = load(self, net, self._names)
+            self.load_report = load(self, self._names)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         return maps(self._backbone, x)
@@ -220,17 +216,13 @@ class TimmBackbone(Backbone):
         """
         with LateDraws():
             net = cls(_fresh(config))
-            net.load_report = load(net, net.config.network, net._names, **hub)
+            net.load_report = load(net, net._names, **hub)
         return net.eval()
 
-    def adapt_weight(self, name: str, weight: Tensor, shape: Size) -> tuple[Tensor, str] | None:
-        """The first convolution for another number of channels; None for anything else."""
+    def reads_pixels(self, name: str) -> bool:
         first = self.config.network.cfg.get("first_conv") or ()
-        stems = [f"{conv}.weight" for conv in ([first] if isinstance(first, str) else first)]
-        same = weight.ndim == len(shape) == 4 and (weight.shape[0], *weight.shape[2:]) == (shape[0], *shape[2:])
-        if not same or self._names.theirs(name)[0] not in stems or shape[1] != self.config.num_channels:
-            return None
-        return adapt_input_channels(weight, shape[1]), f"{weight.shape[1]} input channels to {shape[1]}"
+        stems = [first] if isinstance(first, str) else first
+        return self._names.theirs(name)[0] in [f"{conv}.weight" for conv in stems]
 
     def parameter_stages(self) -> dict[str, int]:
         """The stage of every parameter: the first whose map depends on it, or the stem before a native first stage."""

@@ -60,10 +60,9 @@ def hub_checkpoint(hub_id: str, revision: str | None = None, **hub_options: Any)
     return Checkpoint(source, revision or pinned or None, **hub_options)
 
 
-def load(
-    backbone: nn.Module, net: Network, names: Names, revision: str | None = None, **hub_options: Any
-) -> LoadReport:
+def load(backbone: Any, names: Names, revision: str | None = None, **hub_options: Any) -> LoadReport:
     """Fill a backbone with the weights of timm's `pretrained_cfg`, strictly; ValueError when they do not fit."""
+    net: Network = backbone.config.network
     cfg = net.cfg
     if cfg.get("file"):
         checkpoint = Checkpoint(cfg["file"], revision, **hub_options)

@@ -113,13 +113,8 @@ class DataModule(lightning.LightningDataModule):
         self.teardown("exception")
 
     def _loader(self, kind: type[Loader], part: str, order: Any) -> Loader:
-        if self.options.num_workers is not None:
-            num_workers = self.options.num_workers
-        else:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            num_workers = min(8, cores)
         batches = self._batches(part, train=kind is TrainLoader)
-        loader = kind(batches, order, self._errors, num_workers, self.options.timeout)
+        loader = kind(batches, order, self._errors, self._num_workers(), self.options.timeout)
         self._loaders.append(loader)
         return loader
 
@@ -135,6 +130,12 @@ class DataModule(lightning.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         """This process's rank, and the number of processes among which the images are dealt out."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _num_workers(self) -> int:
+        if self.options.num_workers is not None:
+            return self.options.num_workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(8, cores)
 
 
 class ImageDataModule(DataModule):

@@ -6,7 +6,7 @@ import os
 import re
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,15 @@ class AnnotatedFiles(Objects):
         """Some of the images."""
         rows = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
         kept = np.concatenate([np.zeros(0, np.int64), *rows])
-        return AnnotatedFiles(
+        objects = {key: getattr(self, key)[kept] for key in ("boxes", "classes", "crowd", "area")}
+        return replace(
+            self,
             sizes=self.sizes[list(indices)],
             offsets=np.cumsum([0, *(len(row) for row in rows)]),
-            boxes=self.boxes[kept],
-            classes=self.classes[kept],
-            crowd=self.crowd[kept],
-            area=self.area[kept],
-            root=self.root,
             paths=[self.paths[i] for i in indices],
             ids=[self.ids[i] for i in indices],
             masks=None if self.masks is None else [self.masks[i] for i in kept],
+            **objects,
         )
 
 

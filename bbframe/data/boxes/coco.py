@@ -205,12 +205,12 @@ def segmentation_rle(segmentation: Any, height: int, width: int) -> bytes:
 
 
 def _id(value: Any) -> TypeGuard[int | str]:
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    return type(value) in (int, str)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+    return type(value) in (int, float) and abs(value) < 1e9
 
 
 def _size(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**6
+    return type(value) is int and 0 < value < 10**6

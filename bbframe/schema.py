@@ -21,6 +21,12 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f"; choose from: {', '.join(names[:12])}{more}" if names else "; it takes none"
 
 
+def demand(ok: bool, option: str, value: object, rule: str) -> None:
+    """Raise the ValueError that names an option, such as "optim: lr", its value and the rule that it breaks."""
+    if not ok:
+        raise ValueError(f"{option}={value!r} {rule}")
+
+
 def parse(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     """Build the options dataclass `cls` from plain data.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bbframe.data.boxes.box_options import CocoOptions, DetectionDataOptions, DigitScenesOptions, VocOptions
 from bbframe.data.images.image_options import DigitsOptions, ImageDataOptions, ImageFolderOptions
 from bbframe.data.loading_options import LoadingOptions
-from bbframe.preprocessing import Preprocessing
 from bbframe.registry import declare, make
 
 if TYPE_CHECKING:
@@ -27,23 +26,14 @@ declare(
 )
 
 
-def make_data(
-    options: LoadingOptions,
-    *,
-    seed: int,
-    preprocessing: Preprocessing,
-    num_channels: int,
-    stride: int,
-    masks: bool = False,
-) -> DataModule:
+def make_data(options: LoadingOptions, *, masks: bool = False, **settings: Any) -> DataModule:
     """Build the data module that `options` describe.
 
-    `seed` orders and augments the training images; `preprocessing` is the checkpoint's; `num_channels` is the
-    backbone's, and `stride` its largest, from which a data set of tiny images takes its size. With `masks` the targets
-    of detection hold masks. Raises ValueError for images that are missing or cannot serve.
+    The settings are `seed`, which orders and augments the training images; `preprocessing`, the checkpoint's;
+    `num_channels`, the backbone's; and `stride`, its largest, from which a data set of tiny images takes its size.
+    With `masks` the targets of detection hold masks. Raises ValueError for images that are missing or cannot serve.
     """
     if masks and options.task != "detection":
         raise ValueError(f"data: {options.name} has no masks; choose a data set for detection")
     more = {"masks": masks} if options.task == "detection" else {}
-    settings = {"seed": seed, "preprocessing": preprocessing, "num_channels": num_channels, "stride": stride}
     return make("data", options, **settings, **more)

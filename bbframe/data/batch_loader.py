@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bbframe.data.decode import reason
-from bbframe.data.faults import FaultsError
+from bbframe.data.faults import Skipped
 from bbframe.data.pixels import normalise
 from bbframe.data.seeds import derive, torch_seed
 
@@ -33,26 +34,22 @@ class Images(Protocol):
         """What an error message calls the image, such as its path."""
 
 
+@dataclass(eq=False)
 class Batches(Dataset[Batch]):
     """Whole batches by their keys: read and transform, then put together with `index` (B,) long, places in the part.
 
-    `errors` lists the (name, reason) of images that could not be read: a training batch takes the next readable image
-    in their place, so that its size holds; an evaluation leaves them out, so that none counts twice.
+    `mean` and `std` (C,) belong to pixels in 0..1; `train_seed` is None for an evaluation. `errors` in a batch lists
+    the (name, reason) of images that could not be read. A training batch takes the next readable image in their place,
+    so that its size holds; an evaluation leaves them out, so that none counts twice.
     """
 
-    finish_early = False  # whether workers normalise and mix; the process that trains decides
+    images: Images
+    transform: Callable[[Any], Any]
+    mean: Tensor
+    std: Tensor
+    train_seed: int | None = None
 
-    def __init__(
-        self,
-        images: Images,
-        transform: Callable[[Any], Any],
-        mean: Tensor,
-        std: Tensor,
-        *,
-        train_seed: int | None = None,
-    ):
-        self.images, self.transform, self.train_seed = images, transform, train_seed
-        self.mean, self.std = mean, std
+    finish_early = False  # whether workers normalise and mix; the process that trains decides
 
     def __len__(self) -> int:
         return len(self.images.labels)
@@ -74,11 +71,11 @@ class Batches(Dataset[Batch]):
         raise NotImplementedError
 
     def unpack(self, batch: Batch) -> Batch:
-        """What a worker's batch is made into by the process that trains."""
+        """Finish a worker's batch in the process that trains."""
         return batch
 
     def _item(self, key: Key, errors: list[tuple[str, str]]) -> tuple[Any, int] | None:
-        """The transformed image, and the index that it comes from; None when there is no image to be had."""
+        """The transformed image and its index, or None when no image can be read."""
         epoch, first = key
         for step in range(1 if self.train_seed is None else len(self)):
             index = (first + step) % len(self)
@@ -94,20 +91,21 @@ class Batches(Dataset[Batch]):
         return None
 
 
+@dataclass(eq=False)
 class ImageBatches(Batches):
     """Batches of `image` (B, C, H, W) float and `label` (B,) long, or (B, num_classes) probabilities when mixed."""
 
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def collate(self, found: list[Tensor], index: list[int], key: Key) -> Batch:
-        # side by side as decoded images lie in memory, the channels of a pixel together: twenty times faster
+        # stacked as decoded images lie in memory, the channels of a pixel together: twenty times faster
         pixels = torch.stack([x.permute(1, 2, 0) for x in found]).permute(0, 3, 1, 2)
         batch = {"image": pixels, "label": torch.tensor([self.images.labels[i] for i in index]), "key": key}
         return self._finish(batch) if self.finish_early else batch
 
     def unpack(self, batch: Batch) -> Batch:
-        # bytes come from a worker in a quarter of the time of floats; beside a GPU the workers have the time, and what
-        # they finish is pinned
+        # bytes come from a worker in a quarter of the time of floats; with a GPU the workers finish batches, so that
+        # what is pinned is finished
         return self._finish(batch) if "key" in batch else batch
 
     def _finish(self, batch: Batch) -> Batch:
@@ -120,12 +118,12 @@ class ImageBatches(Batches):
 
 
 class TrainOrder:
-    """The training batches as one endless row, in which an epoch, a permutation by (seed, epoch), follows another.
+    """The training batches as one endless row of epochs, each a permutation by (seed, epoch).
 
-    An iteration gives an epoch's number of batches, from batch number `first` on. Every batch is full: what is left
-    over waits for another epoch's order, because BatchNorm cannot train on a batch of one, and a smaller batch weighs
-    its images more. Fewer images than one batch make one smaller batch. Of several processes, each takes every
-    `world`-th image, beginning at its `rank`.
+    An iteration gives an epoch's number of batches, from batch number `first` on. Every batch is full and the rest of
+    an epoch is left out, because BatchNorm cannot train on a batch of one and a smaller batch weighs its images more.
+    Fewer images than one batch make one smaller batch. Each of several processes takes every `world`-th image,
+    beginning at its `rank`.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
@@ -158,44 +156,15 @@ def eval_order(count: int, batch_size: int, rank: int = 0, world: int = 1) -> li
     return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
 
 
-class Skipped:
-    """The unreadable images met so far, {name: reason}, of which `most` are put up with; `what` calls them."""
-
-    def __init__(self, most: int, what: str = "unreadable images"):
-        self.most, self.what = most, what
-        self.images: dict[str, str] = {}
-
-    def note(self, errors: list[tuple[str, str]]) -> None:
-        """Raises FaultsError when there are more than allowed."""
-        self.images.update(errors)
-        if len(self.images) > self.most:
-            name, why = errors[0]
-            details = [f"{name}: {why}" for name, why in self.images.items()]
-            if self.most == 0:
-                fix = "repair or remove it, or set data.on_error=skip"
-                raise FaultsError(f"data: cannot read {name}: {why}; {fix}", details, cut=len(details) > 1)
-            raise FaultsError(
-                f"data: {len(self.images)} {self.what}, of which data.max_errors={self.most} may be skipped; "
-                f"the last is {name}: {why}",
-                details,
-                cut=len(details) > 1,
-            )
-
-
 class BatchLoader:
     """Iterates over a part's batches with a DataLoader inside.
 
-    It is none itself, for Lightning would then put a sampler of its own into it, call set_epoch, and warn about the
-    number of workers. Raises ValueError when a worker hangs, and when more images are unreadable than allowed.
+    It is not a DataLoader itself, because Lightning would put its own sampler into it, call set_epoch, and warn about
+    the number of workers. Raises ValueError when a worker hangs, and when more images are unreadable than allowed.
     """
 
     def __init__(
-        self,
-        batches: Batches,
-        order: TrainOrder | list[list[Key]],
-        skipped: Skipped,
-        num_workers: int,
-        timeout: int,
+        self, batches: Batches, order: TrainOrder | list[list[Key]], skipped: Skipped, num_workers: int, timeout: int
     ):
         self.dataset, self.order, self.skipped = batches, order, skipped
         self.num_workers, self.timeout = num_workers, timeout
@@ -232,7 +201,7 @@ class BatchLoader:
             self._loader = DataLoader(
                 self.dataset,
                 batch_sampler=self.order,
-                collate_fn=_as_it_is,
+                collate_fn=_unchanged,
                 num_workers=self.num_workers,
                 timeout=self.timeout if self.num_workers else 0,
                 persistent_workers=self.num_workers > 0,
@@ -242,22 +211,22 @@ class BatchLoader:
         return self._loader
 
     def close(self) -> None:
-        """End the workers, without waiting for the garbage collector to do it; a new iteration starts new ones."""
+        """End the workers now, not at garbage collection; a new iteration starts new ones."""
         workers = getattr(self._loader, "_iterator", None)
         if workers is not None:
             workers._shutdown_workers()
         self._loader = None
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
 class TrainLoader(BatchLoader):
-    """The training batches. Each iteration goes on after the last batch handed out, wherever that one stopped.
+    """The training batches. Each iteration goes on after the last batch handed out.
 
-    `done` counts the batches handed out since the training began, however many the workers have read ahead. Nothing
-    else decides what comes next: Lightning's own count of epochs errs after some kinds of resume.
+    `done` counts the batches handed out since the training began, however many the workers have read ahead. It alone
+    decides what comes next, because Lightning's own count of epochs errs after some kinds of resume.
     """
 
     order: TrainOrder
@@ -270,9 +239,9 @@ class TrainLoader(BatchLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Empty: the data module keeps the position, for Lightning restores a loader's in some kinds of resume only.
+        """Empty: the data module keeps the position, because Lightning restores a loader's only in some resumes.
 
-        That the method is there tells Lightning that a resume in the middle of an epoch is in order.
+        The method must exist: it tells Lightning that a run can be resumed in the middle of an epoch.
         """
         return {}
 

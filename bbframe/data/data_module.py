@@ -5,33 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from bbframe.data import batch_loader
-from bbframe.data.batch_loader import Batches, BatchLoader, ImageBatches, Images, Skipped, TrainLoader, TrainOrder
+from bbframe.data.batch_loader import Batches, BatchLoader, ImageBatches, Images, TrainLoader, TrainOrder, eval_order
+from bbframe.data.faults import Skipped
 from bbframe.data.images.image_options import ImageDataOptions
 from bbframe.data.images.image_transforms import batch_mix, eval_transform, train_transform
 from bbframe.data.loading_options import LoadingOptions
-from bbframe.data.pixels import ChosenTransforms, settle
+from bbframe.data.pixels import settle
 from bbframe.preprocessing import Preprocessing
+
+Loader = TypeVar("Loader", bound=BatchLoader)
 
 
 class DataModule(lightning.LightningDataModule):
     """Loaders of batches, whatever their task; `index` in them is an image's place within "train", "val" or "test".
 
     Without test images the validation images stand in: `test_part` says which. The order of training images is a
-    function of (seed, epoch), their augmentation of (seed, epoch, index); a checkpoint holds the position, so that a
+    function of (seed, epoch), their augmentation of (seed, epoch, index). A checkpoint holds the position, so that a
     resume, also in the middle of an epoch, repeats what would have happened.
 
     Attributes: `class_names`, `num_classes`, `image_size` (height, width), `mean` and `std` (one a channel), `counts`
-    (images a part), `test_part`, and `skipped`: what was left out so far, {name: reason}, of
-    the kind `skipped_kind`, such as unreadable images.
+    (images a part), and `skipped`: the images left out so far, {name: reason}, which `skipped_kind` describes.
     """
+
+    _train_transform: nn.Module
+    _eval_transform: nn.Module
 
     def __init__(
         self,
@@ -45,10 +49,9 @@ class DataModule(lightning.LightningDataModule):
         stride: int = 1,
         skipped: Skipped | None = None,
     ):
-        """`preprocessing` is what the options leave open; `stride` belongs to the smallest map.
+        """`preprocessing` decides what the options leave open; `stride` belongs to the smallest map.
 
-        `skipped` says how many unreadable images are put up with; without it, none. Raises ValueError for a number of
-        channels that images do not have.
+        Without `skipped` no unreadable image is put up with. Raises ValueError unless there are 1 or 3 channels.
         """
         super().__init__()
         sized = replace(preprocessing, size=options.sides(preprocessing.size, stride))
@@ -68,30 +71,28 @@ class DataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         """Raises ValueError when a resumed run had another number of batches an epoch."""
         order = TrainOrder(self.counts["train"], self.options.batch_size, self.seed, *self._place())
-        batches = self._batches("train", train=True)
-        loader = TrainLoader(batches, order, self._errors, self._num_workers(), self.options.timeout)
+        loader = self._loader(TrainLoader, "train", order)
         if self._resume:
-            done, length = self._resume["batches"], self._resume["epoch_batches"]
-            if length != len(loader):
+            if self._resume["epoch_batches"] != len(loader):
                 raise ValueError(
-                    f"data: the checkpoint comes from epochs of {length} batches, and an epoch now has {len(loader)}; "
-                    "resume with the images and the data.batch_size of that run"
+                    f"data: the checkpoint comes from epochs of {self._resume['epoch_batches']} batches, and an epoch "
+                    f"now has {len(loader)}; resume with the images and the data.batch_size of that run"
                 )
-            loader.done = done
+            loader.done = self._resume["batches"]
         elif self._train and self.trainer and self.trainer.current_epoch:  # reloaded in the middle of a training
             loader.done = self._train.done
         self._resume, self._train = {}, loader
-        self._loaders.append(loader)
         return loader
 
-    def val_dataloader(self) -> BatchLoader:
-        return self._eval_loader("val")
+    def val_dataloader(self, part: str = "val") -> BatchLoader:
+        order = eval_order(self.counts[part], self.options.batch_size, *self._place())
+        return self._loader(BatchLoader, part, order)
 
     def test_dataloader(self) -> BatchLoader:
-        return self._eval_loader(self.test_part)
+        return self.val_dataloader(self.test_part)
 
     def source(self, part: str, index: int) -> str:
-        """What to call the image: its path, say."""
+        """The name of an image, such as its path."""
         return self.parts[part].name(index)
 
     def state_dict(self) -> dict[str, int]:
@@ -111,16 +112,20 @@ class DataModule(lightning.LightningDataModule):
     def on_exception(self, exception: BaseException) -> None:
         self.teardown("exception")
 
-    def _eval_loader(self, part: str) -> BatchLoader:
-        order = batch_loader.eval_order(self.counts[part], self.options.batch_size, *self._place())
-        batches = self._batches(part, train=False)
-        loader = BatchLoader(batches, order, self._errors, self._num_workers(), self.options.timeout)
+    def _loader(self, kind: type[Loader], part: str, order: Any) -> Loader:
+        batches = self._batches(part, train=kind is TrainLoader)
+        loader = kind(batches, order, self._errors, self._num_workers(), self.options.timeout)
         self._loaders.append(loader)
         return loader
 
     def _batches(self, part: str, train: bool) -> Batches:
         """What the loaders of a part read, for training or for an evaluation."""
         raise NotImplementedError
+
+    def _processing(self, train: bool) -> tuple[nn.Module, Tensor, Tensor, int | None]:
+        """The fields of `Batches` after the first."""
+        transform = self._train_transform if train else self._eval_transform
+        return transform, torch.tensor(self.mean), torch.tensor(self.std), self.seed if train else None
 
     def _place(self) -> tuple[int, int]:
         """This process's rank, and the number of processes among which the images are dealt out."""
@@ -139,20 +144,11 @@ class ImageDataModule(DataModule):
     With mixup or cutmix the labels of training batches are (B, num_classes) probabilities.
     """
 
-    def __init__(
-        self,
-        options: ImageDataOptions,
-        *args: Any,
-        preprocessing: Preprocessing,
-        num_channels: int,
-        **settings: Any,
-    ):
+    def __init__(self, options: ImageDataOptions, *args: Any, num_channels: int, **settings: Any):
         """As `DataModule`."""
-        super().__init__(options, *args, preprocessing=preprocessing, num_channels=num_channels, **settings)
+        super().__init__(options, *args, num_channels=num_channels, **settings)
         self._eval_transform = eval_transform(self.preprocessing, num_channels)
-        self._train_transform = nn.Sequential(
-            train_transform(self.preprocessing, num_channels, options.augment), ChosenTransforms(options.transforms)
-        )
+        self._train_transform = train_transform(self.preprocessing, num_channels, options.augment, options.transforms)
         self._mix = batch_mix(options.augment, self.num_classes)
 
     def picture(self, part: str, index: int) -> Tensor:
@@ -160,8 +156,4 @@ class ImageDataModule(DataModule):
         return self._eval_transform(self.parts[part].read(index))
 
     def _batches(self, part: str, train: bool) -> ImageBatches:
-        transform = self._train_transform if train else self._eval_transform
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        batches = ImageBatches(self.parts[part], transform, mean, std, train_seed=self.seed if train else None)
-        batches.mix = self._mix if train else None
-        return batches
+        return ImageBatches(self.parts[part], *self._processing(train), mix=self._mix if train else None)

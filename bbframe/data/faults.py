@@ -10,14 +10,36 @@ MOST = 5  # of one kind that the line names
 class FaultsError(ValueError):
     """What is wrong, in one line; `details` has a line for every fault, also for those that are left out there."""
 
-    def __init__(self, message: str, details: Sequence[str] = (), *, cut: bool = False):
+    def __init__(self, message: str, details: Sequence[str], *, cut: bool):
         """`cut`: the message leaves some of the `details` out."""
         super().__init__(message + (f"; all {len(details)} are in error.txt of the run folder" if cut else ""))
         self.details = "\n".join(details)
 
 
+class Skipped:
+    """The unreadable images met so far, {name: reason}, of which `most` are put up with; `what` calls them."""
+
+    def __init__(self, most: int, what: str = "unreadable images"):
+        self.most, self.what = most, what
+        self.images: dict[str, str] = {}
+
+    def note(self, errors: list[tuple[str, str]]) -> None:
+        """Raises FaultsError when there are more than allowed."""
+        self.images.update(errors)
+        if len(self.images) <= self.most:
+            return
+        name, why = errors[0]
+        if self.most == 0:
+            message = f"data: cannot read {name}: {why}; repair or remove it, or set data.on_error=skip"
+        else:
+            count = f"{len(self.images)} {self.what}, of which data.max_errors={self.most} may be skipped"
+            message = f"data: {count}; the last is {name}: {why}"
+        details = [f"{name}: {why}" for name, why in self.images.items()]
+        raise FaultsError(message, details, cut=len(details) > 1)
+
+
 class Faults:
-    """What is wrong with one source, such as a file of annotations, kind by kind.
+    """What is wrong with one source, such as a file of annotations: {kind: what is so}.
 
     Some faults end the run. Others cost an image or an annotation: with `skip` those are `dropped`, as (kind, name,
     why).
@@ -30,7 +52,7 @@ class Faults:
         self.repairable = False
 
     def fatal(self, kind: str, what: str = "") -> None:
-        """A fault that nothing can be done about; `what` is one of several of the kind."""
+        """A fault that ends the run; `what` is one of several of the kind."""
         self.kinds.setdefault(kind, []).extend([what] if what else [])
 
     def drop(self, kind: str, name: str, why: str = "") -> None:
@@ -41,33 +63,20 @@ class Faults:
             self.repairable = True
             self.fatal(kind, f"{name} ({why})" if why else name)
 
-    @property
-    def cut(self) -> bool:
-        """Whether the text leaves faults out."""
-        return any(len(found) > MOST for found in self.kinds.values())
-
-    def lines(self) -> list[str]:
-        """Every fault in a line of its own."""
-        return [
-            f"{self.source}: {kind}: {what}" if what else f"{self.source}: {kind}"
-            for kind, found in self.kinds.items()
-            for what in found or [""]
-        ]
-
-    def __str__(self) -> str:
-        return "; ".join(f"{kind}: {_some(found)}" if found else kind for kind, found in self.kinds.items())
-
 
 def raise_all(sources: Iterable[Faults]) -> None:
     """Raises one FaultsError that tells the faults of all sources, if there are any."""
-    bad = [faults for faults in sources if faults.kinds]
-    if bad:
-        hint = "; repair or remove them, or set data.on_error=skip" if any(f.repairable for f in bad) else ""
-        message = "data: " + "; ".join(f"{faults.source}: {faults}" for faults in bad) + hint
-        details = [line for faults in bad for line in faults.lines()]
-        raise FaultsError(message, details, cut=any(faults.cut for faults in bad))
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - MOST
-    return ", ".join(names[:MOST]) + (f" and {more} more" if more > 0 else "")
+    told, details, cut, hint = [], [], False, ""
+    for faults in sources:
+        kinds = []
+        for kind, found in faults.kinds.items():
+            more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
+            kinds.append(f"{kind}: {', '.join(found[:MOST])}{more}" if found else kind)
+            details += [f"{faults.source}: {kind}: {what}" for what in found] or [f"{faults.source}: {kind}"]
+            cut = cut or len(found) > MOST
+        if kinds:
+            told.append(f"{faults.source}: {'; '.join(kinds)}")
+        if faults.repairable:
+            hint = "; repair or remove them, or set data.on_error=skip"
+    if told:
+        raise FaultsError(f"data: {'; '.join(told)}{hint}", details, cut=cut)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from bbframe.registry import PartOptions, parse_part
+from bbframe.schema import demand
 
 Transform = Annotated[PartOptions, partial(parse_part, "transform")]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-
-
-def demand(ok: bool, where: str, value: object, rule: str) -> None:
-    """Raise the ValueError that names an option, its value and the rule it breaks."""
-    if not ok:
-        raise ValueError(f"data: {where}={value!r} {rule}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +22,14 @@ class MirrorOptions:
     color_jitter: tuple[float, float, float, float] | None = None  # brightness, contrast, saturation, hue
 
     def __post_init__(self) -> None:
-        if self.color_jitter is not None:
-            good = min(self.color_jitter) >= 0 and self.color_jitter[3] <= 0.5
-            demand(good, "augment.color_jitter", self.color_jitter, "must be 0 or more, and the last, the hue, 0..0.5")
+        strengths = self.color_jitter or (0.0,)
+        good = min(strengths) >= 0 and strengths[-1] <= 0.5
+        demand(good, "data: augment.color_jitter", strengths, "must be 0 or more, and the last, the hue, 0..0.5")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingOptions:
-    """What every data set takes, whatever the `task` that it serves.
-
-    `transforms` change training images after the augmentations of `augment`.
-    """
+    """What every data set takes; `transforms` change training images after the augmentations of `augment`."""
 
     task: ClassVar[str]
 
@@ -47,21 +39,21 @@ class LoadingOptions:
     timeout: int = 300  # seconds that a batch may take to come from a worker
     mean: tuple[float, ...] | None = None  # null: the checkpoint's, as for the two that follow
     std: tuple[float, ...] | None = None
-    interpolation: Interpolation | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     transforms: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
-        demand(self.batch_size >= 1, "batch_size", self.batch_size, "must be 1 or more")
-        demand(self.num_workers is None or self.num_workers >= 0, "num_workers", self.num_workers, "must be 0 or more")
-        demand(self.timeout >= 1, "timeout", self.timeout, "must be 1 second or more")
+        demand(self.batch_size >= 1, "data: batch_size", self.batch_size, "must be 1 or more")
+        demand((self.num_workers or 0) >= 0, "data: num_workers", self.num_workers, "must be 0 or more")
+        demand(self.timeout >= 1, "data: timeout", self.timeout, "must be 1 second or more")
         for name, value in (("mean", self.mean), ("std", self.std)):
-            demand(value is None or len(value) in (1, 3), name, value, "must be 1 or 3 numbers")
-        demand(self.std is None or min(self.std) > 0, "std", self.std, "must be above 0")
+            demand(value is None or len(value) in (1, 3), f"data: {name}", value, "must be 1 or 3 numbers")
+        demand(self.std is None or min(self.std) > 0, "data: std", self.std, "must be above 0")
 
     def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
-        """The (height, width) at which costs are counted; for classification the network sees no other.
+        """The (height, width) at which costs are counted; a classifier sees no other.
 
-        `preferred` is the checkpoint's, and `stride` belongs to the smallest map.
+        `preferred` is the checkpoint's size; `stride` is the stride of the smallest map.
         """
         raise NotImplementedError
 
@@ -79,8 +71,18 @@ class FileOptions:
 
     def __post_init__(self) -> None:
         val, test = self.val_fraction, self.test_fraction
-        demand(val is None or 0 < val < 1, "val_fraction", val, "must be above 0 and below 1")
-        demand(test is None or 0 <= test < 1, "test_fraction", test, "must be 0 or more and below 1")
-        rest = 1 - (0.15 if val is None else val) - (0.15 if test is None else test)
-        demand(rest > 0, "val_fraction", val, f"and test_fraction={test} leave nothing for training")
-        demand(self.max_errors >= 0, "max_errors", self.max_errors, "must be 0 or more")
+        demand(val is None or 0 < val < 1, "data: val_fraction", val, "must be above 0 and below 1")
+        demand(0 <= (test or 0) < 1, "data: test_fraction", test, "must be 0 or more and below 1")
+        taken = sum(self.fractions(given=(), test=0.15).values())
+        demand(taken < 1, "data: val_fraction", val, f"and test_fraction={test} leave nothing for training")
+        demand(self.max_errors >= 0, "data: max_errors", self.max_errors, "must be 0 or more")
+
+    @property
+    def tolerated_errors(self) -> int:
+        """How many faulty files are put up with."""
+        return self.max_errors if self.on_error == "skip" else 0
+
+    def fractions(self, given: Container[str], test: float) -> dict[str, float]:
+        """The fraction of train for each part that is not `given`; `test` is the default of `test_fraction`."""
+        wanted = {"val": self.val_fraction or 0.15, "test": test if self.test_fraction is None else self.test_fraction}
+        return {part: fraction for part, fraction in wanted.items() if fraction and part not in given}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from bbframe.data.loading_options import LoadingOptions
+from bbframe.data.loading_options import LoadingOptions, MirrorOptions
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import PartOptions, make
 
@@ -47,18 +47,24 @@ class ChosenTransforms(nn.Module):
         return image
 
 
-def color_jitter(strengths: tuple[float, float, float, float], num_channels: int) -> nn.Module:
-    """Random changes of brightness, contrast, saturation and hue.
+def mirror_steps(augment: MirrorOptions, num_channels: int) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The flips of a training image, and the changes of its colours.
 
     Raises ValueError for a change of colours where there are none.
     """
-    brightness, contrast, saturation, hue = strengths
-    if num_channels == 1 and (saturation or hue):
+    flips: list[nn.Module] = []
+    if augment.flip:
+        flips.append(v2.RandomHorizontalFlip())
+    if augment.vertical_flip:
+        flips.append(v2.RandomVerticalFlip())
+    if augment.color_jitter is None:
+        return flips, []
+    if num_channels == 1 and any(augment.color_jitter[2:]):
         raise ValueError(
-            f"data: augment.color_jitter={strengths} changes saturation or hue, which greyscale images "
+            f"data: augment.color_jitter={augment.color_jitter} changes saturation or hue, which greyscale images "
             "(num_channels=1) do not have; set its last two values to 0"
         )
-    return v2.ColorJitter(brightness, contrast, saturation, hue)
+    return flips, [v2.ColorJitter(*augment.color_jitter)]
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -78,7 +84,7 @@ def normalisation(values: tuple[float, ...], num_channels: int) -> tuple[float, 
 
 
 def settle(options: LoadingOptions, preprocessing: Preprocessing, num_channels: int) -> Preprocessing:
-    """The checkpoint's preprocessing, but for what the options say. Raises ValueError for 2 channels, or 4."""
+    """The checkpoint's preprocessing, changed as the options say. Raises ValueError for other than 1 or 3 channels."""
     if num_channels not in (1, 3):
         raise ValueError(
             f"data: images have 1 or 3 channels, but the backbone takes num_channels={num_channels}; "

@@ -1,7 +1,7 @@
 """Detectors on the maps of any backbone: pyramid -> levels -> losses, or boxes.
 
-torchvision's models run by parts. Their heads, matching, losses and choice of boxes are used; maps, pyramid, anchors
-and the pooling of regions are bbframe's. Images are normalised and resized before; labels are 0..K-1 everywhere.
+Heads, matching, losses and choice of boxes are torchvision's; maps, pyramid, anchors and the pooling of regions are
+bbframe's. Images are normalised and resized before; labels are 0..K-1 everywhere.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from bbframe.heads.head_options import DetectorOptions
 from bbframe.heads.pyramids import make_pyramid
 
-PASTED = 16  # masks of a whole image that are in float32 at once
+PASTED = 16  # masks of image size that are in float32 at once
 
 Target = dict[str, Tensor]
+Result = dict[str, Tensor] | list[Target]  # losses by name, or the detections of each image
 
 
 class DetectionHead(nn.Module, ABC):
@@ -35,7 +36,7 @@ class DetectionHead(nn.Module, ABC):
     @abstractmethod
     def forward(
         self, maps: Sequence[Tensor], sizes: list[tuple[int, int]], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Target]:
+    ) -> Result:
         """The losses by name, given targets (in training mode); else the detections of each image (in eval mode).
 
         `sizes` are the (height, width) of the images inside the padded batch; boxes are in their pixels, x1 y1 x2 y2.
@@ -79,14 +80,12 @@ class Detector(DetectionHead):
         """The detector for levels of `self.strides`."""
 
     @abstractmethod
-    def run(
-        self, levels: list[Tensor], images: ImageList, targets: list[Target] | None
-    ) -> dict[str, Tensor] | list[Target]:
+    def run(self, levels: list[Tensor], images: ImageList, targets: list[Target] | None) -> Result:
         """As `forward`, on all levels."""
 
     def forward(
         self, maps: Sequence[Tensor], sizes: list[tuple[int, int]], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Target]:
+    ) -> Result:
         assert self.training == (targets is not None), "targets are for training mode, and training mode for targets"
         levels = self.extra(self.pyramid(maps))
         return self.run(levels, ImageList(levels[0], sizes), targets)  # only the sizes of the images are read
@@ -97,7 +96,7 @@ class Detector(DetectionHead):
 
 
 def kept_boxes(options: DetectorOptions) -> dict[str, Any]:
-    """Which boxes are kept, by torchvision's argument names; without those that it chooses itself."""
+    """The given thresholds, by torchvision's argument names."""
     given = {
         "score_thresh": options.score_threshold,
         "nms_thresh": options.nms_threshold,
@@ -109,14 +108,14 @@ def kept_boxes(options: DetectorOptions) -> dict[str, Any]:
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Probabilities (N, 1, 28, 28) in boxes (N, 4) -> masks (N, H, W) bool of an image of `size` (height, width).
 
-    The masks lie on the CPU, because torchvision reads each side of each box: a GPU would be waited for every time.
+    The masks are on the CPU, because torchvision reads each side of each box and would wait for a GPU every time.
     """
     parts = zip(masks.cpu().split(PASTED), boxes.cpu().split(PASTED), strict=True)
     return torch.cat([paste_masks_in_image(m, b, size)[:, 0] > 0.5 for m, b in parts])
 
 
 def pad(images: Sequence[Tensor], multiple: int) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Put images (C, H_i, W_i) into one batch (B, C, H, W), zeros to the right and below, and give their sizes.
+    """Images (C, H_i, W_i) -> one batch (B, C, H, W), zeros to the right and below, and their (height, width).
 
     H and W are the least multiples of `multiple` that hold every image.
     """

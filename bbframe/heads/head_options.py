@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from bbframe.heads.levels import choose_pyramid, nearest_strides
+from bbframe.schema import demand
 
 ONE_STAGE, TWO_STAGE = (8, 16, 32), (4, 8, 16, 32)
 
@@ -21,18 +22,19 @@ class HeadOptions:
     name: str
 
     def preferred_strides(self, declared: Sequence[int]) -> list[int] | None:
-        """Of a backbone's `declared` strides, those of the maps that the head reads where the configuration selects
-        none; None leaves the backbone's own selection."""
+        """The strides, among the `declared` ones, of the maps that the head reads unless a configuration selects some.
+
+        None leaves the backbone's own selection.
+        """
         return None
 
     def check_strides(self, strides: Sequence[int], declared: Sequence[int]) -> None:
-        """Raise ValueError for maps of these strides, selected among the `declared` ones, if they cannot serve."""
+        """Raise ValueError if maps of these strides, selected among the `declared` ones, cannot serve."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierOptions(HeadOptions):
-    """`linear` averages the last map, `multi_level` all selected maps; `dropout` is the share dropped before the
-    linear layer."""
+    """`linear` averages the last map, `multi_level` all selected maps; `dropout` acts before the linear layer."""
 
     task = "classification"
 
@@ -40,8 +42,7 @@ class ClassifierOptions(HeadOptions):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"head: dropout={self.dropout} must be at least 0 and below 1")
+        demand(0 <= self.dropout < 1, "head: dropout", self.dropout, "must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,8 @@ class DetectionHeadOptions(HeadOptions):
     detections_per_image: int = 100
 
     def __post_init__(self) -> None:
-        if self.detections_per_image < 1:
-            raise ValueError(f"head: detections_per_image={self.detections_per_image} must be 1 or more")
+        count = self.detections_per_image
+        demand(count >= 1, "head: detections_per_image", count, "must be 1 or more")
 
     def preferred_strides(self, declared: Sequence[int]) -> list[int] | None:
         return nearest_strides(self.wanted, declared)
@@ -84,16 +85,13 @@ class DetectorOptions(DetectionHeadOptions):
         super().__post_init__()
         for key, least in (("channels", 1), ("num_convs", 1), ("extra_levels", 0)):
             value = getattr(self, key)
-            if value is not None and value < least:
-                raise ValueError(f"head: {key}={value} must be {least} or more")
-        if self.extra_levels is not None and self.extra_levels > 4:
-            raise ValueError(f"head: extra_levels={self.extra_levels} must be 4 or less: each doubles the stride")
-        if self.anchor_scale is not None and self.anchor_scale <= 0:
-            raise ValueError(f"head: anchor_scale={self.anchor_scale} must be above 0, in strides of a level")
+            demand(value is None or value >= least, f"head: {key}", value, f"must be {least} or more")
+        extra, scale = self.extra_levels, self.anchor_scale
+        demand((extra or 0) <= 4, "head: extra_levels", extra, "must be 4 or less: each doubles the stride")
+        demand(scale is None or scale > 0, "head: anchor_scale", scale, "must be above 0, in strides of a level")
         for key in ("score_threshold", "nms_threshold"):
             value = getattr(self, key)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"head: {key}={value} must be within 0..1")
+            demand(0 <= (value or 0) <= 1, f"head: {key}", value, "must be within 0..1")
 
     def check_strides(self, strides: Sequence[int], declared: Sequence[int]) -> None:
         choose_pyramid(self.pyramid, strides, declared)
@@ -107,12 +105,9 @@ class FCOSOptions(DetectorOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.channels % 32:
-            near = max(round(self.channels / 32), 1) * 32
-            raise ValueError(
-                f"head: channels={self.channels} must be a multiple of 32 for fcos, whose norms have 32 groups; "
-                f"the nearest is {near}"
-            )
+        near = max(round(self.channels / 32), 1) * 32
+        rule = f"must be a multiple of 32 for fcos, whose norms have 32 groups; the nearest is {near}"
+        demand(self.channels % 32 == 0, "head: channels", self.channels, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +127,8 @@ class FasterRCNNOptions(DetectorOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_convs != 4:
-            raise ValueError(
-                f"head: num_convs={self.num_convs} is the depth of the towers of fcos and retinanet; R-CNNs have "
-                "none: leave it out"
-            )
+        rule = "is the depth of the towers of fcos and retinanet; R-CNNs have none: leave it out"
+        demand(self.num_convs == 4, "head: num_convs", self.num_convs, rule)
 
 
 @dataclass(frozen=True, kw_only=True)

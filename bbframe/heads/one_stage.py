@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
@@ -12,7 +13,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import Conv2dNormActivation
 
 from bbframe.heads.anchors import RATIOS, Anchors
-from bbframe.heads.detectors import Detector, Target, kept_boxes
+from bbframe.heads.detectors import Detector, Result, Target, kept_boxes
 from bbframe.heads.head_options import FCOSOptions, RetinaNetOptions
 from bbframe.heads.pyramids import ConvolvedLevels
 
@@ -25,23 +26,19 @@ class OneStageDetector(Detector):
     def extra_levels(self, channels: int, count: int) -> nn.Module:
         return ConvolvedLevels(channels, count)
 
-    def run(
-        self, levels: list[Tensor], images: ImageList, targets: list[Target] | None
-    ) -> dict[str, Tensor] | list[Target]:
+    def run(self, levels: list[Tensor], images: ImageList, targets: list[Target] | None) -> Result:
         outputs = {key: x.float() for key, x in self.model.head(levels).items()}  # autocast may have halved them
         anchors = self.model.anchor_generator(images, levels)
         places = self.model.anchor_generator.num_anchors_per_location()
         counts = [x.shape[-2] * x.shape[-1] * n for x, n in zip(levels, places, strict=True)]
         if targets is not None:
-            return self.losses(targets, outputs, anchors, counts)
+            return self.model.compute_loss(targets, outputs, anchors, *self.more_for_loss(counts))
         split = {key: list(x.split(counts, dim=1)) for key, x in outputs.items()}
         return self.model.postprocess_detections(split, [list(x.split(counts)) for x in anchors], images.image_sizes)
 
-    def losses(
-        self, targets: list[Target], outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
-    ) -> dict[str, Tensor]:
-        """The losses by name; `counts` are the numbers of anchors a level."""
-        return self.model.compute_loss(targets, outputs, anchors)
+    def more_for_loss(self, counts: list[int]) -> tuple[Any, ...]:
+        """What the model's `compute_loss` takes besides; `counts` are the numbers of anchors a level."""
+        return ()
 
 
 class FCOSDetector(OneStageDetector):
@@ -59,10 +56,8 @@ class FCOSDetector(OneStageDetector):
         backbone = SimpleNamespace(out_channels=options.channels)  # all that torchvision asks of one
         return FCOS(backbone, num_classes, anchor_generator=anchors, head=head, **kept)
 
-    def losses(
-        self, targets: list[Target], outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
-    ) -> dict[str, Tensor]:
-        return self.model.compute_loss(targets, outputs, anchors, counts)
+    def more_for_loss(self, counts: list[int]) -> tuple[Any, ...]:
+        return (counts,)
 
 
 class RetinaNetDetector(OneStageDetector):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
@@ -14,34 +15,19 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 
 from bbframe.heads.anchors import RATIOS, Anchors, region_pool
-from bbframe.heads.detectors import Detector, Target, kept_boxes
+from bbframe.heads.detectors import Detector, Result, Target, kept_boxes
 from bbframe.heads.head_options import FasterRCNNOptions
 from bbframe.heads.pyramids import SubsampledLevels
 
-# The code that follows these heads counts pixels, which half precision cannot do: under autocast they return float32.
+
+def full_precision(head: nn.Module) -> nn.Module:
+    """Make a head return float32 under autocast too, because the code that follows it counts pixels."""
+    head.register_forward_hook(_to_float32)
+    return head
 
 
-class FullRPNHead(RPNHead):
-    """torchvision's, with float32 results."""
-
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        scores, boxes = super().forward(x)
-        return [y.float() for y in scores], [y.float() for y in boxes]
-
-
-class FullBoxPredictor(FastRCNNPredictor):
-    """torchvision's, with float32 results."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scores, boxes = super().forward(x)
-        return scores.float(), boxes.float()
-
-
-class FullMaskPredictor(MaskRCNNPredictor):
-    """torchvision's, with float32 results."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).float()
+def _to_float32(head: nn.Module, args: Any, output: Any) -> Any:
+    return tree_map(Tensor.float, output)
 
 
 class FasterRCNNDetector(Detector):
@@ -60,15 +46,13 @@ class FasterRCNNDetector(Detector):
         """What both R-CNNs are built from, by torchvision's argument names. Class 0 is the background."""
         return {
             "rpn_anchor_generator": Anchors(self.strides, [options.anchor_scale or 8.0], RATIOS),
-            "rpn_head": FullRPNHead(options.channels, len(RATIOS)),
+            "rpn_head": full_precision(RPNHead(options.channels, len(RATIOS))),
             "box_roi_pool": region_pool(self.pyramid.strides, 7),
-            "box_predictor": FullBoxPredictor(1024, num_classes + 1),
+            "box_predictor": full_precision(FastRCNNPredictor(1024, num_classes + 1)),
             **{f"box_{key}": value for key, value in kept_boxes(options).items()},
         }
 
-    def run(
-        self, levels: list[Tensor], images: ImageList, targets: list[Target] | None
-    ) -> dict[str, Tensor] | list[Target]:
+    def run(self, levels: list[Tensor], images: ImageList, targets: list[Target] | None) -> Result:
         named = OrderedDict((str(i), x) for i, x in enumerate(levels))
         if targets is not None:
             targets = [{**target, "labels": target["labels"] + 1} for target in targets]
@@ -85,6 +69,9 @@ class MaskRCNNDetector(FasterRCNNDetector):
     """Mask R-CNN (He et al., arXiv:1703.06870)."""
 
     def torchvision_model(self, options: FasterRCNNOptions, num_classes: int) -> MaskRCNN:
-        pool, predictor = region_pool(self.pyramid.strides, 14), FullMaskPredictor(256, 256, num_classes + 1)
-        parts = {**self.rcnn_parts(options, num_classes), "mask_roi_pool": pool, "mask_predictor": predictor}
-        return MaskRCNN(SimpleNamespace(out_channels=options.channels), **parts)
+        return MaskRCNN(
+            SimpleNamespace(out_channels=options.channels),
+            mask_roi_pool=region_pool(self.pyramid.strides, 14),
+            mask_predictor=full_precision(MaskRCNNPredictor(256, 256, num_classes + 1)),
+            **self.rcnn_parts(options, num_classes),
+        )

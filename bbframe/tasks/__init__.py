@@ -39,8 +39,8 @@ declare(
 declare(
     "schedule",
     {
-        "cosine": (CosineOptions, f"{__name__}.schedule:Cosine"),
-        "multistep": (MultiStepOptions, f"{__name__}.schedule:MultiStep"),
-        "constant": (ConstantOptions, f"{__name__}.schedule:Constant"),
+        "cosine": (CosineOptions, f"{__name__}.schedule:cosine"),
+        "multistep": (MultiStepOptions, f"{__name__}.schedule:multistep"),
+        "constant": (ConstantOptions, f"{__name__}.schedule:constant"),
     },
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +12,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassF1Score
 
 from bbframe.backbone import Backbone
-from bbframe.heads import HeadOptions
-from bbframe.registry import PartOptions, make
-from bbframe.tasks.optimizer_options import OptimOptions
+from bbframe.registry import make
 from bbframe.tasks.task import Task
 from bbframe.tasks.task_options import AccuracyOptions, ClassificationOptions
 
@@ -42,19 +40,11 @@ class Classification(Task):
     predictions: list[ClassifiedImage]
 
     def __init__(
-        self,
-        options: ClassificationOptions,
-        backbone: Backbone,
-        class_names: Sequence[str],
-        *,
-        head: HeadOptions,
-        optim: OptimOptions,
-        schedule: PartOptions,
+        self, options: ClassificationOptions, backbone: Backbone, class_names: Sequence[str], **settings: Any
     ):
-        super().__init__(options, backbone, class_names, optim=optim, schedule=schedule)
+        """As `Task`."""
+        super().__init__(options, backbone, class_names, **settings)
         count = len(self.class_names)
-        classifier = make("head", head, backbone.channels, backbone.strides, count)
-        self.read_maps(classifier, classifier.reads)
         self.loss = make("loss", options.loss)
         top5 = [AccuracyOptions(name="top5")] if count > 5 else []
         chosen = [AccuracyOptions(name="accuracy"), *top5, AccuracyOptions(name="f1"), *options.metrics]
@@ -113,8 +103,10 @@ class Classification(Task):
 
 
 def smoothed(labels: Tensor, num_classes: int, share: float) -> Tensor:
-    """Labels, indices (B,) or shares (B, num_classes), of which `share` is spread evenly over all classes
-    (Szegedy et al., arXiv:1512.00567): shares (B, num_classes), or the labels themselves where the share is 0."""
+    """Spread a `share` of labels, indices (B,) or shares (B, num_classes), evenly over all classes: (B, num_classes).
+
+    Szegedy et al., arXiv:1512.00567. A share of 0 leaves the labels as they are.
+    """
     if share == 0:
         return labels
     shares = labels if labels.ndim == 2 else F.one_hot(labels, num_classes).float()

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
 from bbframe.backbone import Backbone
 from bbframe.heads.detectors import DetectionHead, pad, paste
 from bbframe.heads.head_options import DetectionHeadOptions
-from bbframe.registry import PartOptions, make
 from bbframe.tasks.mask_rle import RLE, encode_mask
-from bbframe.tasks.optimizer_options import OptimOptions
 from bbframe.tasks.task import Task
 from bbframe.tasks.task_options import DetectionOptions
 
@@ -62,12 +61,10 @@ class Detection(Task):
         class_names: Sequence[str],
         *,
         head: DetectionHeadOptions,
-        optim: OptimOptions,
-        schedule: PartOptions,
+        **settings: Any,
     ):
-        super().__init__(options, backbone, class_names, optim=optim, schedule=schedule)
-        detector = make("head", head, backbone.channels, backbone.strides, len(self.class_names))
-        self.read_maps(detector, detector.reads)
+        """As `Task`."""
+        super().__init__(options, backbone, class_names, head=head, **settings)
         self.kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if head.masks else ("bbox",)
         shared: dict[str, Any] = {
             "iou_type": self.kinds,
@@ -83,9 +80,6 @@ class Detection(Task):
         """Detections in normalised images (C, H, W) of any sizes, or, with `targets`, the losses by their names."""
         x, sizes = pad(list(images), self.head.multiple)
         return self.head(self.backbone(x).feature_maps, sizes, targets)
-
-    def notes(self) -> dict[str, str]:
-        return self.head.notes()
 
     def predict(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Each image's `boxes` (N, 4) in its pixels, `scores` and `labels` (N,), and `masks` (N, 1, 28, 28) if any.
@@ -136,7 +130,7 @@ class Detection(Task):
             self.precision[kind] = curves
 
     def _compare(self, metric: MeanAveragePrecision, batch: dict[str, Any]) -> list[dict[str, Tensor]]:
-        """Hand a batch's detections and targets to a metric, both in original pixels; returns the detections so."""
+        """Hand a batch's detections and targets in original pixels to a metric; returns these detections."""
         pairs = zip(self(batch["image"]), batch["target"], strict=True)
         found, truth = [to_original(row, target) for row, target in pairs], []
         for target in batch["target"]:
@@ -161,10 +155,10 @@ class Detection(Task):
         return computed
 
     def _gather(self, metric: MeanAveragePrecision) -> None:
-        """Give every process what all have seen; torchmetrics' own way asks for equal numbers of images in each."""
+        """Give every process the states of all; torchmetrics can do so only for equal numbers of images in each."""
         if self.trainer.world_size == 1:
             return
-        ours = {name: [_on_cpu(item) for item in state] for name, state in metric.metric_state.items()}
+        ours = move_data_to_device(metric.metric_state, "cpu")
         shares: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(shares, ours)
         for name in ours:
@@ -181,7 +175,3 @@ def to_original(row: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, 
         height, width = target["size"].tolist()
         moved["masks"] = paste(row["masks"], moved["boxes"], (height, width))
     return moved
-
-
-def _on_cpu(item: Any) -> Any:
-    return item.cpu() if isinstance(item, Tensor) else item

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bbframe.schema import demand
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimOptions:
@@ -23,12 +25,11 @@ class OptimOptions:
     def __post_init__(self) -> None:
         for key in ("lr", "backbone_lr"):
             value = getattr(self, key)
-            if value is not None and value <= 0:
-                raise ValueError(f"optim: {key}={value} must be above 0; task.freeze=all keeps a backbone as it is")
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise ValueError(f"optim: layer_decay={self.layer_decay} must be above 0 and at most 1")
-        if self.weight_decay < 0:
-            raise ValueError(f"optim: weight_decay={self.weight_decay} must not be negative")
+            rule = "must be above 0; task.freeze=all keeps a backbone as it is"
+            demand(value is None or value > 0, f"optim: {key}", value, rule)
+        decay = self.layer_decay
+        demand(decay is None or 0 < decay <= 1, "optim: layer_decay", decay, "must be above 0 and at most 1")
+        demand(self.weight_decay >= 0, "optim: weight_decay", self.weight_decay, "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,7 @@ class ScheduleOptions:
     warmup_epochs: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.warmup_epochs < 0:
-            raise ValueError(f"schedule: warmup_epochs={self.warmup_epochs} must not be negative")
+        demand(self.warmup_epochs >= 0, "schedule: warmup_epochs", self.warmup_epochs, "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,7 @@ class CosineOptions(ScheduleOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.final <= 1:
-            raise ValueError(f"schedule: final={self.final} must be within 0..1")
+        demand(0 <= self.final <= 1, "schedule: final", self.final, "must be within 0..1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +83,10 @@ class MultiStepOptions(ScheduleOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
-            raise ValueError(f"schedule: milestones={list(self.milestones)} must rise within 0..1, as in [0.75, 0.92]")
-        if not 0 < self.gamma < 1:
-            raise ValueError(f"schedule: gamma={self.gamma} must be within 0..1")
+        at = list(self.milestones)
+        good = at == sorted(set(at)) and all(0 < milestone < 1 for milestone in at)
+        demand(good, "schedule: milestones", at, "must rise within 0..1, as in [0.75, 0.92]")
+        demand(0 < self.gamma < 1, "schedule: gamma", self.gamma, "must be within 0..1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,45 +3,39 @@
 from __future__ import annotations
 
 import math
-from typing import Generic, TypeVar
+from collections.abc import Callable
 
 from bbframe.tasks.optimizer_options import ConstantOptions, CosineOptions, MultiStepOptions, ScheduleOptions
 
-Options = TypeVar("Options", bound=ScheduleOptions)
+Factor = Callable[[int], float]
 
 
-class Schedule(Generic[Options]):
-    """A linear rise over the first epochs; `after_warmup`, which a subclass writes, says what follows."""
-
-    def __init__(self, options: Options, total_steps: int, steps_per_epoch: float):
-        self.options, self.total_steps = options, total_steps
-        self.warmup = min(round(options.warmup_epochs * steps_per_epoch), total_steps)
-
-    def __call__(self, step: int) -> float:
-        return (step + 1) / (self.warmup + 1) if step < self.warmup else self.after_warmup(step)
-
-    def after_warmup(self, step: int) -> float:
-        """The factor at a step that follows the rise."""
-        raise NotImplementedError
-
-
-class Constant(Schedule[ConstantOptions]):
+def constant(options: ConstantOptions, total_steps: int, steps_per_epoch: float) -> Factor:
     """The same rate to the end."""
-
-    def after_warmup(self, step: int) -> float:
-        return 1.0
+    return _after_warmup(options, total_steps, steps_per_epoch, lambda step, warmup: 1.0)
 
 
-class Cosine(Schedule[CosineOptions]):
+def cosine(options: CosineOptions, total_steps: int, steps_per_epoch: float) -> Factor:
     """Half a cosine (Loshchilov and Hutter, arXiv:1608.03983) down to `final`."""
 
-    def after_warmup(self, step: int) -> float:
-        progress = min((step - self.warmup) / max(self.total_steps - self.warmup, 1), 1.0)
-        return self.options.final + (1 - self.options.final) * 0.5 * (1 + math.cos(math.pi * progress))
+    def fall(step: int, warmup: int) -> float:
+        progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+        return options.final + (1 - options.final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return _after_warmup(options, total_steps, steps_per_epoch, fall)
 
 
-class MultiStep(Schedule[MultiStepOptions]):
+def multistep(options: MultiStepOptions, total_steps: int, steps_per_epoch: float) -> Factor:
     """A step down by `gamma` at each milestone."""
+    steps = [round(total_steps * milestone) for milestone in options.milestones]
+    return _after_warmup(
+        options, total_steps, steps_per_epoch, lambda step, warmup: options.gamma ** sum(step >= m for m in steps)
+    )
 
-    def after_warmup(self, step: int) -> float:
-        return self.options.gamma ** sum(step >= round(self.total_steps * m) for m in self.options.milestones)
+
+def _after_warmup(
+    options: ScheduleOptions, total_steps: int, steps_per_epoch: float, factor: Callable[[int, int], float]
+) -> Factor:
+    """A linear rise over the first epochs, then `factor` of the step and of the number of steps that rose."""
+    warmup = min(round(options.warmup_epochs * steps_per_epoch), total_steps)
+    return lambda step: (step + 1) / (warmup + 1) if step < warmup else factor(step, warmup)

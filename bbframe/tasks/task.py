@@ -9,9 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from bbframe.backbone import Backbone
+from bbframe.heads import HeadOptions
 from bbframe.registry import PartOptions, make
 from bbframe.tasks.freezing import keep_in_eval, prepare
 from bbframe.tasks.optimizer import parameter_groups
@@ -20,7 +21,7 @@ from bbframe.tasks.task_options import TaskOptions
 
 
 class Task(pl.LightningModule, ABC):
-    """A backbone and a head, which a subclass makes, trained on the batches of a data module.
+    """A backbone and a head, trained on the batches of a data module.
 
     `monitor` is the metric whose largest value chooses the best epoch. After a test, `predictions` holds a row for
     every image, which begins with the image's index.
@@ -28,7 +29,7 @@ class Task(pl.LightningModule, ABC):
 
     monitor: str
     mode = "max"
-    head: nn.Module
+    head: Any
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Task(pl.LightningModule, ABC):
         backbone: Backbone,
         class_names: Sequence[str],
         *,
+        head: HeadOptions,
         optim: OptimOptions,
         schedule: PartOptions,
     ):
@@ -46,16 +48,13 @@ class Task(pl.LightningModule, ABC):
         self._unchecked: tuple[Tensor, int, int] | None = None  # loss, epoch, batch
         prepare(backbone, options)
         self.backbone = backbone
-
-    def read_maps(self, head: nn.Module, reads: Sequence[int]) -> None:
-        """Put the head on the selected maps at the positions `reads`."""
-        self.head = head
-        self.reading = [self.backbone.out_features[i] for i in reads]
-        self.backbone.use_maps(self.reading)
+        self.head = make("head", head, backbone.channels, backbone.strides, len(self.class_names))
+        self.reading = [backbone.out_features[i] for i in self.head.reads]
+        backbone.use_maps(self.reading)
 
     def notes(self) -> dict[str, str]:
         """What a run logs about the head before it trains: {word: text}."""
-        return {}
+        return self.head.notes() if hasattr(self.head, "notes") else {}
 
     @abstractmethod
     def predict(self, images: Sequence[Tensor]) -> list[Any]:
@@ -76,10 +75,7 @@ class Task(pl.LightningModule, ABC):
         self.train()  # Lightning leaves modules in the mode that it finds them in; loaded ones are in eval mode
 
     def finite(self, loss: Tensor, batch_idx: int) -> Tensor:
-        """The training loss, once it is known to be finite; on a GPU it is looked at one step later.
-
-        The host would wait for the GPU otherwise, and the GPU for the host's next step.
-        """
+        """Check the training loss; on a GPU one step later, so that neither host nor GPU waits for the other."""
         self.check_loss()
         self._unchecked = (loss.detach(), self.current_epoch, batch_idx)
         if loss.device.type == "cpu":
@@ -87,7 +83,7 @@ class Task(pl.LightningModule, ABC):
         return loss
 
     def check_loss(self) -> None:
-        """Raises ValueError, with what to try, when the latest loss that was not looked at is not finite."""
+        """Raises ValueError, with what to try, when the latest unchecked loss is not finite."""
         if self._unchecked is None:
             return
         (loss, epoch, batch), self._unchecked = self._unchecked, None
@@ -121,6 +117,6 @@ class Task(pl.LightningModule, ABC):
         steps = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else 1
         factor = make("schedule", self.schedule, steps, steps / epochs)
-        # torch would put the attributes of an object into the checkpoint, those of a function not
+        # a function, because torch would put the attributes of an object into the checkpoint
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

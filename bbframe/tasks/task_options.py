@@ -7,6 +7,7 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from bbframe.registry import PartOptions, parse_part
+from bbframe.schema import demand
 
 Loss = Annotated[PartOptions, partial(parse_part, "loss")]
 Metric = Annotated[PartOptions, partial(parse_part, "metric")]
@@ -17,8 +18,7 @@ class TaskOptions:
     """How a backbone is trained, whatever the task.
 
     `freeze` is "none", "all", or an index k: the stem and the stages up to k keep their weights. Frozen parts stay in
-    eval mode, their batch statistics and drop-outs with them; `batch_norm="eval"` fixes the statistics of the whole
-    backbone.
+    eval mode; `batch_norm="eval"` fixes the batch statistics of the whole backbone.
     """
 
     precisions: ClassVar[tuple[str, ...] | None] = None  # that the task can be trained in; None: any
@@ -39,8 +39,7 @@ class CrossEntropyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyOptions:
-    """The share of images whose class has the best score, or with `top5` one of the five best; `f1` averages the F1
-    scores of all classes."""
+    """The metrics of `bbframe.tasks.metrics`, which have no options of their own."""
 
     name: Literal["accuracy", "top5", "f1"] = "accuracy"
 
@@ -58,8 +57,8 @@ class ClassificationOptions(TaskOptions):
     metrics: tuple[Metric, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"task: label_smoothing={self.label_smoothing} must be at least 0 and below 1")
+        share = self.label_smoothing
+        demand(0 <= share < 1, "task: label_smoothing", share, "must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

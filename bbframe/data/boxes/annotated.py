@@ -6,19 +6,18 @@ import os
 import re
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from bbframe.data.batch_loader import Skipped
 from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.data.boxes.box_options import FileDetectionOptions
 from bbframe.data.boxes.objects import Objects
 from bbframe.data.decode import glance, read_image, reason
-from bbframe.data.faults import Faults, raise_all
+from bbframe.data.faults import Faults, Skipped, raise_all
 from bbframe.data.split import stratified
 
 TOLERANCE = 1.0  # pixels by which rounding may carry a box or a polygon over the border
@@ -56,22 +55,20 @@ class AnnotatedFiles(Objects):
         """Some of the images."""
         rows = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
         kept = np.concatenate([np.zeros(0, np.int64), *rows])
-        return AnnotatedFiles(
+        objects = {key: getattr(self, key)[kept] for key in ("boxes", "classes", "crowd", "area")}
+        return replace(
+            self,
             sizes=self.sizes[list(indices)],
             offsets=np.cumsum([0, *(len(row) for row in rows)]),
-            boxes=self.boxes[kept],
-            classes=self.classes[kept],
-            crowd=self.crowd[kept],
-            area=self.area[kept],
-            root=self.root,
             paths=[self.paths[i] for i in indices],
             ids=[self.ids[i] for i in indices],
             masks=None if self.masks is None else [self.masks[i] for i in kept],
+            **objects,
         )
 
 
 class Reading:
-    """Images and objects as they are read from one source, with all that is wrong with them."""
+    """Images and objects as they are read from one source, and the faults found on the way."""
 
     def __init__(self, source: object, root: Path, options: FileDetectionOptions, masks: bool):
         self.root, self.verify = root, options.verify
@@ -119,9 +116,13 @@ class Reading:
             return None
         return [x1, y1, x2, y2]
 
-    def add(self, image: int, box: Sequence[float], label: int, crowd: bool, area: float) -> None:
-        """Take an object."""
+    def add(
+        self, image: int, box: Sequence[float], label: int, crowd: bool, area: float, mask: bytes | None = None
+    ) -> None:
+        """Take an object, with its mask where masks are read."""
         self.table.extend([image, *box, label, crowd, area])
+        if self.masks is not None and mask is not None:
+            self.masks.append(mask)
 
     def finish(self) -> AnnotatedFiles:
         """What was taken, image by image."""
@@ -149,39 +150,27 @@ class Reading:
 class AnnotatedDataModule(DetectionDataModule):
     """A data set of annotated image files. A part that is not given is a seeded share of the training images."""
 
-    def __init__(
-        self,
-        options: FileDetectionOptions,
-        readings: Mapping[str, Callable[[], Reading]],
-        *,
-        masks: bool,
-        **settings: Any,
-    ):
+    parts: dict[str, AnnotatedFiles]  # type: ignore[assignment]
+
+    def __init__(self, options: FileDetectionOptions, readings: Mapping[str, Callable[[], Reading]], **settings: Any):
         """`readings` read the given parts; `settings` are those of `make_data`."""
         read = {part: reading() for part, reading in readings.items()}
         found = {part: reading.finish() for part, reading in read.items() if not reading.faults.kinds}
         _compare(read)
         raise_all(reading.faults for reading in read.values())
-        skipped = Skipped(options.max_errors if options.on_error == "skip" else 0, "faulty images and annotations")
-        dropped = [(reading.faults.source, *fault) for reading in read.values() for fault in reading.faults.dropped]
-        if dropped:
-            skipped.note(
-                [(f"{source}: {name}", f"{kind}, {why}" if why else kind) for source, kind, name, why in dropped]
-            )
-        super().__init__(
-            options,
-            _divide(found, options),
-            read["train"].class_names,
-            masks=masks,
-            skipped=skipped,
-            **settings,
+        skipped = Skipped(options.tolerated_errors, "faulty images and annotations")
+        skipped.note(
+            [
+                (f"{reading.faults.source}: {name}", f"{kind}, {why}" if why else kind)
+                for reading in read.values()
+                for kind, name, why in reading.faults.dropped
+            ]
         )
+        super().__init__(options, _divide(found, options), read["train"].class_names, skipped=skipped, **settings)
         self.category_ids = read["train"].category_ids or self.category_ids
 
     def image_id(self, part: str, index: int) -> int | str:
-        images = self.parts[part]
-        assert isinstance(images, AnnotatedFiles)
-        return images.ids[index]
+        return self.parts[part].ids[index]
 
 
 def _compare(read: dict[str, Reading]) -> None:
@@ -190,8 +179,7 @@ def _compare(read: dict[str, Reading]) -> None:
     taken = dict.fromkeys(_image_paths(train), "train")
     for part, reading in list(read.items())[1:]:
         if reading.class_names and train.class_names and reading.class_names != train.class_names:
-            same = set(reading.class_names) == set(train.class_names)
-            if same:
+            if set(reading.class_names) == set(train.class_names):
                 reading.faults.fatal("the categories of train in another order")
             for name in reading.class_names:
                 if name not in train.class_names:
@@ -216,9 +204,7 @@ def _divide(found: dict[str, AnnotatedFiles], options: FileDetectionOptions) -> 
 
     Raises ValueError when there are too few images, and for a part in which no object counts.
     """
-    test = options.test_fraction if options.test_fraction is not None else 0.0 if len(found) > 1 else 0.15
-    wanted = (("val", options.val_fraction or 0.15), ("test", test))
-    fractions = {part: fraction for part, fraction in wanted if fraction and part not in found}
+    fractions = options.fractions(found, test=0.0 if len(found) > 1 else 0.15)
     train = found["train"]
     count = len(train.paths)
     if count <= len(fractions):
@@ -227,12 +213,16 @@ def _divide(found: dict[str, AnnotatedFiles], options: FileDetectionOptions) -> 
         ways += ["data.test_fraction=0"] if "test" in fractions else []
         parts = ", ".join(("train", *fractions))
         raise ValueError(f"data: {count} {noun} too few to split into {parts}; add some, or set {' or '.join(ways)}")
-    shows = _shows(train).tolist()
-    if shows.count(True) <= len(fractions):  # chance decides where they go
-        shows = [True] * count
-    few = shows.count(False) <= len(fractions)  # images without objects, then for training
-    split = _split(train.paths, [None if few and not show else int(show) for show in shows], fractions, options)
-    parted = {**found, **{part: train.select(indices) for part, indices in split.items()}}
+    shows = _shows(train)
+    if shows.sum() <= len(fractions):  # chance decides where they go
+        shows[:] = True
+    few = (~shows).sum() <= len(fractions)  # images without objects, then for training
+    chosen = np.flatnonzero(shows) if few else np.arange(count)
+    split = stratified([train.paths[i] for i in chosen], shows[chosen].tolist(), fractions, options.split_seed)
+    taken = {part: chosen[split[part]].tolist() for part in fractions}
+    rest = sorted(set(range(count)).difference(*taken.values()))
+    parted = {**found, "train": train.select(rest)}
+    parted |= {part: train.select(indices) for part, indices in taken.items()}
     for part, images in parted.items():
         if not _shows(images).any():
             key, number = f"data.{part}_{options.given_by}", len(images.paths)
@@ -240,18 +230,6 @@ def _divide(found: dict[str, AnnotatedFiles], options: FileDetectionOptions) -> 
             fix = f"name others by {key}" if part in found else fix
             raise ValueError(f"data: {number} {part} image{'s' * (number != 1)} without any object that counts; {fix}")
     return parted
-
-
-def _split(
-    paths: Sequence[str], labels: Sequence[int | None], fractions: Mapping[str, float], options: FileDetectionOptions
-) -> dict[str, list[int]]:
-    """As `stratified`; images without a label go to train."""
-    chosen = [i for i, label in enumerate(labels) if label is not None]
-    names, known = [paths[i] for i in chosen], [label for label in labels if label is not None]
-    split = stratified(names, known, fractions, options.split_seed)
-    parts = {part: [chosen[i] for i in split[part]] for part in fractions}
-    taken = {i for indices in parts.values() for i in indices}
-    return {"train": [i for i in range(len(paths)) if i not in taken], **parts}
 
 
 def _shows(images: AnnotatedFiles) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,6 @@ from bbframe.data.boxes.box_options import DetectionDataOptions
 from bbframe.data.boxes.box_transforms import Sample, eval_boxes, select, train_boxes
 from bbframe.data.data_module import DataModule
 from bbframe.data.pixels import normalise
-from bbframe.preprocessing import Preprocessing
 
 
 class Annotated(Images, Protocol):
@@ -27,11 +27,12 @@ class Annotated(Images, Protocol):
         """
 
 
+@dataclass(eq=False)
 class TargetBatches(Batches):
     """Batches of `image`, a list of (C, H, W) float, and `target`, a list of dicts. Training sees no crowds."""
 
     images: Annotated
-    masks = False
+    masks: bool = False
 
     def load(self, index: int) -> Sample:
         sample: Sample = {**self.images.target(index, self.masks), "image": self.images.read(index)}
@@ -52,24 +53,23 @@ class TargetBatches(Batches):
 class DetectionDataModule(DataModule):
     """Batches {"image": list of (C, H, W) float, normalised, not padded; "target": list of dicts; "index": (B,) long}.
 
-    A target has `boxes` (N, 4) float xyxy in pixels of its image, `labels` (N,) long, `crowd` (N,) bool, `area` (N,)
-    float in pixels of the original image, `size` (2,) long, the original's height and width, `scale` (2,) float, by
-    which x and y were multiplied, so that an evaluation's boxes / scale are the original's, and with `masks` also
-    `masks` (N, H, W) uint8: for training in the pixels of the image, for an evaluation in those of the original, whose
-    `size` they have. N may be 0. Crowds are regions that an evaluation ignores and that training does not see.
+    A target has
+
+    - `boxes` (N, 4) float xyxy in pixels of its image, where N may be 0;
+    - `labels` (N,) long, and `area` (N,) float in pixels of the original image;
+    - `crowd` (N,) bool: regions that an evaluation ignores and that training does not see;
+    - `size` (2,) long: the original's height and width;
+    - `scale` (2,) float: x and y were multiplied by it, so that an evaluation's boxes / scale are the original's;
+    - with `masks`, `masks` (N, H, W) uint8 in the pixels of a training image, or of the original in an evaluation.
     """
 
+    parts: dict[str, Annotated]  # type: ignore[assignment]
+
     def __init__(
-        self,
-        options: DetectionDataOptions,
-        *args: Any,
-        preprocessing: Preprocessing,
-        num_channels: int,
-        masks: bool = False,
-        **settings: Any,
+        self, options: DetectionDataOptions, *args: Any, num_channels: int, masks: bool = False, **settings: Any
     ):
         """As `DataModule`; with `masks` the targets hold masks."""
-        super().__init__(options, *args, preprocessing=preprocessing, num_channels=num_channels, **settings)
+        super().__init__(options, *args, num_channels=num_channels, **settings)
         self.masks = masks
         self.category_ids = list(range(self.num_classes))  # what a file of annotations calls the classes
         self._eval_transform = eval_boxes(options, self.preprocessing, num_channels)
@@ -81,17 +81,14 @@ class DetectionDataModule(DataModule):
 
     def target(self, part: str, index: int) -> dict[str, Tensor]:
         """What an evaluation compares with: boxes in pixels of `picture`, masks in those of the original image."""
-        images: Any = self.parts[part]
+        images = self.parts[part]
         sample = self._eval_transform({**images.target(index, self.masks), "image": images.read(index)})
-        return {key: value for key, value in sample.items() if key != "image"}
+        del sample["image"]
+        return sample
 
     def image_id(self, part: str, index: int) -> int | str:
         """What a file of annotations calls the image."""
         return index
 
     def _batches(self, part: str, train: bool) -> TargetBatches:
-        transform = self._train_transform if train else self._eval_transform
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        batches = TargetBatches(self.parts[part], transform, mean, std, train_seed=self.seed if train else None)
-        batches.masks = self.masks
-        return batches
+        return TargetBatches(self.parts[part], *self._processing(train), masks=self.masks)

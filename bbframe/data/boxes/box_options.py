@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions, demand
+from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions
+from bbframe.schema import demand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +24,15 @@ class DetectionAugmentOptions(MirrorOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes, crop = self.min_sizes, self.crop_size
-        demand(sizes is None or min(sizes, default=0) >= 1, "augment.min_sizes", sizes, "must be 1 pixel or more each")
-        demand(crop is None or min(crop) >= 1, "augment.crop_size", crop, "must be 1 pixel or more")
-        if self.scale_jitter is not None:
-            low, high = self.scale_jitter
-            demand(0 < low <= high, "augment.scale_jitter", self.scale_jitter, "must rise above 0, say [0.1, 2]")
-            demand(crop is not None, "augment.scale_jitter", self.scale_jitter, "needs augment.crop_size, to fit into")
-            demand(sizes is None, "augment.min_sizes", sizes, "must be null beside scale_jitter: both say how large")
+        sizes, crop, jitter = self.min_sizes, self.crop_size, self.scale_jitter
+        good = sizes is None or min(sizes, default=0) >= 1
+        demand(good, "data: augment.min_sizes", sizes, "must be 1 pixel or more each")
+        demand(min(crop or (1,)) >= 1, "data: augment.crop_size", crop, "must be 1 pixel or more")
+        if jitter is not None:
+            demand(0 < jitter[0] <= jitter[1], "data: augment.scale_jitter", jitter, "must rise above 0, say [0.1, 2]")
+            demand(crop is not None, "data: augment.scale_jitter", jitter, "needs augment.crop_size, to fit into")
+            rule = "must be null beside scale_jitter: both say how large"
+            demand(sizes is None, "data: augment.min_sizes", sizes, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +49,15 @@ class DetectionDataOptions(LoadingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         least, most = self.min_size, self.max_size
-        sizes = self.augment.min_sizes if self.augment else None
-        demand(least is None or least >= 1, "min_size", least, "must be 1 pixel or more")
-        demand(
-            most is None or most >= max(1, least or 1, *(sizes or ())), "max_size", most, "must be at least min_size"
-        )
+        demand(least is None or least >= 1, "data: min_size", least, "must be 1 pixel or more")
+        drawn = (self.augment and self.augment.min_sizes) or ()
+        demand(most is None or most >= max(1, least or 1, *drawn), "data: max_size", most, "must be at least min_size")
 
-    @property
-    def usual_size(self) -> tuple[int, int]:
-        """The (height, width) of a usual image once resized; without better knowledge 4:3, as most photographs."""
+    def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
+        """The size of a usual image once resized; without better knowledge 4:3, as most photographs."""
         longest = math.inf if self.max_size is None else self.max_size
         height = int(min(self.min_size or 480, longest))
         return height, int(min(round(height * 4 / 3), longest))
-
-    def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
-        return self.usual_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +79,22 @@ class DigitScenesOptions(DetectionDataOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("train_scenes", "val_scenes", "test_scenes"):
-            demand(getattr(self, name) >= 1, name, getattr(self, name), "must be 1 or more")
-        demand(
-            1 <= self.num_digits[0] <= self.num_digits[1], "num_digits", self.num_digits, "must rise from 1 or more"
-        )
+            demand(getattr(self, name) >= 1, f"data: {name}", getattr(self, name), "must be 1 or more")
+        fewest, most = self.num_digits
+        demand(1 <= fewest <= most, "data: num_digits", self.num_digits, "must rise from 1 or more")
         low, high = self.digit_size
-        demand(8 <= low <= high, "digit_size", self.digit_size, "must rise from 8 pixels or more, the side of a scan")
+        rule = "must rise from 8 pixels or more, the side of a scan"
+        demand(8 <= low <= high, "data: digit_size", self.digit_size, rule)
         rule = f"must be at least the largest digit, digit_size={self.digit_size}"
-        demand(min(self.canvas) >= high, "image_size", self.image_size, rule)
+        demand(min(self.canvas) >= high, "data: image_size", self.image_size, rule)
+
+    def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
+        return self.canvas
 
     @property
     def canvas(self) -> tuple[int, int]:
         """The (height, width) of a scene."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
-
-    @property
-    def usual_size(self) -> tuple[int, int]:
-        return self.canvas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +116,7 @@ class FileDetectionOptions(FileOptions, DetectionDataOptions):
         for part, fraction in (("val", self.val_fraction), ("test", self.test_fraction)):
             key = f"{part}_{self.given_by}"
             good = fraction is None or not getattr(self, key)
-            demand(good, f"{part}_fraction", fraction, f"must be null beside {key}")
+            demand(good, f"data: {part}_fraction", fraction, f"must be null beside {key}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +139,7 @@ class CocoOptions(FileDetectionOptions):
             for kind, other, what in (("annotations", "images", "JSON file"), ("images", "annotations", "folder")):
                 key, value, given = f"{part}_{kind}", getattr(self, f"{part}_{kind}"), getattr(self, f"{part}_{other}")
                 rule = f"must be the {what} of your {part} images: data.{key}=path/to/it"
-                demand(bool(value) or (part != "train" and not given), key, value, rule)
+                demand(bool(value) or (part != "train" and not given), f"data: {key}", value, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,4 +156,5 @@ class VocOptions(FileDetectionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        demand(bool(self.root), "root", self.root, "must be the folder with Annotations/: data.root=path/to/VOC2012")
+        rule = "must be the folder with Annotations/: data.root=path/to/VOC2012"
+        demand(bool(self.root), "data: root", self.root, rule)

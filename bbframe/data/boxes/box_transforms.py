@@ -2,7 +2,7 @@
 
 A sample is a dict: `image`, a PIL image; and, where there is a target, `boxes` (N, 4) xyxy and `masks` (N, H, W) in
 the image's pixels, `labels`, `crowd` and `area` (N,), and `size`. A step of training changes image, boxes and masks
-together; an evaluation leaves the masks as they are, for what they are compared with is in the original's pixels too.
+together; an evaluation leaves the masks in the original's pixels, in which they are compared.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
-from torchvision.tv_tensors import BoundingBoxes, Mask
+from torchvision.tv_tensors import BoundingBoxes, Mask, TVTensor
 
 from bbframe.data.boxes.box_options import DetectionDataOptions
-from bbframe.data.pixels import ChosenTransforms, ToTensor, color_jitter
+from bbframe.data.pixels import ChosenTransforms, ToTensor, mirror_steps
 from bbframe.preprocessing import Preprocessing
 
 Sample = dict[str, Any]
-GEOMETRIC = {"image", "boxes", "masks"}
 EACH = ("boxes", "labels", "crowd", "area", "masks")  # those with one entry an object
 
 
@@ -41,14 +41,18 @@ def tight(masks: Tensor) -> Tensor:
 
 
 class Wrap(nn.Module):
-    """Tell torchvision what are boxes and masks, and of which image."""
+    """Tell torchvision which tensors are boxes and, if they change with the image, masks."""
+
+    def __init__(self, masks: bool):
+        super().__init__()
+        self.masks = masks
 
     def forward(self, sample: Sample) -> Sample:
         width, height = sample["image"].size
         sample = {**sample, "scale": torch.ones(2)}
         if "boxes" in sample:
             sample["boxes"] = BoundingBoxes(sample["boxes"], format="XYXY", canvas_size=(height, width))
-        if "masks" in sample:
+        if self.masks and "masks" in sample:
             sample["masks"] = Mask(sample["masks"])
         return sample
 
@@ -133,24 +137,15 @@ class RefitBoxes(nn.Module):
         return sample
 
 
-class WithoutMasks(nn.Module):
-    """Around steps that leave the masks in the pixels of the original image."""
-
-    def __init__(self, *steps: nn.Module):
-        super().__init__()
-        self.steps = nn.Sequential(*steps)
-
-    def forward(self, sample: Sample) -> Sample:
-        masks = {key: value for key, value in sample.items() if key == "masks"}
-        return {**self.steps({key: value for key, value in sample.items() if key != "masks"}), **masks}
-
-
 class Finish(nn.Module):
-    """Plain tensors; boxes end at the border. In training, objects of which less than a pixel is left are gone."""
+    """Plain tensors; boxes end at the border. In training, objects of which less than a pixel is left are gone.
 
-    def __init__(self, num_channels: int, drop: bool):
+    `finish_image` turns the PIL image into a tensor.
+    """
+
+    def __init__(self, finish_image: nn.Module, drop: bool):
         super().__init__()
-        self.to_tensor, self.drop = ToTensor(num_channels), drop
+        self.finish_image, self.drop = finish_image, drop
 
     def forward(self, sample: Sample) -> Sample:
         if "boxes" in sample:
@@ -161,18 +156,7 @@ class Finish(nn.Module):
                 if "masks" in sample:
                     kept &= sample["masks"].as_subclass(Tensor).amax((1, 2)) > 0
             sample = select(sample, kept)
-        return {**sample, "image": self.to_tensor(sample["image"])}
-
-
-class OnImage(nn.Module):
-    """Around transforms that change the pixels of the finished image, and leave its boxes and masks."""
-
-    def __init__(self, step: nn.Module):
-        super().__init__()
-        self.step = step
-
-    def forward(self, sample: Sample) -> Sample:
-        return {**sample, "image": self.step(sample["image"])}
+        return {**sample, "image": self.finish_image(sample["image"])}
 
 
 def _widths_and_heights(boxes: Tensor) -> Tensor:
@@ -182,7 +166,8 @@ def _widths_and_heights(boxes: Tensor) -> Tensor:
 
 
 def _geometric(sample: Sample, change: Callable[[Any], Any]) -> Sample:
-    return {k: change(v) if k in GEOMETRIC else v for k, v in sample.items()}
+    """Change the image, and what `Wrap` says moves with it."""
+    return {k: change(v) if isinstance(v, Image.Image | TVTensor) else v for k, v in sample.items()}
 
 
 def eval_boxes(options: DetectionDataOptions, preprocessing: Preprocessing, num_channels: int) -> nn.Module:
@@ -190,9 +175,8 @@ def eval_boxes(options: DetectionDataOptions, preprocessing: Preprocessing, num_
 
     The boxes become those of the resized image; the masks stay in the pixels of the original.
     """
-    mode = InterpolationMode(preprocessing.interpolation)
-    sizes = [] if options.min_size is None else [options.min_size]
-    return WithoutMasks(Wrap(), Resize(sizes, options.max_size, mode), Finish(num_channels, drop=False))
+    end = Finish(ToTensor(num_channels), drop=False)
+    return nn.Sequential(Wrap(masks=False), _usual_resize(options, preprocessing), end)
 
 
 def train_boxes(options: DetectionDataOptions, preprocessing: Preprocessing, num_channels: int) -> nn.Module:
@@ -201,24 +185,25 @@ def train_boxes(options: DetectionDataOptions, preprocessing: Preprocessing, num
     Raises ValueError for a change of colours where there are none.
     """
     mode, augment = InterpolationMode(preprocessing.interpolation), options.augment
-    sizes: Sequence[int] = [] if options.min_size is None else [options.min_size]
-    end = [Finish(num_channels, drop=True), OnImage(ChosenTransforms(options.transforms))]
+    end = Finish(nn.Sequential(ToTensor(num_channels), ChosenTransforms(options.transforms)), drop=True)
     if augment is None:
-        return nn.Sequential(Wrap(), Resize(sizes, options.max_size, mode), *end)
-    steps: list[nn.Module] = [Wrap()]
+        return nn.Sequential(Wrap(masks=True), _usual_resize(options, preprocessing), end)
+    steps: list[nn.Module] = [Wrap(masks=True)]
     if augment.iou_crop:
         steps.append(RefitBoxes(v2.RandomIoUCrop()))
     if augment.scale_jitter is not None:
         assert augment.crop_size is not None
         steps.append(ScaleJitter(augment.crop_size, augment.scale_jitter, mode))
+    elif augment.min_sizes is not None:
+        steps.append(Resize(augment.min_sizes, options.max_size, mode))
     else:
-        steps.append(Resize(augment.min_sizes or sizes, options.max_size, mode))
+        steps.append(_usual_resize(options, preprocessing))
     if augment.crop_size is not None:
         steps.append(RefitBoxes(RandomCrop(augment.crop_size)))
-    if augment.flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if augment.vertical_flip:
-        steps.append(v2.RandomVerticalFlip())
-    if augment.color_jitter is not None:
-        steps.append(color_jitter(augment.color_jitter, num_channels))
-    return nn.Sequential(*steps, *end)
+    flips, colors = mirror_steps(augment, num_channels)
+    return nn.Sequential(*steps, *flips, *colors, end)
+
+
+def _usual_resize(options: DetectionDataOptions, preprocessing: Preprocessing) -> Resize:
+    sizes = [] if options.min_size is None else [options.min_size]
+    return Resize(sizes, options.max_size, InterpolationMode(preprocessing.interpolation))

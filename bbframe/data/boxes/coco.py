@@ -13,7 +13,7 @@ import numpy as np
 from bbframe.data.boxes.annotated import TOLERANCE, AnnotatedDataModule, Reading
 from bbframe.data.boxes.box_options import CocoOptions
 
-# what is kept of a file, for the polygons alone can fill the memory
+# the keys of a file that are kept; polygons that nobody needs would fill the memory
 KEYS = frozenset("images annotations categories id name file_name width height".split())
 KEYS |= frozenset("image_id category_id bbox area iscrowd".split())
 MASK_KEYS = frozenset(("segmentation", "size", "counts"))
@@ -163,16 +163,10 @@ def _annotations(
                 mask = segmentation_rle(entry.get("segmentation"), *reading.sizes[image])
             except (ValueError, RuntimeError, TypeError) as error:
                 faults.drop("missing or malformed masks", name, str(error).splitlines()[0])
-        if box is not None and (reading.masks is None or mask is not None):
-            reading.add(
-                image,
-                box,
-                classes[category],  # type: ignore[index]
-                bool(crowd),
-                bbox[2] * bbox[3] if area is None else area,
-            )
-            if reading.masks is not None and mask is not None:
-                reading.masks.append(mask)
+                continue
+        if box is not None:
+            area = bbox[2] * bbox[3] if area is None else area
+            reading.add(image, box, classes[category], bool(crowd), area, mask)  # type: ignore[index]
 
 
 def segmentation_rle(segmentation: Any, height: int, width: int) -> bytes:
@@ -211,12 +205,12 @@ def segmentation_rle(segmentation: Any, height: int, width: int) -> bytes:
 
 
 def _id(value: Any) -> TypeGuard[int | str]:
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    return type(value) in (int, str)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+    return type(value) in (int, float) and abs(value) < 1e9
 
 
 def _size(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**6
+    return type(value) is int and 0 < value < 10**6

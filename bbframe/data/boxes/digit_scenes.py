@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,23 +19,23 @@ from bbframe.data.boxes.box_options import DigitScenesOptions
 from bbframe.data.boxes.objects import Objects
 from bbframe.data.images.digits import parted, scans
 from bbframe.data.seeds import derive
-from bbframe.preprocessing import Preprocessing
+from bbframe.files import atomic
 
-VERSION = 1  # of the recipe below: with another, a cache is made anew
-EMPTY = 0.03  # of the scenes show no digit
-OVERLAP = 0.2  # of the smaller of two boxes may lie in the other
-PLACES = 10  # that a digit tries before it is given up
-INK = 96  # of 255: what is darker than that belongs to the ground
+VERSION = 1  # of the recipe below; a cache of another version is made anew
+EMPTY = 0.03  # the share of scenes without a digit
+OVERLAP = 0.2  # the largest share of the smaller of two boxes that may lie in the other
+PLACES = 10  # the number of places that a digit tries before it is given up
+INK = 96  # of 255; darker pixels of a scan belong to the ground
 
 
 class Draw:
-    """Random numbers whose row is the same with every version of every library."""
+    """Random numbers that are the same with every version of every library."""
 
     def __init__(self, *parts: object):
         self.source = np.random.PCG64(derive(*parts))
 
     def share(self) -> float:
-        """A number in 0..1, 1 left out."""
+        """A number in [0, 1)."""
         return float(int(self.source.random_raw()) >> 11) * 2.0**-53
 
     def integer(self, low: int, high: int) -> int:
@@ -144,9 +143,8 @@ def cached(part: str, count: int, options: DigitScenesOptions, folder: Path) -> 
     made = scenes(part, count, options)
     arrays = {name: value for name, value in vars(made).items() if isinstance(value, np.ndarray)}
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
+    with atomic(path) as part_path, part_path.open("wb") as file:
         np.savez_compressed(file, key=np.array(key + _digest(arrays)), **arrays)
-    os.replace(file.name, path)  # a reader finds the whole file or none
     return made
 
 
@@ -160,19 +158,10 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
 class DigitScenes(DetectionDataModule):
     """Ten classes; the scans of the three parts are those of the data set `digits`. The run's seed changes no scene.
 
-    A mask is the pixels of a digit's ink, also of what another one covers, and a box is tight around it.
+    A mask is the pixels of a digit's ink, also where another digit covers them, and a box is tight around it.
     """
 
-    def __init__(
-        self,
-        options: DigitScenesOptions,
-        *,
-        seed: int,
-        preprocessing: Preprocessing,
-        num_channels: int,
-        stride: int,
-        masks: bool = False,
-    ):
+    def __init__(self, options: DigitScenesOptions, **settings: Any):
         key = DigitScenesOptions(
             image_size=options.canvas,
             num_digits=options.num_digits,
@@ -180,13 +169,5 @@ class DigitScenes(DetectionDataModule):
             scene_seed=options.scene_seed,
         )
         make = scenes if options.cache is None else functools.partial(cached, folder=Path(options.cache))
-        super().__init__(
-            options,
-            {part: make(part, getattr(options, f"{part}_scenes"), key) for part in ("train", "val", "test")},
-            [str(digit) for digit in range(10)],
-            seed=seed,
-            preprocessing=preprocessing,
-            num_channels=num_channels,
-            stride=stride,
-            masks=masks,
-        )
+        parts = {part: make(part, getattr(options, f"{part}_scenes"), key) for part in ("train", "val", "test")}
+        super().__init__(options, parts, [str(digit) for digit in range(10)], **settings)

@@ -48,13 +48,9 @@ class Objects:
     def target(self, index: int, masks: bool) -> dict[str, Tensor]:
         """`boxes`, `labels`, `crowd`, `area`, the image's `size` and, if asked for, `masks` (N, H, W) uint8."""
         place = slice(self.offsets[index], self.offsets[index + 1])
-        target = {
-            "boxes": torch.from_numpy(self.boxes[place].copy()),
-            "labels": torch.from_numpy(self.classes[place].copy()),
-            "crowd": torch.from_numpy(self.crowd[place].copy()),
-            "area": torch.from_numpy(self.area[place].copy()),
-            "size": torch.tensor(self.sizes[index], dtype=torch.int64),
-        }
+        columns = {"boxes": self.boxes, "labels": self.classes, "crowd": self.crowd, "area": self.area}
+        target = {name: torch.from_numpy(column[place].copy()) for name, column in columns.items()}
+        target["size"] = torch.tensor(self.sizes[index], dtype=torch.int64)
         if masks:
             height, width = self.sizes[index]
             target["masks"] = torch.zeros(len(target["boxes"]), height, width, dtype=torch.uint8)

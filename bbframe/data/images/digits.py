@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,10 +17,10 @@ from bbframe.preprocessing import Preprocessing
 
 
 class Scans:
-    """Some of the scans, in memory."""
+    """Some of the scans, by their `indices` among all."""
 
-    def __init__(self, pixels: np.ndarray, labels: Sequence[int], indices: Sequence[int]):
-        """`pixels` (N, 8, 8) uint8 and `labels` are those of all scans, `indices` the ones that belong here."""
+    def __init__(self, indices: Sequence[int]):
+        pixels, labels = scans()
         self.indices = indices
         self.pixels, self.labels = pixels[list(indices)], [labels[i] for i in indices]
 
@@ -47,19 +48,10 @@ def parted() -> dict[str, list[int]]:
 
 
 class Digits(ImageDataModule):
-    """Ten classes; 70 % of each for training, 15 % each for validation and test, the same whatever the run's seed."""
+    """Ten classes; the scans of each part are the same whatever the run's seed."""
 
-    def __init__(
-        self, options: DigitsOptions, *, seed: int, preprocessing: Preprocessing, num_channels: int, stride: int
-    ):
-        pixels, labels = scans()
-        super().__init__(
-            options,
-            {part: Scans(pixels, labels, indices) for part, indices in parted().items()},
-            [str(digit) for digit in range(10)],
-            seed=seed,
-            # a crop would cut off strokes: the scans have no margin
-            preprocessing=replace(preprocessing, crop_mode="squash"),
-            num_channels=num_channels,
-            stride=stride,
-        )
+    def __init__(self, options: DigitsOptions, *, preprocessing: Preprocessing, **settings: Any):
+        parts = {part: Scans(indices) for part, indices in parted().items()}
+        # a crop would cut off strokes: the scans have no margin
+        whole = replace(preprocessing, crop_mode="squash")
+        super().__init__(options, parts, [str(digit) for digit in range(10)], preprocessing=whole, **settings)

@@ -7,16 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from bbframe.data.batch_loader import Skipped
 from bbframe.data.data_module import ImageDataModule
 from bbframe.data.decode import glance, read_image, reason
-from bbframe.data.faults import Faults, raise_all
+from bbframe.data.faults import Faults, Skipped, raise_all
 from bbframe.data.images.image_options import ImageFolderOptions
 from bbframe.data.split import stratified
-from bbframe.preprocessing import Preprocessing
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -43,33 +42,22 @@ class Files:
 class ImageFolder(ImageDataModule):
     """Classes are the sub-folders in alphabetical order; images may lie at any depth below them.
 
-    The classes are expected under `root`, or, when `root` has a folder train/ with sub-folders, under train/, val/
-    (or valid/, validation/) and test/, other folders beside them being left out. A part without a folder is a
-    seeded share of each class in train. `ignored` counts the files that are no images by their suffix; hidden ones,
-    whose name begins with a dot, do not exist for us.
+    The classes are expected under `root`. When `root` has a folder train/ with sub-folders, they are expected under
+    train/, val/ (or valid/, validation/) and test/, and other folders beside these are left out. A part without a
+    folder is a seeded share of each class in train. Files whose name begins with a dot are not seen; `ignored` counts
+    the other files whose suffix is not an image's.
     """
 
-    def __init__(
-        self, options: ImageFolderOptions, *, seed: int, preprocessing: Preprocessing, num_channels: int, stride: int
-    ):
+    def __init__(self, options: ImageFolderOptions, **settings: Any):
         scan = Scan(Path(options.root or ""), options)
-        super().__init__(
-            options,
-            scan.parts,
-            scan.class_names,
-            seed=seed,
-            preprocessing=preprocessing,
-            num_channels=num_channels,
-            stride=stride,
-            skipped=scan.skipped,
-        )
+        super().__init__(options, scan.parts, scan.class_names, skipped=scan.skipped, **settings)
         self.ignored = scan.ignored
 
 
 class Scan:
     """What a folder holds: `parts`, `class_names`, the `skipped` images, and how many files were `ignored`.
 
-    Raises FaultsError that tells all faults of the layout, and, unless they are to be skipped, all broken files.
+    Raises FaultsError with all faults of the layout and, unless they are to be skipped, all broken files.
     """
 
     def __init__(self, root: Path, options: ImageFolderOptions):
@@ -84,11 +72,9 @@ class Scan:
         self._check_classes(folders)
         found = {part: self._files(folder) for part, folder in folders.items()}
         raise_all([self.faults])
-        self.parts = self._divide(found, explicit=folders["train"] != "")
-        raise_all([self.faults])
-        self.skipped = Skipped(options.max_errors if options.on_error == "skip" else 0)
-        if self.faults.dropped:
-            self.skipped.note([(str(root / path), why) for _, path, why in self.faults.dropped])
+        self.parts = self._divide(found, test=0.0 if folders["train"] else 0.15)
+        self.skipped = Skipped(options.tolerated_errors)
+        self.skipped.note([(str(root / path), why) for _, path, why in self.faults.dropped])
 
     def _part_folders(self) -> dict[str, str]:
         """The folder, relative to the root, of each part that has one; "" is the root itself."""
@@ -125,7 +111,7 @@ class Scan:
         files = Files(self.root)
         for label, name in enumerate(self.class_names):
             prefix = f"{folder}/{name}" if folder else name
-            paths = self._readable(self._walk(prefix))
+            paths = [path for path in self._walk(prefix) if not self.options.verify or self._readable(path)]
             files.paths += paths
             files.labels += [label] * len(paths)
             if not paths and (self.root / prefix).is_dir():
@@ -143,33 +129,26 @@ class Scan:
             paths += [Path(folder, name).relative_to(self.root).as_posix() for name in images]
         return sorted(paths)
 
-    def _readable(self, paths: list[str]) -> list[str]:
-        if not self.options.verify:
-            return paths
-        good = []
-        for path in paths:
-            try:
-                glance(self.root / path)
-            except Exception as error:  # a decoder may raise anything on a broken file
-                self.faults.drop("unreadable", path, reason(error))
-            else:
-                good.append(path)
-        return good
+    def _readable(self, path: str) -> bool:
+        try:
+            glance(self.root / path)
+        except Exception as error:  # a decoder may raise anything on a broken file
+            self.faults.drop("unreadable", path, reason(error))
+            return False
+        return True
 
-    def _divide(self, found: dict[str, Files], explicit: bool) -> dict[str, Files]:
+    def _divide(self, found: dict[str, Files], test: float) -> dict[str, Files]:
         """Take the parts that have no folder out of train."""
-        val = self.options.val_fraction or 0.15
-        test = self.options.test_fraction if self.options.test_fraction is not None else 0.0 if explicit else 0.15
-        fractions = {part: f for part, f in (("val", val), ("test", test)) if f and part not in found}
+        fractions = self.options.fractions(found, test)
         train = found["train"]
         counts = Counter(train.labels)
-        classes = {name: counts[label] for label, name in enumerate(self.class_names)}
-        if short := [f"{name!r} ({count})" for name, count in classes.items() if count <= len(fractions)]:
-            parts = ", ".join(("train", *fractions))
-            fix = "add images" + (" or set data.test_fraction=0" if "test" in fractions else "")
-            for name in short:
-                self.faults.fatal(f"too few images to split into {parts} ({fix})", name)
-            return {}
+        parts = ", ".join(("train", *fractions))
+        fix = "add images" + (" or set data.test_fraction=0" if "test" in fractions else "")
+        for label, name in enumerate(self.class_names):
+            if counts[label] <= len(fractions):
+                kind = f"too few images to split into {parts} ({fix})"
+                self.faults.fatal(kind, f"{name!r} ({counts[label]})")
+        raise_all([self.faults])
         split = stratified(train.paths, train.labels, fractions, self.options.split_seed)
         return {**found, **{part: train.select(indices) for part, indices in split.items()}}
 

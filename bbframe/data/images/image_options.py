@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions, demand
+from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions
+from bbframe.schema import demand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +25,16 @@ class AugmentOptions(MirrorOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crop_scale is not None:
-            low, high = self.crop_scale
-            demand(0 < low <= high <= 1, "augment.crop_scale", self.crop_scale, "must rise within 0..1")
-        demand(
-            0 < self.crop_ratio[0] <= self.crop_ratio[1], "augment.crop_ratio", self.crop_ratio, "must rise above 0"
-        )
-        demand(0 <= self.degrees <= 180, "augment.degrees", self.degrees, "must be within 0..180")
-        demand(0 <= self.translate < 1, "augment.translate", self.translate, "must be a fraction, below 1")
-        demand(0 <= self.random_erasing <= 1, "augment.random_erasing", self.random_erasing, "must be within 0..1")
-        demand(self.mixup >= 0, "augment.mixup", self.mixup, "must be 0 (off) or more")
-        demand(self.cutmix >= 0, "augment.cutmix", self.cutmix, "must be 0 (off) or more")
+        low, high = self.crop_scale or (1, 1)
+        demand(0 < low <= high <= 1, "data: augment.crop_scale", self.crop_scale, "must rise within 0..1")
+        narrow, wide = self.crop_ratio
+        demand(0 < narrow <= wide, "data: augment.crop_ratio", self.crop_ratio, "must rise above 0")
+        demand(0 <= self.degrees <= 180, "data: augment.degrees", self.degrees, "must be within 0..180")
+        demand(0 <= self.translate < 1, "data: augment.translate", self.translate, "must be a fraction, below 1")
+        erasing = self.random_erasing
+        demand(0 <= erasing <= 1, "data: augment.random_erasing", erasing, "must be within 0..1")
+        demand(self.mixup >= 0, "data: augment.mixup", self.mixup, "must be 0 (off) or more")
+        demand(self.cutmix >= 0, "data: augment.cutmix", self.cutmix, "must be 0 (off) or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,10 @@ class ImageDataOptions(LoadingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size or 1,)
-        demand(self.image_size != 0 and min(sides) >= 1, "image_size", self.image_size, "must be 1 pixel or more")
+        demand(min(self.sides((1, 1), 1)) >= 1, "data: image_size", self.image_size, "must be 1 pixel or more")
 
     def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
-        size = self.image_size or preferred
+        size = preferred if self.image_size is None else self.image_size
         return (size, size) if isinstance(size, int) else size
 
 
@@ -79,5 +78,5 @@ class ImageFolderOptions(FileOptions, ImageDataOptions):
 
     def __post_init__(self) -> None:
         ImageDataOptions.__post_init__(self)
-        demand(bool(self.root), "root", self.root, "must be the folder of your images: data.root=path/to/images")
+        demand(bool(self.root), "data: root", self.root, "must be the folder of your images: data.root=path/to/images")
         FileOptions.__post_init__(self)

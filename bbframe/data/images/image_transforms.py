@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 from torch import Tensor, nn, tensor
@@ -13,8 +13,11 @@ from bbframe.data.boxes.box_options import DetectionDataOptions
 from bbframe.data.boxes.box_transforms import eval_boxes
 from bbframe.data.images.image_options import AugmentOptions
 from bbframe.data.loading_options import LoadingOptions
-from bbframe.data.pixels import ToTensor, color_jitter, normalisation, normalise, settle
+from bbframe.data.pixels import ChosenTransforms, ToTensor, mirror_steps, normalise, settle
 from bbframe.preprocessing import Preprocessing
+from bbframe.registry import PartOptions
+
+POLICIES = {"randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWide, "autoaugment": v2.AutoAugment}
 
 
 class Fit(nn.Module):
@@ -57,39 +60,36 @@ def eval_transform(preprocessing: Preprocessing, num_channels: int) -> nn.Module
     return nn.Sequential(Fit(preprocessing), ToTensor(num_channels))
 
 
-def train_transform(preprocessing: Preprocessing, num_channels: int, augment: AugmentOptions | None) -> nn.Module:
-    """The augmentations of one image; they draw from torch's global generator alone.
+def train_transform(
+    preprocessing: Preprocessing,
+    num_channels: int,
+    augment: AugmentOptions | None,
+    chosen: Sequence[PartOptions] = (),
+) -> nn.Module:
+    """The augmentations of one image, then the `chosen` transforms; all draw from torch's global generator alone.
 
     Raises ValueError for a change of colours where there are none.
     """
     if augment is None:
-        return eval_transform(preprocessing, num_channels)
+        return nn.Sequential(eval_transform(preprocessing, num_channels), ChosenTransforms(chosen))
     mode = InterpolationMode(preprocessing.interpolation)
     steps: list[nn.Module] = [Fit(preprocessing)]
     if augment.crop_scale is not None:
         steps = [ByteRandomResizedCrop(preprocessing.size, augment.crop_scale, augment.crop_ratio, mode)]
-    if augment.flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if augment.vertical_flip:
-        steps.append(v2.RandomVerticalFlip())
+    flips, colors = mirror_steps(augment, num_channels)
+    steps += flips
     if augment.degrees or augment.translate:
         shift = (augment.translate, augment.translate)
         affine_mode = mode if mode is not InterpolationMode.LANCZOS else InterpolationMode.BICUBIC  # PIL has no other
         steps.append(v2.RandomAffine(augment.degrees, shift, interpolation=affine_mode))
-    if augment.color_jitter is not None:
-        steps.append(color_jitter(augment.color_jitter, num_channels))
+    steps += colors
     if augment.auto_augment is not None:
-        policies = {
-            "randaugment": v2.RandAugment,
-            "trivialaugment": v2.TrivialAugmentWide,
-            "autoaugment": v2.AutoAugment,
-        }
-        steps.append(policies[augment.auto_augment]())
+        steps.append(POLICIES[augment.auto_augment]())
     steps.append(ToTensor(num_channels))
     if augment.random_erasing:
         mean = [round(255 * value) for value in preprocessing.mean]  # 0 once normalised
         steps.append(v2.RandomErasing(augment.random_erasing, value=mean))
-    return nn.Sequential(*steps)
+    return nn.Sequential(*steps, ChosenTransforms(chosen))
 
 
 def batch_mix(
@@ -97,9 +97,9 @@ def batch_mix(
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
     """MixUp or CutMix of a whole batch, (B, C, H, W) and (B,) -> (B, C, H, W) and (B, num_classes), if asked for."""
     mixers: list[nn.Module] = []
-    if augment is not None and augment.mixup:
+    if augment and augment.mixup:
         mixers.append(v2.MixUp(alpha=augment.mixup, num_classes=num_classes))
-    if augment is not None and augment.cutmix:
+    if augment and augment.cutmix:
         mixers.append(v2.CutMix(alpha=augment.cutmix, num_classes=num_classes))
     return v2.RandomChoice(mixers) if len(mixers) > 1 else mixers[0] if mixers else None
 
@@ -124,6 +124,3 @@ def eval_input(
         return scaled
     fit = eval_transform(preprocessing, num_channels)
     return lambda image: (normalise(fit(image), mean, std), (1.0, 1.0))
-
-
-__all__ = ["Fit", "batch_mix", "eval_input", "eval_transform", "normalisation", "train_transform"]

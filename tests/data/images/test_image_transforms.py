@@ -14,9 +14,9 @@ from bbframe.data.images.image_transforms import (
     Fit,
     batch_mix,
     eval_transform,
-    normalisation,
     train_transform,
 )
+from bbframe.data.pixels import normalisation
 from bbframe.data.seeds import torch_seed
 from bbframe.preprocessing import Preprocessing
 

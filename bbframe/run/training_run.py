@@ -22,7 +22,6 @@ from bbframe.run.checkpoint import LoadedCheckpoint, SavedRun, load_checkpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.masking import mask_overrides, mask_secrets
-from bbframe.run.network import make_task, run_backbone
 from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
 from bbframe.run.results import log_network, log_skipped, write_results
@@ -41,7 +40,7 @@ def run(
     """
     with logging_to(folder / "train.log"):
         try:
-            recorded = mask_secrets(config, set(secrets)), mask_overrides(overrides, set(secrets))
+            recorded = mask_secrets(config, secrets), mask_overrides(overrides, secrets)
             return TrainingRun(plan, *recorded, folder).complete()
         except BaseException as error:
             if is_first():
@@ -81,7 +80,7 @@ class TrainingRun:
         seed = self.plan.run.seed
         if is_first():
             write_record(self.folder, self.config, self.overrides, environment(seed, None))
-        backbone = run_backbone(self.plan, None if saved is None else saved.run)
+        backbone = self.plan.make_backbone(None if saved is None else saved.run)
         if (report := backbone.load_report) is not None and is_first():
             weights = {"source": report.source, "revision": report.revision, "sha256": report.sha256}
             self.config["backbone"]["revision"] = report.revision  # a rerun loads the commit that this run loaded
@@ -98,7 +97,7 @@ class TrainingRun:
             stride=max(backbone.strides),
             masks=self.plan.head.masks,
         )
-        task = make_task(self.plan, backbone, data.class_names)
+        task = self.plan.make_task(backbone, data.class_names)
         if saved is not None:
             saved.check_fits(task)
         return task, data
@@ -155,14 +154,14 @@ class TrainingRun:
 
     def reported(self, trainer: pl.Trainer, task: Task, data: DataModule, scores: dict[str, Any]) -> dict[str, Any]:
         """Write and log the results; returns the content of metrics.json."""
-        plan, backbone = self.plan, task.backbone
+        plan, backbone, source = self.plan, task.backbone, self.plan.backbone.source
         log_skipped(plan, data)
         summary = {
             "status": "ok",
             "name": plan.run.name,
             "backbone": plan.backbone_name,
             "source": backbone.backbone_type.value,
-            "checkpoint": plan.source.checkpoint if plan.source.pretrained else None,
+            "checkpoint": source.checkpoint if source.pretrained else None,
             "params": count_parameters(task),
             "image_size": list(data.image_size),
             "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),

@@ -109,7 +109,7 @@ class Configuration:
         return str(getattr(config, "backbone", None) or self.run.backbone_name or config.model_type).rpartition("/")[2]
 
     def make_backbone(self, saved: SavedRun | None) -> Backbone:
-        """The backbone, with the weights that the options name; that of a checkpoint's run comes without weights.
+        """The backbone, with the weights that the options name; without weights when a checkpoint's run is given.
 
         What the options leave open, the pretrained checkpoint of that run had supplied; the selection is theirs alone.
         """

@@ -7,7 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from bbframe.data.data_module import DataModule
+from bbframe.data.boxes.box_data import DetectionDataModule
+from bbframe.data.data_module import DataModule, ImageDataModule
 from bbframe.files import write_text
 from bbframe.report.charts import learning_curves
 from bbframe.report.classification_report import write_classification_report
@@ -67,9 +68,9 @@ def write_results(plan: Configuration, task: Task, data: DataModule, summary: di
     pictures.mkdir(exist_ok=True)
     if plan.run.train and not plan.run.debug and history.is_file():
         learning_curves(history, pictures / "learning_curves.png", task.monitor, summary["test"])
-    if isinstance(task, Classification) and task.predictions:
+    if task.predictions and isinstance(task, Classification) and isinstance(data, ImageDataModule):
         write_classification_report(task, data, folder)
-    if isinstance(task, Detection) and task.predictions:
+    if task.predictions and isinstance(task, Detection) and isinstance(data, DetectionDataModule):
         write_detection_report(task, data, folder)
     log.info("\n%s", run_table(summary))
 

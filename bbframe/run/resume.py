@@ -65,7 +65,7 @@ class ResumedOptimizer(Callback):
 
     def _adapted(self, names: list[str], optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         assert self.saved is not None
-        by_name = {}
+        by_name: dict[str, Any] = {}
         if self.saved.config["optim"]["name"] == self.options["name"]:
             by_name = {name: state["state"].get(i) for i, name in enumerate(self.saved.parameter_names)}
         states = {i: by_name[name] for i, name in enumerate(names) if by_name.get(name) is not None}

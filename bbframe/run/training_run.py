@@ -44,9 +44,8 @@ def run(
             return TrainingRun(plan, *recorded, folder).complete()
         except BaseException as error:
             if is_first():
-                # `details` holds what a message of one line had to cut short
-                text = [str(error) or type(error).__name__, getattr(error, "details", "")]
-                write_failure(folder, overrides, "\n".join(filter(None, text)))
+                details = getattr(error, "details", "")  # what a message of one line had to cut short
+                write_failure(folder, overrides, f"{str(error) or type(error).__name__}\n{details}".rstrip())
             raise
 
 
@@ -68,7 +67,9 @@ class TrainingRun:
             saved = None if path is None else load_checkpoint(Path(path))
             pl.seed_everything(self.plan.run.seed, workers=True, verbose=False)
             backbone = self.recorded_backbone(saved)
-            task, data = self.network_and_data(backbone, saved)
+            task, data = self.network_and_data(backbone)
+            if saved is not None:
+                saved.check_fits(task)
             macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
             log_network(self.plan, task, data, macs)
             trainer = make_trainer(self.plan, task, self.folder, [RunInCheckpoint(self.saved_run(task, data))])
@@ -87,8 +88,8 @@ class TrainingRun:
             write_record(self.folder, self.config, self.overrides, environment(seed, weights))
         return backbone
 
-    def network_and_data(self, backbone: Backbone, saved: LoadedCheckpoint | None) -> tuple[Task, DataModule]:
-        """The images, and the network over their classes, which the checkpoint must fit."""
+    def network_and_data(self, backbone: Backbone) -> tuple[Task, DataModule]:
+        """The images, and the network over their classes."""
         data = make_data(
             self.plan.data,
             seed=self.plan.run.seed,
@@ -97,10 +98,7 @@ class TrainingRun:
             stride=max(backbone.strides),
             masks=self.plan.head.masks,
         )
-        task = self.plan.make_task(backbone, data.class_names)
-        if saved is not None:
-            saved.check_fits(task)
-        return task, data
+        return self.plan.make_task(backbone, data.class_names), data
 
     def saved_run(self, task: Task, data: DataModule) -> SavedRun:
         """The record for the checkpoints."""

@@ -39,7 +39,6 @@ from bbframe.app.composition import composition, plain_data
 from bbframe.data import make_data
 from bbframe.factory import make_backbone
 from bbframe.run.configuration import Configuration, parse_configuration
-from bbframe.run.network import make_task
 from bbframe.run.trainer import make_trainer
 
 SIZE = (500, 375)  # width, height
@@ -114,7 +113,7 @@ def step(plan: Configuration, backbone: Any, names: list[str], size: tuple[int, 
     """Images a second of forward, backward and optimiser, on one batch over and over."""
     gpu = plan.trainer.accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
-    task = make_task(plan, backbone, names).to(device)
+    task = plan.make_task(backbone, names).to(device)
     task.train()
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-4, fused=True)
     count = plan.data.batch_size
@@ -137,7 +136,7 @@ def step(plan: Configuration, backbone: Any, names: list[str], size: tuple[int, 
 def run(plan: Configuration, backbone: Any, folder: Path) -> float:
     """Images a second of a training as `train.py` makes it."""
     data = data_of(plan, backbone)
-    task = make_task(plan, backbone, data.class_names)
+    task = plan.make_task(backbone, data.class_names)
     trainer = make_trainer(plan, task, folder)
     clock = Clock()
     trainer.callbacks.append(clock)
@@ -179,7 +178,7 @@ def main() -> None:
             plan = parse_configuration(plain_data(compose, [f"backbone={name}", *overrides]))
 
             def fresh(plan: Configuration = plan) -> Any:
-                return make_backbone(plan.backbone_options)
+                return make_backbone(plan.backbone)
 
             data = data_of(plan, fresh())
             load, alone = loading(plan, fresh()), step(plan, fresh(), data.class_names, data.image_size)

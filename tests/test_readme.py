@@ -67,4 +67,4 @@ def test_the_matrix_of_detection_has_every_backbone_and_its_pyramid():
     for name in set(rows) - {"timm"}:
         with composition() as compose:
             plan = parse_configuration(plain_data(compose, ["task=detection", f"backbone={name}"]))
-        assert rows[name] == {"fpn": "feature", "simple": "simple"}[choose_pyramid(None, plan.backbone.strides)]
+        assert rows[name] == {"fpn": "feature", "simple": "simple"}[choose_pyramid(None, plan.backbone.config.strides)]

@@ -95,7 +95,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     is wrong, and for an image that the backbone cannot take.
     """
     plan = parse_configuration(config)
-    net = make_backbone(plan.backbone_options.without_weights()).eval()
+    net = make_backbone(plan.backbone.without_weights()).eval()
     height, width = plan.data.sides(net.preprocessing.size, max(net.strides))
     device = torch.device("cuda" if torch.cuda.is_available() and plan.trainer.accelerator != "cpu" else "cpu")
     image = torch.randn(1, net.config.num_channels, height, width, device=device)
@@ -112,12 +112,12 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
 def _head(plan: Configuration, net: Backbone) -> dict[str, Any]:
     return {
         "backbone": plan.backbone_name,
-        "model_type": plan.backbone.model_type,
+        "model_type": plan.backbone.config.model_type,
         "source": net.backbone_type.value,
-        "checkpoint": plan.source.checkpoint,
-        "timm_name": plan.source.timm_name or getattr(plan.backbone, "backbone", None),
-        "revision": plan.source.revision,
-        "pretrained": plan.source.pretrained,
+        "checkpoint": plan.backbone.source.checkpoint,
+        "timm_name": plan.backbone.source.timm_name or getattr(plan.backbone.config, "backbone", None),
+        "revision": plan.backbone.source.revision,
+        "pretrained": plan.backbone.source.pretrained,
         "image_from": "data.image_size" if getattr(plan.data, "image_size", None) else f"data={plan.data.name}",
     }
 

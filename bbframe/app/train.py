@@ -233,7 +233,7 @@ def shown(compose: Any, command: argparse.Namespace) -> str:
         del whole["hydra"]
     elif command.cfg == "hydra":
         whole = {"hydra": whole["hydra"]}
-    masked: Any = mask_secrets(whole, set(secrets()))
+    masked: Any = mask_secrets(whole, secrets())
     if command.package in (None, "_global_"):
         return dump_yaml(masked).rstrip()
     for part in command.package.split("."):

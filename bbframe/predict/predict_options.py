@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,14 +54,14 @@ def read_arguments(arguments: Sequence[str]) -> PredictOptions:
         key, equals, value = argument.partition("=")
         if last == "images" and (not equals or os.path.exists(argument)):
             given["images"].append(os.path.expanduser(argument))
-        elif not equals or argument.startswith("-"):
+            continue
+        if not equals or argument.startswith("-"):
             raise ValueError(f"{argument!r} is no option; write key=value; bbframe predict --help shows what there is")
-        elif key == "images":
+        if key == "images":
             given.setdefault("images", []).extend(_read_paths(value))
-            last = key
         else:
             given[key] = _read_value(key, value)
-            last = key
+        last = key
     return parse(PredictOptions, given, "predict")
 
 
@@ -76,11 +77,10 @@ def _read_value(key: str, text: str) -> Any:
     """A path, a word, a truth value or a number, as the option `key` needs it."""
     if key in ("run", "out"):
         return os.path.expanduser(text)
-    if text.lower() in ("true", "false", "null"):
-        return {"true": True, "false": False, "null": None}[text.lower()]
+    words = {"true": True, "false": False, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text

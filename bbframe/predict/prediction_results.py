@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -25,8 +23,10 @@ from bbframe.predict.trained_network import TrainedNetwork
 from bbframe.report.box_drawing import Detections, draw_detections
 from bbframe.report.chart_style import GREY, save_picture
 from bbframe.report.coco_results import CocoResult, coco_results
+from bbframe.report.tables import write_csv
 from bbframe.report.text_drawing import add_caption, enlarge_for_text
-from bbframe.tasks.detection import to_original
+from bbframe.tasks.classification import Classification
+from bbframe.tasks.detection import Detection, to_original
 from bbframe.tasks.mask_rle import encode_mask
 
 TABLE_CLASSES, CAPTION_CLASSES = 5, 3  # the most probable classes, in the table and below the picture
@@ -65,13 +65,12 @@ class ClassResults:
         return picture, ClassRow(loaded.input.name, best)
 
     def write(self, out: Path, rows: Sequence[ClassRow]) -> None:
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        ends = ["", *(f"_{place}" for place in range(2, len(rows[0].best) + 1))]
-        writer.writerow(["image", *(column + end for end in ends for column in ("predicted", "probability"))])
+        table = [["image", "predicted", "probability"]]
+        for place in range(2, len(rows[0].best) + 1):
+            table[0] += [f"predicted_{place}", f"probability_{place}"]
         for name, best in rows:
-            writer.writerow([name, *(cell for word, share in best for cell in (word, f"{share:.6f}"))])
-        write_text(out / "predictions.csv", table.getvalue())
+            table.append([name, *(cell for word, share in best for cell in (word, f"{share:.6f}"))])
+        write_csv(out / "predictions.csv", table)
 
 
 class BoxRow(NamedTuple):
@@ -120,8 +119,17 @@ class BoxResults:
 def write_predictions(
     network: TrainedNetwork, inputs: Sequence[InputImage], out: Path, threshold: float, batch_size: int
 ) -> tuple[int, list[str]]:
-    """Write pictures and tables; returns the number of images read, and "path: reason" of each that could not be."""
-    results: Any = BoxResults(network, threshold) if network.detects else ClassResults(network)
+    """Write pictures and tables; returns the number of images read, and "path: reason" of each that could not be.
+
+    Raises ValueError for a task whose predictions are neither classes nor boxes.
+    """
+    results: Any
+    if isinstance(network.task, Detection):
+        results = BoxResults(network, threshold)
+    elif isinstance(network.task, Classification):
+        results = ClassResults(network)
+    else:
+        raise ValueError(f"predict: task={network.task.options.name} is neither classification nor detection")
     rows: list[ClassRow | BoxRow] = []
     skipped: list[str] = []
 

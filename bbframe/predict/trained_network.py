@@ -16,8 +16,6 @@ from bbframe.data.images.image_transforms import eval_input
 from bbframe.preprocessing import Preprocessing
 from bbframe.run.checkpoint import load_checkpoint
 from bbframe.run.configuration import parse_configuration
-from bbframe.run.network import make_task, run_backbone
-from bbframe.tasks.detection import Detection
 from bbframe.tasks.task import Task
 
 
@@ -35,10 +33,6 @@ class TrainedNetwork:
     category_ids: Sequence[int]
     device: torch.device
 
-    @property
-    def detects(self) -> bool:
-        return isinstance(self.task, Detection)
-
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Any]:
         """The probabilities (K,) of each prepared image or, of a detector, what `Detection.predict` returns."""
@@ -54,9 +48,9 @@ def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
     # devices, loggers and callbacks of the training do not matter here
     plan = parse_configuration({**saved.run.config, "trainer": {}, "logger": {}, "callbacks": {}})
     plan = dataclasses.replace(plan, task=dataclasses.replace(plan.task, compile=False))
-    backbone = run_backbone(plan, saved.run)
+    backbone = plan.make_backbone(saved.run)
     names = saved.run.class_names
-    task = make_task(plan, backbone, names)
+    task = plan.make_task(backbone, names)
     saved.check_fits(task)
     task.load_state_dict(saved.content["state_dict"])
     place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -97,7 +97,7 @@ def class_colour(index: int) -> str:
 
 def iou(one: Box, other: Box) -> float:
     """The intersection of two boxes over their union, 0 where both are empty."""
-    common = _shared_area(one, other)
+    common = shared_area(one, other)
     both = sum((right - left) * (bottom - top) for left, top, right, bottom in (one, other))
     return common / (both - common) if common else 0.0
 
@@ -127,7 +127,7 @@ def _draw_label(
     for x, y in [*under, *over, *beside] if below else [*over, *under, *beside]:
         x, y = max(0.0, min(x, picture.width - width)), max(0.0, min(y, picture.height - height))
         place = (x, y, x + width, y + height)
-        if not any(_shared_area(place, other) for other in taken):
+        if not any(shared_area(place, other) for other in taken):
             taken.append(place)
             pen.rectangle(place, fill=colour)
             bright = np.dot(ImageColor.getrgb(colour), (0.299, 0.587, 0.114)) > 0.55 * 255
@@ -135,7 +135,8 @@ def _draw_label(
             return
 
 
-def _shared_area(one: Box, other: Box) -> float:
+def shared_area(one: Box, other: Box) -> float:
+    """The area of the intersection of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     return max(0.0, width) * max(0.0, height)

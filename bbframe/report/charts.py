@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +15,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from bbframe.report.box_drawing import shared_area
 from bbframe.report.chart_style import BLUE, GREY, ORANGE, RED, chart_style, save_picture
 
 
@@ -105,43 +106,49 @@ def _mark_best(axes: Axes, best: int, watched: dict[int, float], low: bool) -> N
     )
 
 
-@chart_style()
-def accuracy_against_gmacs(rows: Sequence[Mapping[str, Any]], metric: str, out: Path) -> None:
-    """Draw a point for each configuration: its metric against the multiply-accumulates of one image.
+class CostPoint(NamedTuple):
+    """A configuration: GMACs of one image, mean and standard deviation of a metric over the seeds, None for one."""
 
-    rows: "label", "gmacs", "mean" and "std" of the metric over the seeds ("std" is None for one seed), "seeds", the
-    number of seeds.
-    """
+    label: str
+    gmacs: float
+    mean: float
+    std: float | None
+    seeds: int
+
+
+@chart_style()
+def accuracy_against_gmacs(points: Sequence[CostPoint], metric: str, out: Path) -> None:
+    """Draw a point for each configuration: its metric against the multiply-accumulates of one image."""
     figure = Figure(figsize=(8, 5.2), layout="constrained")
     axes = figure.subplots()
-    for row in rows:
-        axes.errorbar(row["gmacs"], row["mean"], row["std"], fmt="o", color=BLUE, ecolor=GREY, capsize=4, markersize=7)
-    costs = [row["gmacs"] for row in rows]
+    for point in points:
+        axes.errorbar(point.gmacs, point.mean, point.std, fmt="o", color=BLUE, ecolor=GREY, capsize=4, markersize=7)
+    costs = [point.gmacs for point in points]
     if min(costs) > 0 and max(costs) > 5 * min(costs):
         _log_scale(axes, "x")
     axes.margins(0.2, 0.15)
     axes.grid(True)
-    seeds = max(row["seeds"] for row in rows)
+    seeds = max(point.seeds for point in points)
     bars = f", bars: standard deviation over {seeds} seeds" if seeds > 1 else ""
     axes.set(xlabel="multiply-accumulates of one image (GMACs)", ylabel=f"{metric} (mean{bars})" if bars else metric)
     figure.suptitle(f"{metric} against the cost of the network")
-    _place_labels(figure, axes, rows)
+    _place_labels(figure, axes, points)
     save_picture(figure, out)
 
 
-def _place_labels(figure: Figure, axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _place_labels(figure: Figure, axes: Axes, points: Sequence[CostPoint]) -> None:
     """Write each label on the side of its point where it covers least of the points and of earlier labels."""
     figure.draw_without_rendering()
     taken = []
-    for row in rows:
-        low, high = (axes.transData.transform((row["gmacs"], row["mean"] + s * (row["std"] or 0))) for s in (-1, 1))
+    for point in points:
+        low, high = (axes.transData.transform((point.gmacs, point.mean + s * (point.std or 0))) for s in (-1, 1))
         taken.append(Bbox([low - 6, high + 6]))
-    for row in sorted(rows, key=lambda row: -row["mean"]):
+    for point in sorted(points, key=lambda point: -point.mean):
         placed: list[tuple[float, Annotation]] = []
         for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
             label = axes.annotate(
-                row["label"],
-                (row["gmacs"], row["mean"]),
+                point.label,
+                (point.gmacs, point.mean),
                 xytext=(9 * right, 9 * up),
                 textcoords="offset points",
                 ha=("center", "left", "right")[right],
@@ -150,15 +157,11 @@ def _place_labels(figure: Figure, axes: Axes, rows: Sequence[Mapping[str, Any]])
                 in_layout=False,  # the axes stay where they are
             )
             box = label.get_window_extent()
-            covered = sum(_overlap(box, other) for other in taken)
-            placed.append((covered + box.width * box.height - _overlap(box, axes.bbox), label))
+            covered = sum(shared_area(box.extents, other.extents) for other in taken)
+            outside = box.width * box.height - shared_area(box.extents, axes.bbox.extents)
+            placed.append((covered + outside, label))
         best = min(placed, key=lambda pair: pair[0])[1]
         for _, label in placed:
             if label is not best:
                 label.remove()
         taken.append(best.get_window_extent())
-
-
-def _overlap(one: Bbox, other: Bbox) -> float:
-    common = Bbox.intersection(one, other)
-    return float(common.width * common.height) if common else 0.0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,7 @@ def _counting(module: nn.Module) -> Iterator[FlopCounterMode]:
     module.eval().requires_grad_(False)  # the counter would hook parameters that modules are called with
     torch.backends.mha.set_fastpath_enabled(False)  # torch does not count nn.MultiheadAttention's fused operation
     try:
-        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_FLOPS) as mode:
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention_flops}) as mode:
             yield mode
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -89,12 +88,9 @@ def _attention_flops(query: Any, key: Any, value: Any, *rest: Any, out_shape: An
     return sdpa_flop_count(query, key, value)
 
 
-_FLOPS: dict[Any, Any] = {CPU_ATTENTION: _attention_flops}
-
-
 def reset_peak_memory() -> None:
     """Forget the peak of an earlier run in this process (on Linux and CUDA)."""
-    with contextlib.suppress(OSError):  # other systems and some containers keep the peak of the whole process
+    with suppress(OSError):  # other systems and some containers keep the peak of the whole process
         CLEAR_REFS.write_text("5")
     if torch.cuda.is_initialized():  # else there is no peak yet, and a run on the CPU opens no GPU
         torch.cuda.reset_peak_memory_stats()

@@ -1,8 +1,13 @@
-"""Tables as text, for the terminal and in Markdown."""
+"""Tables as text, for the terminal and in Markdown, and as CSV files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from bbframe.files import write_text
 
 
 def number(value: float | None, form: str) -> str:
@@ -33,3 +38,10 @@ def labelled(values: Mapping[str, object]) -> list[str]:
     """The lines of a table of names and values."""
     width = max(map(len, values))
     return [f"{name.ljust(width)}  {value}" for name, value in values.items()]
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows, the header first, as a CSV file that is whole or absent; None leaves a cell empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())

@@ -72,7 +72,7 @@ class LoadedCheckpoint:
 
     def check_fits(self, task: Task) -> None:
         """Raise ValueError when it holds other classes or another network than `task`; nothing is loaded."""
-        then, now = self.run.config["task"]["name"], dataclasses.asdict(task.options)["name"]
+        then, now = self.run.config["task"]["name"], task.options.name
         if then != now:
             raise ValueError(
                 f"checkpoint {self.path} is of task={then}, this is task={now}; to start from its backbone give "

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from bbframe.backbone import Backbone
 from bbframe.config import SELECTION, BackboneConfigMixin
 from bbframe.data import LoadingOptions
-from bbframe.factory import BackboneOptions, Source, check_backbone
+from bbframe.factory import BackboneOptions, check_backbone, make_backbone
 from bbframe.heads import HeadOptions
-from bbframe.registry import PartOptions, find, names, parse_part
+from bbframe.preprocessing import Preprocessing
+from bbframe.registry import PartOptions, find, make, names, parse_part
 from bbframe.run.lightning_parts import LightningParts, parse_lightning_parts
-from bbframe.schema import nearest, parse
+from bbframe.schema import parse
 from bbframe.tasks import OptimOptions, TaskOptions
+
+if TYPE_CHECKING:
+    from bbframe.run.checkpoint import SavedRun
+    from bbframe.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +61,7 @@ class TrainerOptions:
     devices: int | str | tuple[int, ...] = "auto"
     num_nodes: int = 1
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: Literal["64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"] = "32-true"
     gradient_clip_val: float | None = None
     accumulate_grad_batches: int = 1
     check_val_every_n_epoch: int = 1
@@ -70,9 +76,6 @@ class TrainerOptions:
     ema_decay: float | None = None
 
     def __post_init__(self) -> None:
-        precisions = "64-true 32-true 16-true bf16-true 16-mixed bf16-mixed".split()
-        if self.precision not in precisions:
-            raise ValueError(f"trainer: precision={self.precision!r}{nearest(self.precision, precisions)}")
         for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps", "num_nodes"):
             if getattr(self, key) < 1:
                 raise ValueError(f"trainer: {key}={getattr(self, key)} must be 1 or more")
@@ -89,7 +92,7 @@ class Configuration:
     """A checked configuration: each group as its options; the backbone's selects what the head wants by default."""
 
     run: RunOptions
-    backbone_options: BackboneOptions
+    backbone: BackboneOptions
     task: TaskOptions
     head: HeadOptions
     data: LoadingOptions
@@ -100,20 +103,25 @@ class Configuration:
     callbacks: LightningParts = field(default_factory=dict)
 
     @property
-    def source(self) -> Source:
-        """Where the backbone comes from."""
-        return self.backbone_options.source
-
-    @property
-    def backbone(self) -> BackboneConfigMixin:
-        """The backbone's config, before a checkpoint supplies what the file leaves open."""
-        return self.backbone_options.config
-
-    @property
     def backbone_name(self) -> str:
         """What tables call the backbone: timm's name, or the configuration file's."""
-        timm_name = getattr(self.backbone, "backbone", None)
-        return str(timm_name or self.run.backbone_name or self.backbone.model_type).rpartition("/")[2]
+        config = self.backbone.config
+        return str(getattr(config, "backbone", None) or self.run.backbone_name or config.model_type).rpartition("/")[2]
+
+    def make_backbone(self, saved: SavedRun | None) -> Backbone:
+        """The backbone, with the weights that the options name; without weights when a checkpoint's run is given.
+
+        What the options leave open, the pretrained checkpoint of that run had supplied; the selection is theirs alone.
+        """
+        if saved is None:
+            return make_backbone(self.backbone)
+        backbone = make_backbone(self.backbone.completed(saved.backbone).without_weights())
+        backbone.preprocessing = Preprocessing(**saved.preprocessing)
+        return backbone
+
+    def make_task(self, backbone: Backbone, class_names: Sequence[str]) -> Task:
+        """The LightningModule of task, head, optimizer and schedule."""
+        return make("task", self.task, backbone, class_names, head=self.head, optim=self.optim, schedule=self.schedule)
 
 
 GROUPS = frozenset("backbone task head data optim schedule trainer logger callbacks".split())
@@ -122,9 +130,9 @@ GROUPS = frozenset("backbone task head data optim schedule trainer logger callba
 def parse_configuration(config: Mapping[str, Any]) -> Configuration:
     """Plain data as typed options. Raises ValueError, one line, for all that the data alone show to be wrong."""
     run = parse(RunOptions, {key: value for key, value in config.items() if key not in GROUPS}, "configuration")
-    for group in sorted(GROUPS - set(config)):
-        raise ValueError(f"configuration: the group {group!r} is missing")
     for group in sorted(GROUPS):
+        if group not in config:
+            raise ValueError(f"configuration: the group {group!r} is missing")
         if not isinstance(config[group] or {}, Mapping):
             raise ValueError(f"{group}: {config[group]!r} must be a mapping of options")
     task = parse_part("task", config["task"], "task")
@@ -139,14 +147,14 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
         raise ValueError(
             f"task={task.name} has no use for head={head.name}; choose head={_names_for('head', task.name)}"
         )
-    backbone_options = check_backbone(config["backbone"] or {})
-    declared = [stage.stride for stage in backbone_options.config.stages]
-    selected = backbone_options.given.keys() & set(SELECTION)
-    if not selected and (strides := head.preferred_strides(declared)):
-        backbone_options = backbone_options.with_strides(strides)
+    backbone = check_backbone(config["backbone"] or {})
+    declared = [stage.stride for stage in backbone.config.stages]
+    if not backbone.given.keys() & set(SELECTION) and (strides := head.preferred_strides(declared)):
+        backbone = backbone.with_strides(strides)
+    head.check_strides(backbone.config.strides, declared)
     configuration = Configuration(
         run=run,
-        backbone_options=backbone_options,
+        backbone=backbone,
         task=task,
         head=head,
         data=data,
@@ -156,9 +164,12 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
         logger=parse_lightning_parts("logger", config["logger"] or {}),
         callbacks=parse_lightning_parts("callbacks", config["callbacks"] or {}),
     )
-    head.check_strides(configuration.backbone.strides, declared)
-    _check_precision(configuration)
-    _check_freeze(configuration)
+    _check_freeze(backbone.config, task)
+    if task.precisions is not None and configuration.trainer.precision not in task.precisions:
+        raise ValueError(
+            f"trainer: precision={configuration.trainer.precision!r} would round the boxes of task={task.name} too; "
+            "use bf16-mixed or 16-mixed"
+        )
     if configuration.trainer.accelerator in ("gpu", "cuda", "mps"):
         _check_gpu(configuration.trainer)
     return configuration
@@ -169,23 +180,13 @@ def _names_for(kind: str, task: str) -> str:
     return " or ".join(name for name in names(kind) if getattr(find(kind, name).options, "task", None) == task)
 
 
-def _check_precision(configuration: Configuration) -> None:
-    task, precision = configuration.task, configuration.trainer.precision
-    if task.precisions is not None and precision not in task.precisions:
-        raise ValueError(
-            f"trainer: precision={precision!r} would round the boxes of task={task.name} too; "
-            "use bf16-mixed or 16-mixed"
-        )
-
-
-def _check_freeze(configuration: Configuration) -> None:
-    backbone, freeze = configuration.backbone, configuration.task.freeze
-    features = backbone.out_features or []
-    built = backbone.stage_names[: backbone.stage_names.index(features[-1]) + 1]
-    if isinstance(freeze, int) and not 0 <= freeze < len(built):
+def _check_freeze(backbone: BackboneConfigMixin, task: TaskOptions) -> None:
+    last = (backbone.out_features or backbone.stage_names)[-1]
+    built = backbone.stage_names[: backbone.stage_names.index(last) + 1]
+    if isinstance(task.freeze, int) and not 0 <= task.freeze < len(built):
         menu = ", ".join(f"{i}={name}" for i, name in enumerate(built))
         raise ValueError(
-            f"{backbone.model_type}: task.freeze={freeze} must be none, all, or a stage that is built ({menu})"
+            f"{backbone.model_type}: task.freeze={task.freeze} must be none, all, or a stage that is built ({menu})"
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.files import atomic
 from bbframe.run.checkpoint import SavedRun, load_checkpoint
@@ -37,13 +38,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def checkpoint_callbacks(folder: Path, monitor: str | None, mode: str) -> list[Callback]:
-    """Callbacks that keep <folder>/checkpoints/best.ckpt and last.ckpt.
-
-    best: the epoch with the best value of `monitor` ("val/accuracy", mode "max" or "min"), only if `monitor` is given.
-    last: after every epoch, and when training is interrupted or fails.
-    """
+    """Callbacks that keep <folder>/checkpoints/last.ckpt and, with a `monitor`, best.ckpt by its "max" or "min"."""
     last = LastCheckpoint(folder / "checkpoints")
-    # The best comes first, so that last.ckpt knows the best value up to its own epoch.
+    # the best comes first, so that last.ckpt knows the best value up to its own epoch
     return [last] if monitor is None else [BestCheckpoint(folder / "checkpoints", monitor, mode), last]
 
 
@@ -82,44 +79,29 @@ class BestCheckpoint(FiniteCheckpoint):
 
     def __init__(self, folder: Path, monitor: str, mode: str) -> None:
         super().__init__(folder, "best", monitor, mode=mode, enable_version_counter=False)
-        self.earlier: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The best value alone: where the file lies is known, also after the folder has moved."""
         return {} if self.best_model_score is None else {"best": float(self.best_model_score)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the value until training starts: a test of a checkpoint copies no file."""
-        self.earlier = state_dict["best"]
+        """Nothing: `on_load_checkpoint` knows what the checkpoint is loaded for."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._take_over(trainer)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the best file over when nothing was left to train, so that training has not started."""
-        super().on_fit_end(trainer, pl_module)
-        self._take_over(trainer)
-
-    def _take_over(self, trainer: Trainer) -> None:
-        """Copy the earlier best.ckpt, once, if it holds the best value that the resumed checkpoint knows.
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Copy the earlier best.ckpt if it holds the best value that the resumed checkpoint knows.
 
         Raises ValueError when the file is damaged.
         """
-        value, self.earlier = self.earlier, None
-        if value is None or trainer.ckpt_path is None:
+        value = self._best_value(checkpoint)
+        if value is None or trainer.ckpt_path is None or trainer.state.fn != TrainerFn.FITTING:
             return
         resumed, target = Path(trainer.ckpt_path), Path(self.format_checkpoint_name({}))
         # what Slurm's signal leaves lies in the run folder, the others lie in its checkpoints/
         places = (resumed.with_name("best.ckpt"), resumed.with_name("checkpoints") / "best.ckpt")
         source = next((place for place in places if place.is_file()), None)
-        if source is None or self._value(source) != value:
-            log.info(
-                "best      %s has no best.ckpt of %s=%g beside it: the best is sought anew",
-                resumed,
-                self.monitor,
-                value,
-            )
+        if source is None or self._best_value(load_checkpoint(source).content) != value:
+            what = f"{self.monitor}={value:g} beside it: the best is sought anew"
+            log.info("best      %s has no best.ckpt of %s", resumed, what)
             return
         if source.resolve() != target and trainer.is_global_zero:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -129,9 +111,9 @@ class BestCheckpoint(FiniteCheckpoint):
         self.best_model_score = self.kth_value = self.current_score = torch.tensor(value)
         self.best_k_models = {str(target): self.best_model_score}
 
-    def _value(self, path: Path) -> float | None:
+    def _best_value(self, checkpoint: dict[str, Any]) -> float | None:
         """The best value that a checkpoint knows."""
-        return load_checkpoint(path).content["callbacks"].get(self.state_key, {}).get("best")
+        return checkpoint["callbacks"].get(self.state_key, {}).get("best")
 
 
 class LastCheckpoint(FiniteCheckpoint):

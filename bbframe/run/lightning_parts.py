@@ -13,28 +13,13 @@ from bbframe.registry import PartOptions, make, names, parse_part
 from bbframe.schema import nearest
 
 # Lightning's classes that each group may name, by the module that holds them: a configuration runs no other code
-ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
+ALLOWED = {
     "callbacks": {
-        "lightning.pytorch.callbacks": (
-            "DeviceStatsMonitor",
-            "EarlyStopping",
-            "GradientAccumulationScheduler",
-            "LearningRateMonitor",
-            "ModelSummary",
-            "RichModelSummary",
-            "StochasticWeightAveraging",
-            "ThroughputMonitor",
-            "Timer",
-        ),
+        "lightning.pytorch.callbacks": "DeviceStatsMonitor EarlyStopping GradientAccumulationScheduler "
+        "LearningRateMonitor ModelSummary RichModelSummary StochasticWeightAveraging ThroughputMonitor Timer".split()
     },
     "logger": {
-        "lightning.pytorch.loggers": (
-            "CometLogger",
-            "CSVLogger",
-            "MLFlowLogger",
-            "TensorBoardLogger",
-            "WandbLogger",
-        ),
+        "lightning.pytorch.loggers": "CometLogger CSVLogger MLFlowLogger TensorBoardLogger WandbLogger".split()
     },
 }
 KIND = {"callbacks": "callback", "logger": "logger"}
@@ -53,7 +38,7 @@ LightningParts = Mapping[str, LightningClass | PartOptions]
 
 
 def parse_lightning_parts(group: Group, entries: Mapping[str, Any]) -> LightningParts:
-    """What the entries of a group describe. Imports nothing.
+    """What the entries of a group describe; imports nothing.
 
     Raises ValueError for an entry that neither names a registered part nor has a `_target_` from the list.
     """
@@ -66,9 +51,8 @@ def _parse_entry(group: Group, where: str, entry: Any) -> LightningClass | PartO
     allowed = [f"{module}.{name}" for module, classes in ALLOWED[group].items() for name in classes]
     target = entry.get("_target_") if isinstance(entry, Mapping) else None
     if not isinstance(target, str):
-        own = f", or the name of a {KIND[group]} of your own: {', '.join(names(KIND[group]))}" * bool(
-            names(KIND[group])
-        )
+        known = names(KIND[group])
+        own = f", or the name of a {KIND[group]} of your own: {', '.join(known)}" if known else ""
         raise ValueError(f"{where}: must be a mapping with a _target_, such as {allowed[0]}{own}")
     if target not in allowed:
         raise ValueError(

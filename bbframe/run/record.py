@@ -29,28 +29,6 @@ from bbframe.run.masking import mask_overrides, mask_secrets
 PACKAGES = "bbframe torch torchvision timm lightning huggingface_hub safetensors torchmetrics".split()
 
 
-def reserve_folder(root: Path, task: str, name: str, now: datetime) -> Path:
-    """Make the run folder <root>/<task>/<date>_<time>_<name>, with _2, _3, ... when there is one already.
-
-    Raises ValueError when it cannot be made.
-    """
-    plain = re.sub(r"[^\w.+=-]+", "-", name)
-    first = root / task / f"{now:%Y-%m-%d_%H-%M-%S}_{plain}"
-    folder, number = first, 1
-    while True:
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except OSError as error:
-            if not folder.is_dir():
-                raise ValueError(
-                    f"output_dir={root}: cannot make the run folder {folder} ({error.strerror});"
-                    " give a folder that you may write to: output_dir=..."
-                ) from error
-            number += 1
-            folder = first.with_name(f"{first.name}_{number}")
-
-
 def write_record(folder: Path, config: dict[str, Any], overrides: list[str], environment: dict[str, Any]) -> None:
     """Write config.yaml, overrides.yaml (both masked by their keys) and environment.json into a run folder."""
     write_text(folder / "config.yaml", dump_yaml(mask_secrets(config)))

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bbframe.backbone import Backbone
-from bbframe.data.data_module import DataModule
+from bbframe.data.boxes.box_data import DetectionDataModule
+from bbframe.data.data_module import DataModule, ImageDataModule
 from bbframe.files import write_text
 from bbframe.report.charts import learning_curves
 from bbframe.report.classification_report import write_classification_report
 from bbframe.report.detection_report import write_detection_report
 from bbframe.report.profile import count_parameters
-from bbframe.report.run_table import run_table
+from bbframe.report.tables import labelled, number
 from bbframe.run.configuration import Configuration
+from bbframe.tasks.classification import Classification
+from bbframe.tasks.detection import Detection
 from bbframe.tasks.task import Task
 
 log = logging.getLogger("bbframe")
-REPORTS: dict[str, Callable[..., None]] = {
-    "classification": write_classification_report,
-    "detection": write_detection_report,
-}
 
 
 def log_network(plan: Configuration, task: Task, data: DataModule, macs: float) -> None:
@@ -43,17 +39,14 @@ def log_network(plan: Configuration, task: Task, data: DataModule, macs: float) 
     log.info("size      %.2f M parameters, %.3f GMACs an image", count_parameters(task) / 1e6, macs)
     log.info("weights   %s", backbone.load_report or plan.run.ckpt_path or "fresh")
     if plan.task.freeze != "none":
-        frozen = [names[stage] for name, stage in backbone.parameter_stages().items() if _is_frozen(backbone, name)]
+        stages = backbone.parameter_stages()
+        frozen = [names[stages[name]] for name, p in backbone.named_parameters() if not p.requires_grad]
         log.info("frozen    %s", ", ".join(dict.fromkeys(frozen)))
     height, width = data.image_size
     counts = ", ".join(f"{count} {part}" for part, count in data.counts.items())
     log.info("data      %s: %s images of %dx%d, %d classes", plan.data.name, counts, height, width, data.num_classes)
     if plan.run.test and data.test_part != "test":
         log.info("          there are no test images: the validation images are tested")
-
-
-def _is_frozen(backbone: Backbone, name: str) -> bool:
-    return not backbone.get_parameter(name).requires_grad
 
 
 def log_skipped(plan: Configuration, data: DataModule) -> None:
@@ -66,21 +59,44 @@ def log_skipped(plan: Configuration, data: DataModule) -> None:
 
 
 def write_results(plan: Configuration, task: Task, data: DataModule, summary: dict[str, Any], folder: Path) -> None:
-    """Write metrics.json and the pictures: learning curves, and what the task shows of the tested images."""
+    """Write metrics.json and the pictures, and log the closing table.
+
+    The tested images are shown for classification and detection, and for tasks that extend either.
+    """
     write_text(folder / "metrics.json", json.dumps(finite(summary), indent=2) + "\n")
     pictures, history = folder / "pictures", folder / "metrics.csv"
     pictures.mkdir(exist_ok=True)
     if plan.run.train and not plan.run.debug and history.is_file():
         learning_curves(history, pictures / "learning_curves.png", task.monitor, summary["test"])
-    if task.predictions:
-        REPORTS[plan.task.name](task, data, folder)
+    if task.predictions and isinstance(task, Classification) and isinstance(data, ImageDataModule):
+        write_classification_report(task, data, folder)
+    if task.predictions and isinstance(task, Detection) and isinstance(data, DetectionDataModule):
+        write_detection_report(task, data, folder)
     log.info("\n%s", run_table(summary))
 
 
 def finite(data: Any) -> Any:
     """Plain data with null in the place of NaN and infinities, which JSON does not have."""
-    if isinstance(data, dict):
-        return {key: finite(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [finite(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
+    return json.loads(json.dumps(data), parse_constant=lambda name: None)
+
+
+def run_table(summary: dict[str, Any]) -> str:
+    """The end of one run, from its metrics.json and "folder", a line each; a train or test not done is left out."""
+    best, seconds = summary.get("best"), summary["seconds"]
+    lines = {
+        "backbone": summary["backbone"],
+        "source": summary["source"],
+        "parameters": f"{summary['params'] / 1e6:.2f} M",
+        "GMACs": number(summary["gmacs"], ".3g"),
+        "epochs": summary["epochs"],
+    }
+    if best:
+        lines[best["metric"]] = f"{best['value']:.4f} (best, epoch {best['epoch']})"
+    test = summary.get("test") or {}
+    metric = best["metric"].replace("val/", "test/") if best else next(iter(test), "")
+    if metric in test:
+        lines[metric] = f"{test[metric]:.4f}"
+    parts = ", ".join(f"{part} {value:.1f}" for part, value in seconds.items() if part != "total" and value)
+    lines["seconds"] = f"{seconds['total']:.1f}" + (f" ({parts})" if parts else "")
+    lines["folder"] = summary["folder"]
+    return "\n".join(labelled(lines))

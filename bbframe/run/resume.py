@@ -65,13 +65,11 @@ class ResumedOptimizer(Callback):
 
     def _adapted(self, names: list[str], optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         assert self.saved is not None
-        same = self.saved.config["optim"]["name"] == self.options["name"]
-        places = {name: place for place, name in enumerate(self.saved.parameter_names)} if same else {}
-        states = {i: state["state"].get(places[name]) for i, name in enumerate(names) if name in places}
-        return {
-            "state": {i: of_one for i, of_one in states.items() if of_one is not None},
-            "param_groups": optimizer.state_dict()["param_groups"],
-        }
+        by_name: dict[str, Any] = {}
+        if self.saved.config["optim"]["name"] == self.options["name"]:
+            by_name = {name: state["state"].get(i) for i, name in enumerate(self.saved.parameter_names)}
+        states = {i: by_name[name] for i, name in enumerate(names) if by_name.get(name) is not None}
+        return {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}
 
     def _changes(self, saved: SavedRun) -> list[str]:
         now, then = self.options, saved.config["optim"]

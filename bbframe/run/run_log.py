@@ -1,14 +1,16 @@
-"""The log of a run: our lines go to the terminal and to train.log, warnings to train.log alone."""
+"""The log of a run: our lines go to the terminal and to train.log, one an epoch; warnings to train.log alone."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import lightning.pytorch as pl
 import rich
 
 from bbframe.run.processes import is_first
@@ -47,9 +49,8 @@ def logging_to(path: Path) -> Iterator[None]:
             yield
             return
         file = logging.FileHandler(path, encoding="utf-8")
-        terminal = _AboveProgressBar() if sys.stdout.isatty() else logging.StreamHandler(sys.stdout)
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        terminal.setFormatter(logging.Formatter("%(message)s"))
+        terminal = _AboveProgressBar() if sys.stdout.isatty() else logging.StreamHandler(sys.stdout)
         show: Callable[..., None] = warnings.showwarning
         log.setLevel(min(log.level or logging.INFO, logging.INFO))  # DEBUG stays
         log.propagate = False
@@ -72,3 +73,20 @@ def logging_to(path: Path) -> Iterator[None]:
                 log.removeHandler(handler)
             file.close()
             py_warnings.removeHandler(file)
+
+
+class EpochLines(pl.Callback):
+    """Log one line an epoch: the metrics at its end, and its seconds."""
+
+    started = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # ModelCheckpoint and the log come after validation, which runs inside the training epoch
+        metrics = sorted(trainer.callback_metrics.items())
+        shown = "  ".join(f"{name} {float(value):.4f}" for name, value in metrics)
+        last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+        seconds = time.perf_counter() - self.started
+        log.info("epoch %d/%s  %s  %.1f s", trainer.current_epoch + 1, last, shown, seconds)

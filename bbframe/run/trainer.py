@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from bbframe.run.callbacks import EpochLines, SeedEveryBatch
+from bbframe.data.seeds import derive
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from bbframe.run.lightning_parts import make_lightning_parts
 from bbframe.run.resume import ResumedOptimizer
+from bbframe.run.run_log import EpochLines
 from bbframe.tasks.task import Task
+
+
+class SeedEveryBatch(pl.Callback):
+    """Make dropout and drop path a function of (seed, rank, optimizer step, batch within the step).
+
+    A checkpoint holds no generator's state; with this a resumed run draws what an uninterrupted one would have drawn.
+    The epoch is no part of it: after some kinds of resume Lightning counts epochs differently.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        within = batch_idx % trainer.accumulate_grad_batches
+        torch.manual_seed(derive(self.seed, "step", trainer.global_rank, trainer.global_step, within))
 
 
 def make_trainer(plan: Configuration, task: Task, folder: Path, more: Sequence[pl.Callback] = ()) -> pl.Trainer:
@@ -24,47 +45,36 @@ def make_trainer(plan: Configuration, task: Task, folder: Path, more: Sequence[p
 
     Raises ValueError for options that Lightning refuses.
     """
-    options, debug = plan.trainer, plan.run.debug
+    settings = dataclasses.asdict(plan.trainer)
+    patience, decay = settings.pop("early_stopping"), settings.pop("ema_decay")
+    if isinstance(settings["devices"], tuple):
+        settings["devices"] = list(settings["devices"])
+    if plan.run.debug:
+        settings.update(max_epochs=1, max_steps=1, limit_train_batches=1, limit_val_batches=1, limit_test_batches=1)
     callbacks: list[pl.Callback] = [SeedEveryBatch(plan.run.seed), EpochLines(), ResumedOptimizer(plan.optim), *more]
-    if options.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=options.ema_decay))
-    if options.early_stopping is not None:
-        callbacks.append(EarlyStopping(task.monitor, mode=task.mode, patience=options.early_stopping))
+    if decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=decay))
+    if patience is not None:
+        callbacks.append(EarlyStopping(task.monitor, mode=task.mode, patience=patience))
     if sys.stdout.isatty():
         callbacks.append(RichProgressBar(leave=False))
-    if not debug:
+    if not plan.run.debug:
         callbacks += checkpoint_callbacks(folder, task.monitor, task.mode)
     callbacks += make_lightning_parts("callbacks", plan.callbacks, folder)
     loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
+    loggers += make_lightning_parts("logger", plan.logger, folder)
     try:
         return pl.Trainer(
+            **settings,
             default_root_dir=folder,  # Slurm's signal writes hpc_ckpt_*.ckpt there, and a start looks for it there
-            accelerator=options.accelerator,
-            devices=list(options.devices) if isinstance(options.devices, tuple) else options.devices,
-            num_nodes=options.num_nodes,
-            strategy=options.strategy,
-            precision=options.precision,  # type: ignore[arg-type]
-            logger=[*loggers, *make_lightning_parts("logger", plan.logger, folder)],
+            logger=loggers,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
-            max_epochs=1 if debug else options.max_epochs,
-            max_steps=1 if debug else options.max_steps,
-            limit_train_batches=1 if debug else options.limit_train_batches,
-            limit_val_batches=1 if debug else options.limit_val_batches,
-            limit_test_batches=1 if debug else options.limit_test_batches,
-            gradient_clip_val=options.gradient_clip_val,
-            accumulate_grad_batches=options.accumulate_grad_batches,
-            check_val_every_n_epoch=options.check_val_every_n_epoch,
-            log_every_n_steps=options.log_every_n_steps,
-            deterministic=options.deterministic,
-            detect_anomaly=options.detect_anomaly,
-            sync_batchnorm=options.sync_batchnorm,
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=sys.stdout.isatty(),
-            enable_checkpointing=not debug,
+            enable_checkpointing=not plan.run.debug,
             use_distributed_sampler=False,  # the data module deals the images out itself
         )
-
     except (MisconfigurationException, ValueError) as error:
         raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error

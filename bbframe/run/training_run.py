@@ -22,7 +22,6 @@ from bbframe.run.checkpoint import LoadedCheckpoint, SavedRun, load_checkpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.masking import mask_overrides, mask_secrets
-from bbframe.run.network import make_task, run_backbone
 from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
 from bbframe.run.results import log_network, log_skipped, write_results
@@ -41,13 +40,12 @@ def run(
     """
     with logging_to(folder / "train.log"):
         try:
-            recorded = mask_secrets(config, set(secrets)), mask_overrides(overrides, set(secrets))
+            recorded = mask_secrets(config, secrets), mask_overrides(overrides, secrets)
             return TrainingRun(plan, *recorded, folder).complete()
         except BaseException as error:
             if is_first():
-                # `details` holds what a message of one line had to cut short
-                text = [str(error) or type(error).__name__, getattr(error, "details", "")]
-                write_failure(folder, overrides, "\n".join(filter(None, text)))
+                details = getattr(error, "details", "")  # what a message of one line had to cut short
+                write_failure(folder, overrides, f"{str(error) or type(error).__name__}\n{details}".rstrip())
             raise
 
 
@@ -69,7 +67,9 @@ class TrainingRun:
             saved = None if path is None else load_checkpoint(Path(path))
             pl.seed_everything(self.plan.run.seed, workers=True, verbose=False)
             backbone = self.recorded_backbone(saved)
-            task, data = self.network_and_data(backbone, saved)
+            task, data = self.network_and_data(backbone)
+            if saved is not None:
+                saved.check_fits(task)
             macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
             log_network(self.plan, task, data, macs)
             trainer = make_trainer(self.plan, task, self.folder, [RunInCheckpoint(self.saved_run(task, data))])
@@ -81,15 +81,15 @@ class TrainingRun:
         seed = self.plan.run.seed
         if is_first():
             write_record(self.folder, self.config, self.overrides, environment(seed, None))
-        backbone = run_backbone(self.plan, None if saved is None else saved.run)
+        backbone = self.plan.make_backbone(None if saved is None else saved.run)
         if (report := backbone.load_report) is not None and is_first():
             weights = {"source": report.source, "revision": report.revision, "sha256": report.sha256}
             self.config["backbone"]["revision"] = report.revision  # a rerun loads the commit that this run loaded
             write_record(self.folder, self.config, self.overrides, environment(seed, weights))
         return backbone
 
-    def network_and_data(self, backbone: Backbone, saved: LoadedCheckpoint | None) -> tuple[Task, DataModule]:
-        """The images, and the network over their classes, which the checkpoint must fit."""
+    def network_and_data(self, backbone: Backbone) -> tuple[Task, DataModule]:
+        """The images, and the network over their classes."""
         data = make_data(
             self.plan.data,
             seed=self.plan.run.seed,
@@ -98,10 +98,7 @@ class TrainingRun:
             stride=max(backbone.strides),
             masks=self.plan.head.masks,
         )
-        task = make_task(self.plan, backbone, data.class_names)
-        if saved is not None:
-            saved.check_fits(task)
-        return task, data
+        return self.plan.make_task(backbone, data.class_names), data
 
     def saved_run(self, task: Task, data: DataModule) -> SavedRun:
         """The record for the checkpoints."""
@@ -155,14 +152,14 @@ class TrainingRun:
 
     def reported(self, trainer: pl.Trainer, task: Task, data: DataModule, scores: dict[str, Any]) -> dict[str, Any]:
         """Write and log the results; returns the content of metrics.json."""
-        plan, backbone = self.plan, task.backbone
+        plan, backbone, source = self.plan, task.backbone, self.plan.backbone.source
         log_skipped(plan, data)
         summary = {
             "status": "ok",
             "name": plan.run.name,
             "backbone": plan.backbone_name,
             "source": backbone.backbone_type.value,
-            "checkpoint": plan.source.checkpoint if plan.source.pretrained else None,
+            "checkpoint": source.checkpoint if source.pretrained else None,
             "params": count_parameters(task),
             "image_size": list(data.image_size),
             "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),

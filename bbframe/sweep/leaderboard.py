@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import statistics
@@ -12,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bbframe.files import read_yaml, write_text
-from bbframe.report.charts import accuracy_against_gmacs, lower_is_better
-from bbframe.report.tables import aligned, markdown, number
+from bbframe.report.charts import CostPoint, accuracy_against_gmacs, lower_is_better
+from bbframe.report.tables import aligned, markdown, number, write_csv
 from bbframe.sweep.jobs import FILES
 
 
@@ -63,10 +61,11 @@ def write(sweep_folder: Path) -> str:
         if job["status"] != "ok"
     ]
     table, notes = _table(rows, validation, metric), [f"failed: {row['run']}: {row['error']}" for row in failed]
-    write_text(sweep_folder / "leaderboard.csv", _csv(rows + failed))
+    columns = list(dict.fromkeys(name for row in rows + failed for name in row))
+    write_csv(sweep_folder / "leaderboard.csv", [columns, *([row.get(c) for c in columns] for row in rows + failed)])
     write_text(sweep_folder / "leaderboard.md", "\n".join(markdown(table) + [f"\n{note}" for note in notes]) + "\n")
     points = [
-        {"label": row["run"], "mean": row[metric], "std": row[f"{metric} std"], **row}
+        CostPoint(row["run"], row["gmacs"], row[metric], row[f"{metric} std"], row["seeds"])
         for row in rows
         if row["gmacs"] is not None and metric in row
     ]
@@ -104,15 +103,6 @@ def _average(label: str, jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     row["seconds"] = statistics.fmean(job["seconds"]["total"] for job in jobs)
     row["peak_memory_bytes"] = max(job["peak_memory_bytes"] for job in jobs)
     return row
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    columns = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _table(rows: Sequence[dict[str, Any]], validation: str, metric: str) -> list[list[str]]:

@@ -56,7 +56,7 @@ def test_every_choice_of_every_group_composes_and_passes(group, choice):
     detection = (group, choice) in DETECTION
     config = composed(*(["task=detection"] if detection else []), f"{group}={choice}", *NEEDED.get(choice, []))
     plan = parse_configuration(config)
-    assert plan.backbone.stages
+    assert plan.backbone.config.stages
     if group == "backbone":
         assert config["backbone_name"] == choice
 

@@ -20,9 +20,8 @@ from bbframe.data.images.digits import scans
 from bbframe.predict import trained_network
 from bbframe.predict.input_images import InputImage, find_images
 from bbframe.predict.predict_options import PredictOptions, read_arguments
-from bbframe.predict.prediction import find_checkpoint, predict_images
+from bbframe.predict.prediction import check_out, find_checkpoint, predict_images, results_folder
 from bbframe.predict.prediction_results import BoxResults, BoxRow, ClassResults, ClassRow, LoadedImage
-from bbframe.predict.results_folder import check_out, results_folder
 from bbframe.predict.trained_network import TrainedNetwork, load_trained_network
 from bbframe.preprocessing import Preprocessing
 

@@ -10,7 +10,7 @@ from matplotlib._pylab_helpers import Gcf
 from matplotlib.axes import Axes
 from matplotlib.image import imread
 
-from bbframe.report.charts import accuracy_against_gmacs, learning_curves, lower_is_better
+from bbframe.report.charts import CostPoint, accuracy_against_gmacs, learning_curves, lower_is_better
 from bbframe.report.confusion_matrix import confusion_matrix
 
 
@@ -137,7 +137,7 @@ def test_many_classes_have_a_list_of_mistakes(tmp_path, drawn, classes):
 
 
 def point(label, gmacs, mean, std=None, seeds=1):
-    return {"label": label, "gmacs": gmacs, "mean": mean, "std": std, "seeds": seeds}
+    return CostPoint(label, gmacs, mean, std, seeds)
 
 
 def test_a_sweep_is_drawn_with_labels_that_do_not_cover_each_other(tmp_path, drawn):

@@ -8,7 +8,7 @@ import statistics
 import pytest
 import yaml
 
-from bbframe.report.run_table import run_table
+from bbframe.run.results import run_table
 from bbframe.sweep.leaderboard import collect, write
 
 

@@ -16,7 +16,7 @@ from bbframe.files import atomic, write_text
 from bbframe.run import record
 from bbframe.run.checkpoint import SavedRun
 from bbframe.run.masking import mask_overrides, mask_secrets, masked_keys
-from bbframe.run.record import environment, read_record, reserve_folder, write_record
+from bbframe.run.record import environment, read_record, write_record
 
 SECRET_NAMES = [
     "token", "hf_token", "HF_TOKEN", "hub-token", "accessToken", "apiKey", "api_key", "apikey", "wandb_api_key",
@@ -176,38 +176,6 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(RuntimeError):
         interrupted()
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
-
-
-NOW = datetime(2026, 11, 20, 9, 5, 7)
-
-
-def test_run_folders_sort_by_time_and_never_collide(tmp_path):
-    made = [reserve_folder(tmp_path, "classification", "a b/../c", NOW) for _ in range(3)]
-    assert [str(folder.relative_to(tmp_path)) for folder in made] == [
-        f"classification/2026-11-20_09-05-07_a-b-..-c{end}" for end in ("", "_2", "_3")
-    ]
-    assert all(folder.is_dir() for folder in made)
-
-
-def a_file(root):
-    root.write_text("")
-
-
-def a_dangling_link(root):
-    root.symlink_to(root.parent / "nowhere" / "deeper")
-
-
-def a_read_only_folder(root):
-    if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
-    root.mkdir(mode=0o500)
-
-
-@pytest.mark.parametrize("obstacle", [a_file, a_dangling_link, a_read_only_folder])
-def test_an_output_folder_that_cannot_be_written(tmp_path, obstacle):
-    obstacle(tmp_path / "outputs")
-    with pytest.raises(ValueError, match=r"^output_dir=.*outputs: cannot make the run folder .*output_dir=\.\.\.$"):
-        reserve_folder(tmp_path / "outputs", "classification", "run", NOW)
 
 
 def test_the_environment_is_complete_plain_and_anonymous():

@@ -267,7 +267,7 @@ def test_a_pretrained_run_builds_two_configs_and_opens_its_checkpoint_once(first
 
 
 def test_a_record_pins_the_commit_that_the_weights_came_from(first, monkeypatch):
-    import bbframe.run.network as module
+    import bbframe.run.configuration as module
 
     def from_the_hub(options):
         net = make_backbone(options)

@@ -119,23 +119,21 @@ def print_catalog(arguments: list[str]) -> int:
 
 def info(arguments: list[str]) -> int:
     """Print what the backbone of a configuration is and costs."""
-    from bbframe.app.composition import composed, composition, is_swept, with_record
+    from bbframe.app.composition import composition
+    from bbframe.app.run_request import RunRequest
 
     command = train.command_of([argument for argument in arguments if argument != "--json"])
-    with composition(command.config_dir, config_name=command.config_name, config_path=command.config_path) as compose:
-        single = [override for override in command.overrides if not is_swept(override)]
-        config = composed(compose, single)
+    with composition(**command.places) as compose:
+        request = RunRequest(compose, command.overrides)
         given = {override.partition("=")[0] for override in command.overrides}
-        axes = (config.hydra.sweeper.get("params") or {}) if "MULTIRUN" in str(config.hydra.mode) else {}
-        several = [f"{key}={value}" for key, value in axes.items() if key not in given]
-        several += [override for override in command.overrides if override not in single]
+        axes = (request.config.hydra.sweeper.get("params") or {}) if train.sweeps(request.config) else {}
+        several = [f"{key}={value}" for key, value in axes.items() if key not in given] + request.swept
         if several:
             raise ValueError(f"info describes one backbone; give one value of {' and of '.join(several)}")
         if command.cfg:
-            print(train.shown(compose, command))
+            print(train.shown(request, command))
             return 0
-        overrides = train.as_text(config, single)
-        data, _ = with_record(compose, overrides, config if overrides == single else None)
+        data = request.with_text().data
 
     from bbframe.app.catalog import describe, description
 

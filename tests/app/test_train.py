@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from bbframe.app import train
-from bbframe.app.composition import changed, expand
 from bbframe.app.places import HOME
+from bbframe.app.run_request import changed
+from bbframe.app.sweeper import expand
 
 ROOT = HOME
 

@@ -73,7 +73,7 @@ def complete_words(arguments: Sequence[str]) -> int:
 
 def print_catalog(arguments: list[str]) -> int:
     """Print the catalog; a file that describes no backbone is an error of one line, after the others."""
-    from bbframe.app.command_line import existing_folder
+    from bbframe.app.command_line import existing_folder, parsed_arguments
     from bbframe.app.composition import composition, every_choice
     from bbframe.app.execution import load_plugins
     from bbframe.app.hydra_settings import choices
@@ -84,14 +84,9 @@ def print_catalog(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--plugin", action="append", default=[])
-    try:
-        command, foreign = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ValueError(f"{error}; bbframe list --help shows what there is") from error
-    if foreign:
-        raise ValueError(f"unknown argument {foreign[0]!r}; bbframe list --help shows what there is")
+    command = parsed_arguments(parser, arguments, "bbframe list --help")
     load_plugins(command.plugin)
-    folder = existing_folder("config-dir", command.config_dir) if command.config_dir else None
+    folder = existing_folder("config-dir", command.config_dir)
 
     from bbframe.app.catalog import line, listing
 

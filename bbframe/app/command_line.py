@@ -30,12 +30,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("-cd", "--config-dir")
     parser.add_argument("--experimental-rerun")
     parser.add_argument("--plugin", action="append", default=[])
-    try:
-        command, foreign = parser.parse_known_intermixed_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ValueError(f"{error}; --help shows what there is") from error
-    if foreign:
-        raise ValueError(f"unknown flag {foreign[0]!r}; --help shows what there is")
+    command = parsed_arguments(parser, arguments, "--help")
     command.config_path = existing_folder("config-path", command.config_path)
     command.config_dir = existing_folder("config-dir", command.config_dir)
     if command.experimental_rerun is not None:
@@ -56,6 +51,17 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         command.search_path, command.overrides = _search_path(overrides)
     places = ("config_dir", "config_name", "config_path", "search_path")
     command.places = {place: getattr(command, place) for place in places}
+    return command
+
+
+def parsed_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str], help_flag: str) -> argparse.Namespace:
+    """What a parser makes of arguments. Raises ValueError that names the one it does not know, and the help."""
+    try:
+        command, foreign = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error}; {help_flag} shows what there is") from error
+    if foreign:
+        raise ValueError(f"unknown argument {foreign[0]!r}; {help_flag} shows what there is")
     return command
 
 

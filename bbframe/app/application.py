@@ -84,7 +84,6 @@ def run_hydra(command: argparse.Namespace, further: Sequence[str], job: Job | No
     said = io.StringIO()  # Hydra's own words about a run that failed, whose error is explained in one line
     with ExitStack() as stack:
 
-        @hydra.main(config_path=str(CONF), config_name="config", **VERSION)
         def train(_: DictConfig) -> None:
             assert job is not None  # of a sweep, the sweeper runs the jobs
             try:
@@ -94,8 +93,9 @@ def run_hydra(command: argparse.Namespace, further: Sequence[str], job: Job | No
                 stack.enter_context(redirect_stderr(said))
                 raise
 
+        train.__module__ = "bbframe.app.train"  # whose last word is hydra.job.name
         with errors_raised(hydra_arguments(command, further)):
-            train()
+            hydra.main(config_path=str(CONF), config_name="config", **VERSION)(train)()
 
 
 def shown(request: RunRequest, command: argparse.Namespace) -> str:
@@ -103,13 +103,14 @@ def shown(request: RunRequest, command: argparse.Namespace) -> str:
     data, config = request.data, request.config
     if command.resolve and command.cfg != "job":
         HydraConfig.instance().set_config(config)
-        config = config.copy()
+        config = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+        OmegaConf.copy_cache(request.config, config)  # the same moment for every ${now:...}
         OmegaConf.resolve(config.hydra)  # what no run knows yet, such as the number of a job, becomes ???
     raw: Any = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
     settings = {key: value for key, value in raw.pop("hydra").items() if key not in ("help", "hydra_help")}
     ours = {**raw, **data} if command.resolve or request.source else {**data, **raw}
     ours["backbone_name"] = data["backbone_name"]
-    whole = {"job": ours, "hydra": {"hydra": settings}, "all": {**ours, "hydra": settings}}[command.cfg]
+    whole = {"job": ours, "hydra": {"hydra": settings}, "all": {"hydra": settings, **ours}}[command.cfg]
     masked: Any = mask_secrets(whole, set(secrets()))
     if command.package in (None, "_global_"):
         return dump_yaml(masked).rstrip()

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from bbframe import registry
 from bbframe.sweep.jobs import Job, report_failure
 
-RUN_FOLDER_VARIABLE = "BBFRAME_RUN_FOLDER_VARIABLE"  # tells the other processes of a run on several devices where it writes
+RUN_FOLDER_VARIABLE = "BBFRAME_RUN_FOLDER"  # tells the other processes of a run where it writes
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the user's wish for tracebacks, and what makes Hydra raise instead of exiting
 
 

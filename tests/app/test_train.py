@@ -219,6 +219,12 @@ def test_only_what_the_overrides_change_changes_a_record():
     assert changed(record, before, after) == {"lr": 1, "decay": 7, "inner": {"x": 5, "y": 1}, "gone": 3}
 
 
+def test_what_an_override_deletes_is_deleted_and_a_new_option_keeps_its_default():
+    record = {"logger": {"csv": {}, "own": 1}}
+    before = {"logger": {"csv": {}}, "new": {"a": 1}}
+    assert changed(record, before, {"logger": {}, "new": {"a": 1}}) == {"logger": {"own": 1}}
+
+
 def test_another_choice_of_a_group_replaces_it_whole():
     record = {"model_type": "resnet", "depths": [1, 1]}
     after = {"model_type": "dinov2", "hidden_size": 8}

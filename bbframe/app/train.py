@@ -1,4 +1,4 @@
-"""The command `train`, and how every command of ours ends: its exit code, its errors in one line."""
+"""The command `train`, and how every command ends: its exit code, its errors in one line."""
 
 from __future__ import annotations
 

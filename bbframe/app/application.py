@@ -100,13 +100,14 @@ def run_hydra(command: argparse.Namespace, further: Sequence[str], job: Job | No
 
 def shown(request: RunRequest, command: argparse.Namespace) -> str:
     """The configuration, Hydra's or both as YAML, secrets masked; interpolations stay unless `--resolve` is given."""
-    data, config = request.data, request.config
+    data = request.data
+    raw: Any = OmegaConf.to_container(request.config, resolve=False, enum_to_str=True)
     if command.resolve and command.cfg != "job":
-        HydraConfig.instance().set_config(config)
-        config = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+        HydraConfig.instance().set_config(request.config)
+        config = OmegaConf.create(raw)
         OmegaConf.copy_cache(request.config, config)  # the same moment for every ${now:...}
         OmegaConf.resolve(config.hydra)  # what no run knows yet, such as the number of a job, becomes ???
-    raw: Any = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+        raw["hydra"] = OmegaConf.to_container(config.hydra)
     settings = {key: value for key, value in raw.pop("hydra").items() if key not in ("help", "hydra_help")}
     ours = {**raw, **data} if command.resolve or request.source else {**data, **raw}
     ours["backbone_name"] = data["backbone_name"]

@@ -146,8 +146,7 @@ def resolved(compose: Compose, overrides: list[str], config: DictConfig) -> dict
         data: dict[str, Any] = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)  # type: ignore
     if data.get("backbone_name") is None:
         data["backbone_name"] = config.hydra.runtime.choices.get("backbone")
-    expanded: dict[str, Any] = expand_home(data)
-    return expanded
+    return expand_home(data)
 
 
 def plain_data(compose: Compose, overrides: list[str]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _run_name(default: str | None = None, *, _root_: DictConfig) -> str:
 
 
 def _backbone_name(*, _root_: DictConfig) -> str:
-    """What tables call the backbone, as `Plan.backbone_name` says it."""
+    """What tables call the backbone, as `Configuration.backbone_name` says it."""
     backbone = _root_.get("backbone")
     backbone = backbone if OmegaConf.is_dict(backbone) else {}
     timm = backbone.get("name") if backbone.get("model_type") == "timm" else None
@@ -105,39 +105,33 @@ def _backbone_name(*, _root_: DictConfig) -> str:
 
 def register_parts(folders: Sequence[Path]) -> None:
     """Let the parts of plugins be chosen like files, with their options' defaults, where no file has the name."""
-    for group, names in part_choices().items():
-        for name in names:
-            if not any((folder / group / f"{name}.yaml").is_file() for folder in (CONF, *folders)):
-                store_config(group, name, _part_defaults(group, name))
+    for part in _group_parts():
+        if not any((folder / part.kind / f"{part.name}.yaml").is_file() for folder in (CONF, *folders)):
+            store_config(part.kind, part.name, _part_defaults(part))
 
 
-def part_choices() -> dict[str, list[str]]:
-    """The names of the plugins' parts by their group."""
+def _group_parts() -> list[registry.Part]:
+    """The parts of plugins whose kind is a config group."""
     registry.names("backbone")  # loads the entry points
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    found: dict[str, list[str]] = {}
-    for part in registry.from_plugins():
-        if part.kind in groups:
-            found.setdefault(part.kind, []).append(part.name)
-    return found
+    return [part for part in registry.from_plugins() if (CONF / part.kind).is_dir()]
 
 
 def choices(extra: Path | None = None) -> dict[str, list[str]]:
     """The config groups and what each offers; `extra` is a folder with more of them."""
     found = file_choices(extra)
-    for group, names in part_choices().items():
-        found[group] = sorted({*found.get(group, []), *names})
+    for part in _group_parts():
+        found[part.kind] = sorted({*found[part.kind], part.name})
     return found
 
 
-def _part_defaults(kind: str, name: str) -> dict[str, Any]:
+def _part_defaults(part: registry.Part) -> dict[str, Any]:
     """The options of a part as its file would give them; ??? stands for what has no default."""
-    classes = [registry.find(kind, name).options]
-    if kind == "backbone":
+    classes = [part.options]
+    if part.kind == "backbone":
         from bbframe.factory import Source
 
         classes.append(Source)
-    defaults: dict[str, Any] = {"model_type" if kind == "backbone" else "name": name}
+    defaults: dict[str, Any] = {"model_type" if part.kind == "backbone" else "name": part.name}
     for field in (field for cls in classes for field in dataclasses.fields(cls) if field.init):
         value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, overload
 
@@ -36,6 +38,7 @@ KINDS = {
     "logger": "builtins:object",
 }
 ENTRY_POINTS = ("bbframe.parts", "bbframe.backbones")  # the second is the older group, of backbones alone
+NO_CODE = "a configuration names no code; register the part, and give its module by --plugin"
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -58,12 +61,14 @@ class Part:
     home: Callable[..., Any] | str
     plugin: str | None = None
 
+    @property
+    def address(self) -> str:
+        """Where the class is defined, as "module:Class"."""
+        return self.home if isinstance(self.home, str) else f"{self.home.__module__}:{self.home.__qualname__}"
+
     def load(self) -> Any:
         """The class of this part."""
-        if not isinstance(self.home, str):
-            return self.home
-        module, _, name = self.home.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(self.home) if isinstance(self.home, str) else self.home
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,11 @@ def register(kind: Any, name: str = "", options: type | None = None) -> Any:
 
     def add(cls: C) -> C:
         module = _loading[-1] if _loading else cls.__module__
-        part = Part(kind, name, options, cls, None if module.partition(".")[0] == "bbframe" else module)
-        _check(part)
-        _add(part)
-        if part.plugin and not _loading:
-            _plugins.setdefault(module, _described(module))
+        plugin = None if module.partition(".")[0] == "bbframe" else module
+        _check(kind, name, options)
+        _add(Part(kind, name, options, cls, plugin))
+        if plugin and not _loading:
+            _plugins.setdefault(plugin, _described(plugin))
         return cls
 
     return add
@@ -126,24 +131,24 @@ def backbone_name(model_type: str) -> str:
     return model_type.replace("-", "_").removesuffix("_backbone")
 
 
-def _check(part: Part) -> None:
-    where = f"register({part.kind!r}, {part.name!r})"
-    if part.kind not in KINDS:
-        raise ValueError(f"{where}: no kind of part {part.kind!r}{nearest(part.kind, KINDS)}")
-    title = getattr(part.options, "__name__", repr(part.options))
-    if not is_dataclass(part.options):
+def _check(kind: str, name: str, options: type) -> None:
+    where = f"register({kind!r}, {name!r})"
+    if kind not in KINDS:
+        raise ValueError(f"{where}: no kind of part {kind!r}{nearest(kind, KINDS)}")
+    title = getattr(options, "__name__", repr(options))
+    if not is_dataclass(options):
         raise ValueError(f"{where}: {title} must be a dataclass")
-    if part.kind != "backbone" and "name" not in {field.name for field in fields(part.options)}:
-        raise ValueError(f"{where}: {title} needs a field `name: str = {part.name!r}`")
-    base = _declare_ours(part.kind)
-    if not issubclass(part.options, base):
+    if kind != "backbone" and "name" not in {field.name for field in fields(options)}:
+        raise ValueError(f"{where}: {title} needs a field `name: str = {name!r}`")
+    base = _declare_ours(kind)
+    if not issubclass(options, base):
         raise ValueError(f"{where}: {title} must extend {base.__module__}.{base.__name__}")
 
 
 def _add(part: Part) -> None:
     key = (part.kind, part.name)
-    owner = _address(_parts[key]) if key in _parts else _modules.get(key)
-    if owner is not None and _address(part) != owner and _address(part).partition(":")[0] != _modules.get(key):
+    owner = _parts[key].address if key in _parts else _modules.get(key)
+    if owner not in (None, part.address) and part.address.partition(":")[0] != _modules.get(key):
         raise ValueError(f"{part.kind} {part.name!r} is taken by {owner}; choose another name")
     _parts[key] = part
 
@@ -155,10 +160,6 @@ def _declare_ours(kind: str) -> type:
     return getattr(importlib.import_module(module), base, object)
 
 
-def _address(part: Part) -> str:
-    return part.home if isinstance(part.home, str) else f"{part.home.__module__}:{part.home.__qualname__}"
-
-
 def find(kind: str, name: object, where: str | None = None) -> Part:
     """The part of a kind by its name. Raises ValueError that begins with `where` and names the nearest known one."""
     _declare_ours(kind)
@@ -167,15 +168,14 @@ def find(kind: str, name: object, where: str | None = None) -> Part:
         importlib.import_module(_modules[key])
     if key not in _parts:
         _load_entry_points()
-    if key not in _parts:
-        near = nearest(name, names(kind))
-        if "." in str(name) or ":" in str(name):
-            near = "; a configuration names no code: register the part, and give its module by --plugin"
-        elif "did you mean" not in near and kind != "backbone":
-            near += "; a part of your own needs --plugin its.module"
-        what = f"{where}={name!r}" if where else f"no {kind} {name!r}"
-        raise ValueError(f"{what}{near}")
-    return _parts[key]
+    if key in _parts:
+        return _parts[key]
+    near = nearest(name, names(kind))
+    if "." in str(name) or ":" in str(name):
+        near = f"; {NO_CODE}"
+    elif "did you mean" not in near and kind != "backbone":
+        near += "; a part of your own needs --plugin its.module"
+    raise ValueError((f"{where}={name!r}" if where else f"no {kind} {name!r}") + near)
 
 
 def names(kind: str) -> list[str]:
@@ -194,16 +194,13 @@ def parse_part(kind: str, data: Any, where: str) -> Any:
     if not isinstance(chosen, Mapping):
         raise ValueError(f"{where}={data!r} must be a name, or a mapping with a name")
     if "_target_" in chosen:
-        raise ValueError(
-            f"{where}: _target_={chosen['_target_']!r}: a configuration names no code; register the "
-            "part, and give its module by --plugin"
-        )
+        raise ValueError(f"{where}: _target_={chosen['_target_']!r}: {NO_CODE}")
     part = find(kind, chosen.get("name"), where if isinstance(data, str) else f"{where}: name")
     return parse(part.options, chosen, where)
 
 
 def make(kind: str, options: PartOptions, *args: Any, **kwargs: Any) -> Any:
-    """Build the part that `options` name, as the table at the top of this file says."""
+    """Build the part that `options` name, as `bbframe.testing` says for its kind."""
     return find(kind, options.name).load()(options, *args, **kwargs)
 
 
@@ -217,7 +214,8 @@ def load_plugin(module: str) -> None:
 
     Raises ValueError in one line when it cannot be imported.
     """
-    _load(module, lambda: importlib.import_module(module))
+    with _importing(module):
+        importlib.import_module(module)
 
 
 def plugins() -> list[Plugin]:
@@ -228,20 +226,18 @@ def plugins() -> list[Plugin]:
 @cache
 def _load_entry_points() -> None:
     for point in (point for group in ENTRY_POINTS for point in importlib.metadata.entry_points(group=group)):
-        _load(point.module, partial(_load_entry_point, point))
+        with _importing(point.module):
+            offered = point.load()
+            if isinstance(offered, type) and hasattr(offered, "config_class"):
+                register(offered)  # a class of backbones needs no decorator
 
 
-def _load_entry_point(point: importlib.metadata.EntryPoint) -> None:
-    """Import a module of parts; a class of backbones that it names needs no decorator."""
-    offered = point.load()
-    if isinstance(offered, type) and hasattr(offered, "config_class"):
-        register(offered)
-
-
-def _load(module: str, load: Callable[[], Any]) -> None:
+@contextmanager
+def _importing(module: str) -> Iterator[None]:
+    """Parts that are registered meanwhile belong to the plugin `module`."""
     _loading.append(module)
     try:
-        load()
+        yield
     except Exception as error:  # whatever a module of the user's raises while it is imported
         raise ValueError(f"plugin {module!r} cannot be imported: {type(error).__name__}: {error}") from error
     finally:

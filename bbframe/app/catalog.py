@@ -14,15 +14,9 @@ from torch.overrides import TorchFunctionMode
 from bbframe.auto import AutoBackbone
 from bbframe.backbone import Backbone
 from bbframe.factory import check_backbone, make_backbone
-from bbframe.report.profile import (
-    count_parameters,
-    forward_memory_bytes,
-    forward_seconds,
-    gmacs,
-    stage_gmacs,
-)
+from bbframe.report.profile import count_parameters, forward_memory_bytes, forward_seconds, gmacs, stage_gmacs
 from bbframe.report.tables import aligned, labelled, number
-from bbframe.run.configuration import Configuration, parse_configuration
+from bbframe.run.configuration import parse_configuration
 from bbframe.run.record import cpu_name
 
 ANY_OF_TIMM = "timm"  # the choice whose network is named on the command line
@@ -65,19 +59,12 @@ def listing(lines: Sequence[Mapping[str, Any]]) -> str:
     """The catalog as a table."""
     table = [["backbone", "params (M)", "stages", "channels", "strides", "Hub id", "timm name"]]
     for row in lines:
-        names = [stage["name"] for stage in row["stages"]]
+        stages = row["stages"]
         size = None if row["parameters"] is None else row["parameters"] / 1e6
-        table.append(
-            [
-                row["backbone"],
-                f"{number(size, '.2f'):>10}",
-                f"{names[0]}..{names[-1]}" if names else "-",
-                _runs([stage["channels"] for stage in row["stages"]]),
-                _runs([stage["stride"] for stage in row["stages"]]),
-                row["checkpoint"] or "-",
-                row["timm_name"] or "-",
-            ]
-        )
+        span = f"{stages[0]['name']}..{stages[-1]['name']}" if stages else "-"
+        runs = [_runs([stage[key] for stage in stages]) for key in ("channels", "stride")]
+        names = [row["checkpoint"] or "-", row["timm_name"] or "-"]
+        table.append([row["backbone"], f"{number(size, '.2f'):>10}", span, *runs, *names])
     return "\n".join(aligned(table, left=len(table[0])))
 
 
@@ -95,42 +82,43 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     is wrong, and for an image that the backbone cannot take.
     """
     plan = parse_configuration(config)
+    source = plan.backbone.source
     net = make_backbone(plan.backbone.without_weights()).eval()
     height, width = plan.data.sides(net.preprocessing.size, max(net.strides))
     device = torch.device("cuda" if torch.cuda.is_available() and plan.trainer.accelerator != "cpu" else "cpu")
     image = torch.randn(1, net.config.num_channels, height, width, device=device)
     try:
-        return {**_head(plan, net), "image": list(image.shape[1:]), **_costs(net.to(device), image)}
+        costs = _costs(net.to(device), image)
     except (RuntimeError, AssertionError) as error:  # as torch and timm say that it is too small or too large
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"{plan.backbone_name}: an image of {_sizes(image.shape[1:])} does not pass ({reason}); "
             "set another data.image_size"
         ) from error
-
-
-def _head(plan: Configuration, net: Backbone) -> dict[str, Any]:
     return {
         "backbone": plan.backbone_name,
         "model_type": plan.backbone.config.model_type,
         "source": net.backbone_type.value,
-        "checkpoint": plan.backbone.source.checkpoint,
-        "timm_name": plan.backbone.source.timm_name or getattr(plan.backbone.config, "backbone", None),
-        "revision": plan.backbone.source.revision,
-        "pretrained": plan.backbone.source.pretrained,
+        "checkpoint": source.checkpoint,
+        "timm_name": source.timm_name or getattr(plan.backbone.config, "backbone", None),
+        "revision": source.revision,
+        "pretrained": source.pretrained,
         "image_from": "data.image_size" if getattr(plan.data, "image_size", None) else f"data={plan.data.name}",
+        "image": list(image.shape[1:]),
+        **costs,
     }
 
 
 def _costs(net: Backbone, image: Tensor) -> dict[str, Any]:
     shapes = _map_shapes(net, image)
+    parameters = [0] * net.num_built
     try:
-        parameters = _stage_parameters(net)
-    except ValueError:  # a network of timm whose parameters have no stage
-        parameters, macs, total = [], [], gmacs(net, tuple(image.shape[1:]))
-    else:
         macs = stage_gmacs(net, image)
         total = sum(macs)
+        for name, stage in net.parameter_stages().items():
+            parameters[stage] += net.get_parameter(name).numel()
+    except ValueError:  # a network of timm whose parameters have no stage
+        parameters, macs, total = [], [], gmacs(net, tuple(image.shape[1:]))
     stages = [
         {
             **stage._asdict(),
@@ -171,31 +159,14 @@ def _map_shapes(net: Backbone, image: Tensor) -> dict[str, list[int]]:
     return {name: list(x.shape[1:]) for name, x in maps.items()}
 
 
-def _stage_parameters(net: Backbone) -> list[int]:
-    counts = [0] * net.num_built
-    for name, stage in net.parameter_stages().items():
-        counts[stage] += net.get_parameter(name).numel()
-    return counts
-
-
 def description(facts: Mapping[str, Any]) -> str:
     """What `describe` found, as text: what the backbone is, its stages, what it costs."""
-    yes = {True: "yes", False: "-"}
     table = [["stage", "selected", "built", "channels", "stride", "map", "params (M)", "GMACs", "cumulative"]]
     for stage in facts["stages"]:
-        table.append(
-            [
-                stage["name"],
-                yes[stage["selected"]],
-                yes[stage["built"]],
-                str(stage["channels"]),
-                str(stage["stride"]),
-                _sizes(stage["map"]) if stage["map"] else "-",
-                _millions(stage["parameters"]),
-                number(stage["gmacs"], ".3f"),
-                number(stage["cumulative_gmacs"], ".3f"),
-            ]
-        )
+        flags = ["yes" if stage[key] else "-" for key in ("selected", "built")]
+        shape = [str(stage["channels"]), str(stage["stride"]), _sizes(stage["map"]) if stage["map"] else "-"]
+        macs = [number(stage[key], ".3f") for key in ("gmacs", "cumulative_gmacs")]
+        table.append([stage["name"], *flags, *shape, _millions(stage["parameters"]), *macs])
     table.append(["total", *[""] * 5, _millions(facts["parameters"]), f"{facts['gmacs']:.3f}", ""])
     fastest, slowest = (f"{1e3 * seconds:.1f}" for seconds in facts["latency_range"])
     peak, weights = (facts[f"{key}_bytes"] / 2**20 for key in ("peak_memory", "weights"))

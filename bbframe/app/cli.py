@@ -16,44 +16,30 @@ from bbframe.schema import nearest
 
 def main() -> int:
     """Run a sub-command; returns its exit code."""
-    try:
-        code = _run()
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return train.exit_code(_run, sys.argv[1:] or ["--help"])
 
 
-def _run() -> int:
-    command, *rest = sys.argv[1:] or ["--help"]
+def _run(arguments: list[str]) -> int:
+    command, *rest = arguments
     if command in ("-h", "--help"):
         print(HELP)
         return 0
     if command == "--version":
         return train.show_version()
     if command in ("-sc", "--shell-completion"):
-        return complete_words([command, *rest])
+        return complete_words(arguments)
     if command == "train":
         return train.main(rest)
     if command not in COMMANDS:
         forgotten = "=" in command or command.startswith("-")
-        meant = "predict" if any(word.startswith("images=") for word in sys.argv[1:]) else "train"
-        hint = f"; did you mean 'bbframe {' '.join([meant, *sys.argv[1:]])}'?" if forgotten else None
-        print(f"error: no command {command!r}{hint or nearest(command, ['train', *COMMANDS])}", file=sys.stderr)
-        return 1
+        meant = "predict" if any(word.startswith("images=") for word in arguments) else "train"
+        hint = f"; did you mean 'bbframe {' '.join([meant, *arguments])}'?" if forgotten else None
+        raise ValueError(f"no command {command!r}{hint or nearest(command, ['train', *COMMANDS])}")
     run, text = COMMANDS[command]
     if {"-h", "--help"} & set(rest):
         print(text)
         return 0
-    try:
-        return run(rest)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        raise
-    except Exception as error:
-        return train.explain(error, rest)
+    return run(rest)
 
 
 def complete_words(arguments: Sequence[str]) -> int:
@@ -73,7 +59,7 @@ def complete_words(arguments: Sequence[str]) -> int:
 
 def print_catalog(arguments: list[str]) -> int:
     """Print the catalog; a file that describes no backbone is an error of one line, after the others."""
-    from bbframe.app.command_line import existing_folder
+    from bbframe.app.command_line import existing_folder, parsed_arguments
     from bbframe.app.composition import composition, every_choice
     from bbframe.app.execution import load_plugins
     from bbframe.app.hydra_settings import choices
@@ -84,14 +70,9 @@ def print_catalog(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--plugin", action="append", default=[])
-    try:
-        command, foreign = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ValueError(f"{error}; bbframe list --help shows what there is") from error
-    if foreign:
-        raise ValueError(f"unknown argument {foreign[0]!r}; bbframe list --help shows what there is")
+    command = parsed_arguments(parser, arguments, "bbframe list --help")
     load_plugins(command.plugin)
-    folder = existing_folder("config-dir", command.config_dir) if command.config_dir else None
+    folder = existing_folder("config-dir", command.config_dir)
 
     from bbframe.app.catalog import line, listing
 
@@ -119,23 +100,23 @@ def print_catalog(arguments: list[str]) -> int:
 
 def info(arguments: list[str]) -> int:
     """Print what the backbone of a configuration is and costs."""
-    from bbframe.app.composition import composed, composition, is_swept, with_record
-
     command = train.command_of([argument for argument in arguments if argument != "--json"])
-    with composition(command.config_dir, config_name=command.config_name, config_path=command.config_path) as compose:
-        single = [override for override in command.overrides if not is_swept(override)]
-        config = composed(compose, single)
+
+    from bbframe.app.application import shown, sweeps
+    from bbframe.app.composition import composition
+    from bbframe.app.run_request import RunRequest
+
+    with composition(**command.places) as compose:
+        request = RunRequest(compose, command.overrides)
         given = {override.partition("=")[0] for override in command.overrides}
-        axes = (config.hydra.sweeper.get("params") or {}) if "MULTIRUN" in str(config.hydra.mode) else {}
-        several = [f"{key}={value}" for key, value in axes.items() if key not in given]
-        several += [override for override in command.overrides if override not in single]
+        axes = (request.config.hydra.sweeper.get("params") or {}) if sweeps(request.config) else {}
+        several = [f"{key}={value}" for key, value in axes.items() if key not in given] + request.swept
         if several:
             raise ValueError(f"info describes one backbone; give one value of {' and of '.join(several)}")
         if command.cfg:
-            print(train.shown(compose, command))
+            print(shown(request, command))
             return 0
-        overrides = train.as_text(config, single)
-        data, _ = with_record(compose, overrides, config if overrides == single else None)
+        data = request.with_text().data
 
     from bbframe.app.catalog import describe, description
 

@@ -30,21 +30,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("-cd", "--config-dir")
     parser.add_argument("--experimental-rerun")
     parser.add_argument("--plugin", action="append", default=[])
-    try:
-        command, foreign = parser.parse_known_intermixed_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ValueError(f"{error}; --help shows what there is") from error
-    if foreign:
-        raise ValueError(f"unknown flag {foreign[0]!r}; --help shows what there is")
-    if command.config_path is not None:
-        command.config_path = existing_folder("config-path", command.config_path)
-    if command.config_dir is not None:
-        command.config_dir = existing_folder("config-dir", command.config_dir)
+    command = parsed_arguments(parser, arguments, "--help")
+    command.config_path = existing_folder("config-path", command.config_path)
+    command.config_dir = existing_folder("config-dir", command.config_dir)
     if command.experimental_rerun is not None:
         raise ValueError("--experimental-rerun unpickles a file, which can run code; type rerun=<run folder>")
     modes = ("run", "multirun", "cfg", "info", "shell_completion")
     if len(chosen := [mode for mode in modes if getattr(command, mode)]) > 1:
-        raise ValueError(f"--{chosen[0]} and --{chosen[1].replace('_', '-')} exclude each other; give one of them")
+        raise ValueError(f"{_flag(chosen[0])} and {_flag(chosen[1])} exclude each other; give one of them")
     if command.resolve and not command.cfg:
         raise ValueError("--resolve belongs to --cfg; write --cfg job --resolve")
     if command.package and not command.cfg:
@@ -52,13 +45,44 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     for override in command.overrides:
         if "=" not in override and not override.startswith("~"):
             raise ValueError(f"{override!r} is no override; write key=value, such as backbone=resnet")
+    command.search_path = []
     if not command.shell_completion:
-        command.overrides = [readable(override, command.multirun) for override in command.overrides]
+        overrides = [readable(override, command.multirun) for override in command.overrides]
+        command.search_path, command.overrides = _search_path(overrides)
+    places = ("config_dir", "config_name", "config_path", "search_path")
+    command.places = {place: getattr(command, place) for place in places}
     return command
 
 
-def existing_folder(flag: str, text: str) -> Path:
-    """The folder that a flag names; raises ValueError when there is none."""
+def parsed_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str], help_flag: str) -> argparse.Namespace:
+    """What a parser makes of arguments. Raises ValueError that names the one it does not know, and the help."""
+    try:
+        command, foreign = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error}; {help_flag} shows what there is") from error
+    if foreign:
+        raise ValueError(f"unknown argument {foreign[0]!r}; {help_flag} shows what there is")
+    return command
+
+
+def _search_path(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The places that `hydra.searchpath=[...]` names, and the other overrides."""
+    path: list[str] = []
+    others = [override for override in overrides if key_of(override) != "hydra.searchpath"]
+    for override in overrides:
+        if key_of(override) == "hydra.searchpath" and (parsed := parsed_value(override)) is not None:
+            value = parsed.value()
+            if not isinstance(value, list) or not value:
+                raise ValueError(f"{override}: must be a list of places, such as hydra.searchpath=[file:///my/conf]")
+            texts = [str(place) for place in value]
+            path += [text if "://" in text else f"file://{Path(text).expanduser().absolute()}" for text in texts]
+    return path, others
+
+
+def existing_folder(flag: str, text: str | None) -> Path | None:
+    """The folder that a flag names, None without the flag; raises ValueError when there is none."""
+    if text is None:
+        return None
     folder = Path(text).expanduser().absolute()
     if text.startswith("pkg://"):
         raise ValueError(f"--{flag} {text} is a package; write hydra.searchpath=[{text}]")
@@ -69,13 +93,15 @@ def existing_folder(flag: str, text: str) -> Path:
 
 def hydra_arguments(command: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
     """The command line that Hydra itself parses, with further overrides behind the user's."""
-    line = ["--config-name", command.config_name]
-    for flag in ("config_path", "config_dir", "info"):
-        if (value := getattr(command, flag)) is not None:
-            line += [f"--{flag.replace('_', '-')}", str(value)]
-    line += [f"--{flag.replace('_', '-')}" for flag in ("multirun", "hydra_help") if getattr(command, flag)]
-    line += ["--shell-completion"] if command.shell_completion else []
-    return [*line, *command.overrides, *overrides]
+    values = ("config_name", "config_path", "config_dir", "info")
+    line = [word for name in values if (value := getattr(command, name)) for word in (_flag(name), str(value))]
+    line += [_flag(name) for name in ("multirun", "hydra_help", "shell_completion") if getattr(command, name)]
+    path = [f"hydra.searchpath=[{','.join(map(quoted, command.search_path))}]"] if command.search_path else []
+    return [*line, *command.overrides, *path, *overrides]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def key_of(override: str) -> str:
@@ -128,19 +154,6 @@ def parsed_value(override: str) -> Any:
         return OverridesParser.create().parse_override(override)
     except HydraException:
         return None
-
-
-def literal_text(override: str, text_options: set[str]) -> str:
-    """The override with its values quoted when the option takes text and the grammar makes numbers of them."""
-    key, equals, value = override.partition("=")
-    parsed = parsed_value(override) if equals and key_of(override) in text_options else None
-    if parsed is None:
-        return override
-    pieces = value.split(",") if parsed.is_sweep_override() else [value]
-    values = [parsed_value(f"{key}={piece}") for piece in pieces]
-    if not all(values) or not any(isinstance(one.value(), (bool, int, float)) for one in values):
-        return override
-    return f"{key}=" + ",".join(quoted(piece.strip()) for piece in pieces)
 
 
 def expand_home(data: Any) -> Any:

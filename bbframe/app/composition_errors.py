@@ -50,10 +50,7 @@ def explained(compose: PlainCompose, overrides: list[str], error: Exception) -> 
 
     `compose` gives the plain data that other overrides compose to.
     """
-    text = str(error)
-    cause = error.__cause__
-    if not text and cause is not None:
-        text = str(cause)
+    text = str(error) or str(error.__cause__ or "")
     if isinstance(error, RecursionError):
         return "the defaults of a file lead back to itself"
     if missing := re.search(r"(?:In '([^']+)': )?Could not (?:find|load) '([^']+)/([^/']+)'", text):
@@ -100,36 +97,34 @@ def _unknown_key(compose: PlainCompose, overrides: list[str], key: str) -> str:
     if not parents:
         return f"unknown key or group {key!r}{nearest(key, [*node, *choices()])}"
     for depth, parent in enumerate(parents):
-        if not isinstance(node, Mapping) or parent not in node:
+        if node == {}:
+            where = ".".join(parents[:depth])
+            return f"{where}: has no {parent!r} yet; add it by a plus sign: +{key}=..."
+        inside = node if isinstance(node, Mapping) else {}
+        if parent not in inside:
             where = ".".join(parents[:depth]) or "configuration"
-            if node == {}:
-                return f"{where}: has no {parent!r} yet; add it by a plus sign: +{key}=..."
-            return f"{where}: unknown group {parent!r}{nearest(parent, node if isinstance(node, Mapping) else [])}"
-        node = node[parent]
-    where = node.get("model_type", ".".join(parents)) if isinstance(node, Mapping) else ".".join(parents)
-    return f"{where}: unknown option {last!r}{nearest(last, node if isinstance(node, Mapping) else [])}"
+            return f"{where}: unknown group {parent!r}{nearest(parent, inside)}"
+        node = inside[parent]
+    inside = node if isinstance(node, Mapping) else {}
+    return f"{inside.get('model_type', '.'.join(parents))}: unknown option {last!r}{nearest(last, inside)}"
 
 
 def _meant(config: Mapping[str, Any], key: str) -> str | None:
     """The key of the configuration that has the same last word, or that another program calls by this name."""
     *parents, last = key.split(".")
-    known = dict(_keys(config))
-    usual = {word: name for name, words in USUAL_NAMES.items() for word in words.split()}
     if parents and (parents[0] in config or "did you mean" in nearest(parents[0], config)):
         return None  # the group is right, or nearly so
+    known = set(_keys(config))
     same = [name for name in known if name.rpartition(".")[2] == last and name != key]
     if len(same) == 1:
         return same[0]
-    meant = usual.get(last)
-    if meant is not None and (meant in known or meant in choices()):
-        return meant
-    if parents and parents[0] in usual and f"{usual[parents[0]]}.{'.'.join([*parents[1:], last])}" in known:
-        return f"{usual[parents[0]]}.{'.'.join([*parents[1:], last])}"
-    return None
+    usual = {word: name for name, words in USUAL_NAMES.items() for word in words.split()}
+    moved = ".".join([usual.get(key.partition(".")[0], ""), *key.split(".")[1:]])
+    return next((name for name in (usual.get(last), moved) if name in known or name in choices()), None)
 
 
-def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in node.items():
-        yield f"{prefix}{key}", value
+        yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _keys(value, f"{prefix}{key}.")

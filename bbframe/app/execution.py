@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from bbframe import registry
 from bbframe.sweep.jobs import Job, report_failure
 
+RUN_FOLDER_VARIABLE = "BBFRAME_RUN_FOLDER"  # tells the other processes of a run where it writes
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the user's wish for tracebacks, and what makes Hydra raise instead of exiting
 
 
@@ -59,42 +60,41 @@ def execute_isolated(jobs: Sequence[Job], plugins: Sequence[str], secrets: froze
     return True
 
 
+# the command line and HYDRA_FULL_ERROR as the user gave them, while Hydra works with others
+_users: tuple[list[str], str | None] = ([], None)
+
+
 @contextmanager
 def errors_raised(arguments: Sequence[str]) -> Iterator[None]:
     """Give Hydra its command line, and let it raise errors, which are then explained in one line."""
-    before, wanted = sys.argv, os.environ.get(FULL_ERROR)
-    sys.argv = [before[0], *arguments]
-    os.environ[FULL_ERROR] = "1"
-    _users.append((before, wanted))
-    try:
+    global _users
+    _users = (sys.argv, os.environ.get(FULL_ERROR))
+    with _process([sys.argv[0], *arguments], "1"):
         yield
-    finally:
-        _users.pop()
-        sys.argv = before
-        _set_full_error(wanted)
-
-
-_users: list[tuple[list[str], str | None]] = []  # the command line and the wish for tracebacks of the user
 
 
 @contextmanager
 def users_environment() -> Iterator[None]:
     """Undo `errors_raised` while a run works, whose child processes repeat the user's command."""
-    given, (before, wanted) = sys.argv, _users[-1]
-    sys.argv = before
-    _set_full_error(wanted)
+    with _process(*_users):
+        yield
+
+
+@contextmanager
+def _process(command_line: list[str], full_error: str | None) -> Iterator[None]:
+    before = (sys.argv, os.environ.get(FULL_ERROR))
+    _set_process(command_line, full_error)
     try:
         yield
     finally:
-        sys.argv = given
-        os.environ[FULL_ERROR] = "1"
+        _set_process(*before)
 
 
-def _set_full_error(value: str | None) -> None:
-    if value is None:
-        os.environ.pop(FULL_ERROR, None)
-    else:
-        os.environ[FULL_ERROR] = value
+def _set_process(command_line: list[str], full_error: str | None) -> None:
+    sys.argv = command_line
+    os.environ.pop(FULL_ERROR, None)
+    if full_error is not None:
+        os.environ[FULL_ERROR] = full_error
 
 
 def unexpected(error: Exception) -> bool:

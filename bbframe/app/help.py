@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import TextWrapper
 
 from bbframe.app.places import CONF, file_choices
 
@@ -31,6 +32,7 @@ Parameters are those of the backbone with its last stage, no classifier counted.
 flags:
   --json                 as plain data, with every stage and the exact number of parameters
   --config-dir FOLDER    a folder with groups of your own, laid out like conf/
+  --plugin MODULE        a Python module with backbones of your own
 
 examples:
   bbframe list
@@ -85,38 +87,35 @@ examples:
   bbframe predict run=outputs/detection/<run> images=street.jpg out=seen threshold=0.3"""
 
 
+USAGE = """Train any vision backbone on your images.
+
+usage: python train.py [-m] [group=choice] [key=value] ...
+
+groups (choose one of each):
+{groups}
+
+main keys:
+{keys}
+  backbone.out_indices   which maps: [1,3]; or backbone.out_features=[stage1], backbone.out_strides=[8,16]
+  backbone.pretrained    true loads backbone.checkpoint: an id on the Hub, a folder or a file
+  trainer.max_epochs     data.root, optim.lr, task.freeze, ...: --cfg job shows every key and its value
+
+flags:
+  -m                     run every combination of values such as seed=1,2 and compare them in one table
+  --cfg job              show the configuration and stop
+  --config-dir FOLDER    a folder with groups of your own, laid out like conf/
+  --plugin MODULE        a Python module with parts of your own
+
+examples:
+  python train.py backbone=convnextv2 backbone.out_indices=[1,3]
+  python train.py backbone=resnet50 backbone.pretrained=true data=image_folder data.root=photos
+  python train.py -m backbone=resnet18,convnextv2_atto,dinov2_small seed=1,2"""
+
+
 def usage(groups: Mapping[str, Sequence[str]] | None = None) -> str:
     """The help of `train`: groups, main keys and examples; `groups` are more than conf/ and recipes/ offer."""
-    lines = [
-        "Train any vision backbone on your images.",
-        "",
-        "usage: python train.py [-m] [group=choice] [key=value] ...",
-    ]
-    lines += ["", "groups (choose one of each):"]
-    for group, offered in (groups or file_choices()).items():
-        text = f"  {group:<9}"
-        for choice in offered:
-            if len(text) - text.rfind("\n") + len(choice) > 110:
-                text += "\n           "
-            text += f" {choice}"
-        lines.append(text)
-    lines += ["", "main keys:"]
-    for line in (CONF / "config.yaml").read_text(encoding="utf-8").splitlines():
-        if match := re.match(r"(\w+): *(\S.*?) +# (.*)", line):
-            lines.append(f"  {match[1] + '=' + match[2]:<22} {match[3]}")
-    lines += [
-        "  backbone.out_indices   which maps: [1,3]; or backbone.out_features=[stage1], backbone.out_strides=[8,16]",
-        "  backbone.pretrained    true loads backbone.checkpoint: an id on the Hub, a folder or a file",
-        "  trainer.max_epochs     data.root, optim.lr, task.freeze, ...: --cfg job shows every key and its value",
-        "",
-        "flags:",
-        "  -m                     run every combination of values such as seed=1,2 and compare them in one table",
-        "  --cfg job              show the configuration and stop",
-        "  --config-dir FOLDER    a folder with groups of your own, laid out like conf/",
-        "",
-        "examples:",
-        "  python train.py backbone=convnextv2 backbone.out_indices=[1,3]",
-        "  python train.py backbone=resnet50 backbone.pretrained=true data=image_folder data.root=photos",
-        "  python train.py -m backbone=resnet18,convnextv2_atto,dinov2_small seed=1,2",
-    ]
-    return "\n".join(lines)
+    shape = TextWrapper(110, initial_indent="  ", subsequent_indent=" " * 12, break_on_hyphens=False)
+    lines = [shape.fill(f"{group:<9} {' '.join(names)}") for group, names in (groups or file_choices()).items()]
+    keys = re.findall(r"(?m)^(\w+): *(\S.*?) +# (.*)$", (CONF / "config.yaml").read_text(encoding="utf-8"))
+    main_keys = [f"  {f'{key}={value}':<22} {comment}" for key, value, comment in keys]
+    return USAGE.format(groups="\n".join(lines), keys="\n".join(main_keys))

@@ -35,8 +35,6 @@ RUN_FOLDER = "${output_dir}/${task.name}/${now:%Y-%m-%d_%H-%M-%S}_${bbframe.name
 SWEEP_FOLDER = "${output_dir}/${task.name}/${now:%Y-%m-%d_%H-%M-%S}_${bbframe.name:sweep}"
 CHOICES = {"output": "bbframe", "sweeper": "bbframe", "hydra_logging": "none", "job_logging": "none"}
 SWEEPER = "hydra_plugins.bbframe.BackboneSweeper"
-SWEEPER_OPTIONS = {"params": None}
-SWEEPABLE = {(option,) for option in SWEEPER_OPTIONS}
 
 # what a composition fills in by itself
 FILLED = {("runtime", "choices"), ("runtime", "config_sources"), ("overrides",), ("searchpath",)} | {
@@ -62,11 +60,9 @@ def register_settings() -> None:
     Plugins.instance().register(ExtraFolders)
     set_resolver("bbframe.name", _run_name)
     set_resolver("bbframe.backbone", _backbone_name)
-    sweeper = {"_target_": SWEEPER, "_recursive_": False, **SWEEPER_OPTIONS}
-    store_config("hydra/sweeper", "bbframe", sweeper)
+    store_config("hydra/sweeper", "bbframe", {"_target_": SWEEPER, "_recursive_": False, "params": None})
     sweep = {"dir": SWEEP_FOLDER, "subdir": "${hydra.job.num}_${bbframe.backbone:}"}
-    output = {"run": {"dir": RUN_FOLDER}, "sweep": sweep}
-    store_config("hydra/output", "bbframe", output, package="hydra")
+    store_config("hydra/output", "bbframe", {"run": {"dir": RUN_FOLDER}, "sweep": sweep}, package="hydra")
     settings = HydraConf(output_subdir=None)  # the run folder holds its own record
     settings.defaults = [{k: CHOICES.get(k, v) for k, v in default.items()} for default in settings.defaults]
     store_config("hydra", "config", settings)
@@ -95,7 +91,7 @@ def _run_name(default: str | None = None, *, _root_: DictConfig) -> str:
 
 
 def _backbone_name(*, _root_: DictConfig) -> str:
-    """What tables call the backbone, as `Plan.backbone_name` says it."""
+    """What tables call the backbone, as `Configuration.backbone_name` says it."""
     backbone = _root_.get("backbone")
     backbone = backbone if OmegaConf.is_dict(backbone) else {}
     timm = backbone.get("name") if backbone.get("model_type") == "timm" else None
@@ -109,55 +105,39 @@ def _backbone_name(*, _root_: DictConfig) -> str:
 
 def register_parts(folders: Sequence[Path]) -> None:
     """Let the parts of plugins be chosen like files, with their options' defaults, where no file has the name."""
-    for group, names in part_choices().items():
-        for name in names:
-            if not any((folder / group / f"{name}.yaml").is_file() for folder in (CONF, *folders)):
-                store_config(group, name, _part_defaults(group, name))
+    for part in _group_parts():
+        if not any((folder / part.kind / f"{part.name}.yaml").is_file() for folder in (CONF, *folders)):
+            store_config(part.kind, part.name, _part_defaults(part))
 
 
-def part_choices() -> dict[str, list[str]]:
-    """The names of the plugins' parts by their group."""
+def _group_parts() -> list[registry.Part]:
+    """The parts of plugins whose kind is a config group."""
     registry.names("backbone")  # loads the entry points
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    found: dict[str, list[str]] = {}
-    for part in registry.from_plugins():
-        if part.kind in groups:
-            found.setdefault(part.kind, []).append(part.name)
-    return found
+    return [part for part in registry.from_plugins() if (CONF / part.kind).is_dir()]
 
 
 def choices(extra: Path | None = None) -> dict[str, list[str]]:
     """The config groups and what each offers; `extra` is a folder with more of them."""
     found = file_choices(extra)
-    for group, names in part_choices().items():
-        found[group] = sorted({*found.get(group, []), *names})
+    for part in _group_parts():
+        found[part.kind] = sorted({*found[part.kind], part.name})
     return found
 
 
-def _part_defaults(kind: str, name: str) -> dict[str, Any]:
-    part = registry.find(kind, name)
-    defaults: dict[str, Any] = {"model_type" if kind == "backbone" else "name": name}
-    options = [part.options]
-    if kind == "backbone":
+def _part_defaults(part: registry.Part) -> dict[str, Any]:
+    """The options of a part as its file would give them; ??? stands for what has no default."""
+    classes = [part.options]
+    if part.kind == "backbone":
         from bbframe.factory import Source
 
-        options.append(Source)
-    for cls in options:
-        for field in dataclasses.fields(cls):
-            if field.init and field.name not in defaults:
-                defaults[field.name] = _default(field)
+        classes.append(Source)
+    defaults: dict[str, Any] = {"model_type" if part.kind == "backbone" else "name": part.name}
+    for field in (field for cls in classes for field in dataclasses.fields(cls) if field.init):
+        value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        defaults.setdefault(field.name, "???" if value is dataclasses.MISSING else value)
     return defaults
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    value = field.default
-    if field.default_factory is not dataclasses.MISSING:
-        value = field.default_factory()
-    if value is dataclasses.MISSING:
-        return "???"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 # files are data
@@ -216,7 +196,7 @@ def _check_folders(config: DictConfig, changed: set[tuple[str, ...]], where: str
 
 
 def _may_differ(path: tuple[str, ...]) -> bool:
-    return path == ("mode",) or path in FOLDERS or (path[:1] == ("sweeper",) and path[1:2] in SWEEPABLE)
+    return path == ("mode",) or path in FOLDERS or path[:2] == ("sweeper", "params")
 
 
 def _refusal(where: str, path: tuple[str, ...]) -> str:

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from bbframe.app.hydra_settings import RUN_FOLDER, settled
+from bbframe.run.processes import is_first
 from bbframe.sweep.jobs import FILES
+
+
+def make_run_folder(config: DictConfig, data: dict[str, Any], first_made: str | None) -> Path:
+    """Make the folder of a run: the default with a number behind it if need be, or `hydra.run.dir`.
+
+    Of several processes the first makes the folder and writes; `first_made` tells the others where. Raises ValueError
+    when the folder cannot be made or holds the record of an earlier run.
+    """
+    stated = OmegaConf.to_container(config.hydra, resolve=False)["run"]["dir"]  # type: ignore
+    folder = Path(settled(config, data, "hydra.run.dir"))
+    if not is_first():
+        return folder if stated != RUN_FOLDER else Path(first_made or data["output_dir"])
+    return new_folder(folder) if stated == RUN_FOLDER else named_folder(folder)
 
 
 def new_folder(first: Path) -> Path:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.errors import OverrideParseException
 from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from bbframe import registry
 from bbframe.app.command_line import key_of, quoted, readable
-from bbframe.sweep.jobs import Job
+from bbframe.app.composition import secrets, settings_alone
+from bbframe.app.composition_errors import unreadable
+from bbframe.app.execution import execute_isolated, users_environment
+from bbframe.app.hydra_settings import SWEEP_FOLDER, check_settings, settled
+from bbframe.app.run_folder import new_folder
+from bbframe.app.run_request import RunRequest
+from bbframe.schema import nearest
+from bbframe.sweep.jobs import Job, check_new, one_device, report_failure, report_lost
 
 
 class FailedJobs(Exception):
@@ -38,9 +48,7 @@ class CheckedSweeper(Sweeper):
 
         Raises ValueError when no combination passes, and FailedJobs when one of them failed.
         """
-        from bbframe.app.composition import expand
         from bbframe.sweep import leaderboard
-        from bbframe.sweep.jobs import report_failure, report_lost
 
         given = {key_of(override) for override in arguments}
         params = [readable(f"{key}={value}", True) for key, value in self.params.items() if key not in given]
@@ -61,51 +69,49 @@ class CheckedSweeper(Sweeper):
         self, combinations: Sequence[list[str]]
     ) -> tuple[list[Job], list[list[str]], list[tuple[list[str], ValueError]], Path]:
         """The jobs that pass, the overrides of each for Hydra, the others with their errors, and the folder."""
-        from bbframe.app.composition import composed, loaded, with_record
-        from bbframe.app.hydra_settings import SWEEP_FOLDER, settled
-        from bbframe.app.run_folder import new_folder
         from bbframe.run.configuration import parse_configuration
-        from bbframe.sweep.jobs import check_new, one_device
 
-        hydra_overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
-        compose = loaded(self.hydra_context.config_loader, self.config.hydra.job.config_name, hydra_overrides)
         passed, failed = [], []
         for combination in combinations:
             try:
-                config = composed(compose, combination)
-                data, complete = with_record(compose, combination, config)
-                data["trainer"]["devices"] = one_device(data["trainer"]["devices"])
-                passed.append((config, parse_configuration(data), data, complete, combination))
+                request = RunRequest(self._compose, combination)
+                request.data["trainer"]["devices"] = one_device(request.data["trainer"]["devices"])
+                passed.append((request, parse_configuration(request.data)))
             except ValueError as error:
                 failed.append((combination, error))
         if not passed:
             raise ValueError("\n".join(dict.fromkeys(str(error) for _, error in failed)))
-        first, _, data, _, _ = passed[0]
-        OmegaConf.copy_cache(self.config, first)
-        folder = Path(settled(first, data, "hydra.sweep.dir"))
-        stated = OmegaConf.to_container(first.hydra, resolve=False)["sweep"]["dir"]  # type: ignore
+        first = passed[0][0]
+        OmegaConf.copy_cache(self.config, first.config)
+        folder = Path(settled(first.config, first.data, "hydra.sweep.dir"))
+        stated = OmegaConf.to_container(first.config.hydra, resolve=False)["sweep"]["dir"]  # type: ignore
         if stated == SWEEP_FOLDER:
             folder = new_folder(folder)
         else:
             check_new(folder)
         jobs, overrides = [], []
-        for number, (config, plan, data, complete, combination) in enumerate(passed):
-            place = settled(config, data, "hydra.sweep.subdir", number)
+        for number, (request, plan) in enumerate(passed):
+            place = settled(request.config, request.data, "hydra.sweep.subdir", number)
             if Path(os.path.normpath(place)).is_absolute() or os.path.normpath(place).startswith(".."):
                 raise ValueError(f"hydra.sweep.subdir={place} must lead below hydra.sweep.dir")
-            jobs.append(Job(plan, data, complete, folder / place))
-            overrides.append(
-                [*combination, f"hydra.sweep.dir={quoted(folder)}", f"hydra.sweep.subdir={quoted(place)}"]
-            )
+            jobs.append(Job(plan, request.data, request.record, folder / place))
+            folders = [f"hydra.sweep.dir={quoted(folder)}", f"hydra.sweep.subdir={quoted(place)}"]
+            overrides.append([*request.overrides, *folders])
         if len({job.folder for job in jobs}) < len(jobs):
             raise ValueError("hydra.sweep.subdir gives two jobs one folder; put ${hydra.job.num} into it")
         return jobs, overrides, failed, folder
 
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        """Compose one job by the loader of the application that runs."""
+        hydra_overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
+        given, name = [*hydra_overrides, *overrides], self.config.hydra.job.config_name
+        loader = self.hydra_context.config_loader
+        config = loader.load_configuration(name, given, run_mode=RunMode.RUN, from_shell=False)
+        check_settings(config, settings_alone(given), given)
+        return config
+
     def _launch(self, jobs: Sequence[Job], overrides: Sequence[list[str]], folder: Path) -> None:
         """Hand the jobs to the launcher that the configuration names: Hydra's basic one, joblib, submitit."""
-        from bbframe.app.composition import secrets
-        from bbframe.app.execution import execute_isolated, users_environment
-
         plugins, hidden = [plugin.module for plugin in registry.plugins()], secrets()
 
         def work(_: Any) -> bool:
@@ -117,3 +123,30 @@ class CheckedSweeper(Sweeper):
         launcher = Plugins.instance().instantiate_launcher(self.hydra_context, task_function=work, config=config)
         with users_environment():
             launcher.launch(overrides, initial_job_idx=0)
+
+
+def expand(overrides: Sequence[str], loader: Any = None) -> list[list[str]]:
+    """Every combination of the values that the overrides list; `a=1,2` has two, `a=[1,2]` is one.
+
+    `loader` finds what glob(...) matches. Raises ValueError for an interval, which has no list of values.
+    """
+    try:
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise ValueError(unreadable(error)) from error
+    axes = []
+    for override in parsed:
+        line = override.input_line or ""
+        if override.is_interval_sweep():
+            raise ValueError(
+                f"{line}: an interval is for a search, and this sweep runs every value; list them, such as "
+                f"{override.get_key_element()}=0.001,0.01 or range(1,4)"
+            )
+        if override.is_sweep_override():
+            values = list(override.sweep_string_iterator())
+            if not values:
+                raise ValueError(f"{line} matches nothing{nearest(line, [])}")
+            axes.append([f"{override.get_key_element()}={value}" for value in values])
+        else:
+            axes.append([line])
+    return [list(combination) for combination in itertools.product(*axes)]

@@ -5,13 +5,22 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, get_args
 
+from omegaconf import DictConfig
+
 from bbframe import registry
+from bbframe.app.command_line import key_of, parsed_value, quoted
 from bbframe.factory import Source
 from bbframe.run.configuration import RunOptions
 from bbframe.schema import type_hints
 
 
-def text_options(config: Any) -> set[str]:
+def as_text(config: DictConfig, overrides: list[str]) -> list[str]:
+    """Overrides of a configuration, those of text quoted where they look like numbers: backbone.revision=1234567."""
+    keys = text_options(config)
+    return [_literal(override) if key_of(override) in keys else override for override in overrides]
+
+
+def text_options(config: DictConfig) -> set[str]:
     """The dotted keys of a configuration whose values are text and never numbers."""
     groups: dict[str, list[Any]] = {"": [RunOptions], "backbone.": [Source]}
     for group, node in config.items():
@@ -26,3 +35,15 @@ def text_options(config: Any) -> set[str]:
         for name, hint in type_hints(cls).items()
         if hint is str or (str in get_args(hint) and not {int, float, bool} & set(get_args(hint)))
     }
+
+
+def _literal(override: str) -> str:
+    key, equals, value = override.partition("=")
+    parsed = parsed_value(override) if equals else None
+    if parsed is None:
+        return override
+    pieces = value.split(",") if parsed.is_sweep_override() else [value]
+    values = [parsed_value(f"{key}={piece}") for piece in pieces]
+    if not all(values) or not any(isinstance(one.value(), (bool, int, float)) for one in values):
+        return override
+    return f"{key}=" + ",".join(quoted(piece.strip()) for piece in pieces)

@@ -65,6 +65,14 @@ def read_record(source: Path) -> tuple[dict[str, Any], list[str]]:
     return read_yaml(source / "config.yaml", dict), read_yaml(overrides, list) if overrides.is_file() else []
 
 
+def read_plugins(source: Path) -> list[dict[str, Any]]:
+    """The plugins of a run, as `registry.Plugin` names them, from its folder or from one of its checkpoint files."""
+    if source.is_file():
+        return load_checkpoint(source).run.plugins
+    file = source / "environment.json"
+    return json.loads(file.read_text(encoding="utf-8")).get("plugins", []) if file.is_file() else []
+
+
 def environment(seed: int, weights: dict[str, Any] | None) -> dict[str, Any]:
     """Code, versions and hardware of this run, as plain data; nothing in it names the user or the machine.
 

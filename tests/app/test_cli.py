@@ -307,6 +307,12 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(line):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("line", ["predict run=~/mine images=~", "predict images=~/mine run=~/mine"])
+def test_predict_reads_a_tilde_as_the_home_folder(line, bbframe, mine, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert bbframe(line) == (1, "", f"error: {tmp_path}/mine: not a run folder, it holds no config.yaml")
+
+
 # the installed command
 
 

@@ -17,7 +17,7 @@ from bbframe.app.composition import composition, plain_data
 from bbframe.app.places import HOME
 from bbframe.auto import AutoBackbone, backbone_class, list_backbones
 from bbframe.config import SELECTION
-from bbframe.factory import Source, check_backbone
+from bbframe.factory import Source, check_backbone, make_backbone
 from bbframe.run.configuration import RunOptions, TrainerOptions, parse_configuration
 from bbframe.schema import parse
 
@@ -146,3 +146,15 @@ def test_groups_of_ones_own_come_from_another_folder(tmp_path: Path):
     with composition(tmp_path) as compose:
         config = plain_data(compose, ["backbone=mine", "recipes=ours"])
     assert (config["backbone"]["depths"], config["seed"]) == ([1, 1, 1, 1], 5)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_file_says_whether_arithmetic_may_be_faster(fast, tmp_path, monkeypatch):
+    converted = []
+    monkeypatch.setattr("bbframe.auto.convert", lambda net: converted.append(net) or net)
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "mine.yaml").write_text(f"defaults: [resnet18, _self_]\nfast: {str(fast).lower()}\n")
+    with composition(tmp_path) as compose:
+        plan = parse_configuration(plain_data(compose, ["backbone=mine"]))
+    net = make_backbone(plan.backbone_options)
+    assert converted == [net] * fast

@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from bbframe.app import execution, train
+from bbframe.app import cli, execution, train
 from bbframe.app.command_line import readable
 from bbframe.app.places import HOME
 from bbframe.files import dump_yaml
@@ -308,29 +308,46 @@ def command(*line, **environment):
     return done.stdout
 
 
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """What a command of this process prints: `train` without a program, or another one's `main`."""
+
+    def run(*line, main=train.main, comp_line=""):
+        monkeypatch.setenv("COMP_LINE", comp_line)
+        monkeypatch.setattr(sys, "argv", ["bbframe", *line])
+        capsys.readouterr()
+        assert (main() if main is cli.main else main(list(line))) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_tab_completes_groups_choices_and_commands(shell, at):
-    program = "import sys; from bbframe.app.cli import main; sys.argv[0] = 'bbframe'; sys.exit(main())"
+def test_tab_completes_groups_choices_and_commands(shell, at, said):
     query = ["-sc", f"query={shell}"]
     for start in ("bbframe train", "bbframe info"):
-        assert "backbone=resnet18" in command("-c", program, *query, COMP_LINE=f"{start} backbone=resnet1").split()
-    assert command("-c", program, *query, COMP_LINE="bbframe t").split() == ["train"]
-    assert "optim=sgd" in command(HOME / "train.py", *query, COMP_LINE="python train.py optim=s").split()
-    assert "recipes=digits_quick" in command(HOME / "train.py", *query, COMP_LINE="python train.py recipes=").split()
-    assert "complete" in command("-c", program, "-sc", f"install={shell}") or shell == "zsh"
+        words = said(*query, main=cli.main, comp_line=f"{start} backbone=resnet1").split()
+        assert "backbone=resnet18" in words
+    assert said(*query, main=cli.main, comp_line="bbframe t").split() == ["train"]
+    assert "recipes=digits_quick" in said(*query, comp_line="python train.py recipes=").split()
+    assert "complete" in said("-sc", f"install={shell}", main=cli.main) or shell == "zsh"
     assert "@hydra.main" in (HOME / "train.py").read_text()  # Hydra's scripts look for it
 
 
+def test_tab_completes_a_line_of_the_script(at):
+    done = command(HOME / "train.py", "-sc", "query=bash", COMP_LINE="python train.py optim=s")
+    assert "optim=sgd" in done.split()
+
+
 @pytest.mark.parametrize("what", ["", "all", "defaults", "defaults-tree", "config", "searchpath", "plugins"])
-def test_info_is_hydras(what, at):
-    said = command(HOME / "train.py", "--info", *([what] if what else []))
-    assert {"plugins": "BackboneSweeper", "config": "max_epochs", "searchpath": "conf"}.get(what, "e") in said
+def test_info_is_hydras(what, at, said):
+    shown = said("--info", *([what] if what else []))
+    assert {"plugins": "BackboneSweeper", "config": "max_epochs", "searchpath": "conf"}.get(what, "e") in shown
 
 
-def test_hydras_own_help_and_the_versions(at, capsys):
+def test_hydras_own_help_and_the_versions(at, said):
     assert "hydra/launcher" in command(HOME / "train.py", "--hydra-help")
-    assert train.main(["--version"]) == 0
-    assert re.match(r"bbframe \d+\.\d+\.\d+, hydra-core 1\.\d", capsys.readouterr().out)
+    assert re.match(r"bbframe \d+\.\d+\.\d+, hydra-core 1\.\d", said("--version"))
 
 
 PLUGIN = """

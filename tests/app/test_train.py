@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from bbframe.app import train
-from bbframe.app.composition import changed, expand
 from bbframe.app.places import HOME
+from bbframe.app.run_request import changed
+from bbframe.app.sweeper import expand
 
 ROOT = HOME
 
@@ -216,6 +217,12 @@ def test_only_what_the_overrides_change_changes_a_record():
     before = {"lr": 2, "decay": 2, "inner": {"x": 0, "y": 0}}
     after = {"lr": 2, "decay": 7, "inner": {"x": 0, "y": 1}}
     assert changed(record, before, after) == {"lr": 1, "decay": 7, "inner": {"x": 5, "y": 1}, "gone": 3}
+
+
+def test_what_an_override_deletes_is_deleted_and_a_new_option_keeps_its_default():
+    record = {"logger": {"csv": {}, "own": 1}}
+    before = {"logger": {"csv": {}}, "new": {"a": 1}}
+    assert changed(record, before, {"logger": {}, "new": {"a": 1}}) == {"logger": {"own": 1}}
 
 
 def test_another_choice_of_a_group_replaces_it_whole():

@@ -112,7 +112,7 @@ def shown(request: RunRequest, command: argparse.Namespace) -> str:
     ours = {**raw, **data} if command.resolve or request.source else {**data, **raw}
     ours["backbone_name"] = data["backbone_name"]
     whole = {"job": ours, "hydra": {"hydra": settings}, "all": {"hydra": settings, **ours}}[command.cfg]
-    masked: Any = mask_secrets(whole, set(secrets()))
+    masked: Any = mask_secrets(whole, secrets())
     if command.package in (None, "_global_"):
         return dump_yaml(masked).rstrip()
     for part in command.package.split("."):

@@ -124,7 +124,8 @@ def tiling(height: int, width: int, kernel: int, dilation: int) -> Tiling:
 
 def _extent(side: int, kernel: int, dilation: int) -> int:
     """A side that is long enough for its windows: what is shorter is filled up."""
-    return torch.sym_max(side, kernel * dilation)  # type: ignore[return-value]
+    least = kernel * dilation
+    return max(side, least) if known(side) else torch.sym_max(side, least)  # type: ignore[return-value]
 
 
 def pieces(length: int, size: int) -> int:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bbframe.hub.client import Repository, first_line, hash_file, file_fault
+from bbframe.hub.client import Repository, file_fault, first_line, hash_file
 
 # in the order of preference; `.bin` files are read with weights_only=True
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

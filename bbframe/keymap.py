@@ -20,8 +20,9 @@ class KeyMap:
     into the one on its right. `prefixes` may stand before the names in a checkpoint, such as a classifier's;
     `saved_prefix` stands there in the Hub's backbone checkpoints, except before names that match `unprefixed`.
 
-    The rest are shell patterns. `ignored` names on disk need no tensor here: a head's, or one of the table that only
-    some configurations use. `fresh` names may be missing in a checkpoint; their tensors keep their initial values.
+    The rest are shell patterns. `ignored` names on disk are needed by no backbone, such as a head's. `spare` names are
+    in the table, and are ignored when a configuration does not use them. `fresh` names may be missing in a
+    checkpoint; their tensors keep their initial values.
     Raises ValueError when a name matches more than one row.
     """
 
@@ -33,11 +34,13 @@ class KeyMap:
         saved_prefix: str = "",
         unprefixed: Iterable[str] = (),
         ignored: Iterable[str] = (),
+        spare: Iterable[str] = (),
         fresh: Iterable[str] = (),
     ):
         self.prefixes = tuple(prefix for prefix in (*prefixes, saved_prefix) if prefix)
         self._saved_prefix, self._unprefixed = saved_prefix, tuple(unprefixed)
-        self._ignored, self._fresh = tuple(ignored), (*fresh, "*.num_batches_tracked")
+        self._ignored, self._spare = tuple(ignored), tuple(spare)
+        self._fresh = (*fresh, "*.num_batches_tracked")
         self._ours: list[tuple[_Name, list[_Name]]] = []  # ours and the parts that it is made of
         for left, right in (line.split() for line in table.strip().splitlines()):
             fused = _FUSED.search(left)
@@ -65,8 +68,12 @@ class KeyMap:
         return deeper
 
     def ignores(self, theirs: str) -> bool:
-        """Whether a name on disk, without prefix, may be left without a tensor here."""
+        """Whether a name on disk, without prefix, is known to be no part of a backbone."""
         return _matches(theirs, self._ignored)
+
+    def spares(self, theirs: str) -> bool:
+        """Whether a name on disk, without prefix, is ignored when the module has no such tensor."""
+        return _matches(theirs, self._spare)
 
     def may_lack(self, theirs: str) -> bool:
         """Whether a checkpoint need not hold a name."""

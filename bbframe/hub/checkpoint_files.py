@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bbframe.hub.client import Repository, first_line, hash_file, unreadable
+from bbframe.hub.client import Repository, file_fault, first_line, hash_file
 
 # in the order of preference; `.bin` files are read with weights_only=True
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -96,7 +96,7 @@ class Checkpoint:
             raise self._hub.absent(name)  # other files are optional
         if path is None:
             return None
-        if fault := unreadable(path):
+        if fault := file_fault(path):
             raise ValueError(f"{path}: {fault}; fetch the file again")
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict):
@@ -163,7 +163,7 @@ class Checkpoint:
 def file_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one file by name; ValueError for a file that is empty, truncated, or holds more than tensors."""
     if path.suffix == ".safetensors":
-        if fault := unreadable(path):
+        if fault := file_fault(path):
             raise ValueError(f"{path}: {fault}; delete it and fetch it again")
         return load_file(path)
     try:

@@ -169,7 +169,7 @@ class Repository:
             found = [hash_file(path, hashlib.sha1(start, usedforsecurity=False)) for start in (git, b"")]
         if found and announced not in found:
             return f"{path.stat().st_size} bytes with the hash {found[0]}, where the Hub announced {announced}"
-        return unreadable(path)
+        return file_fault(path)
 
     def _forget(self, path: Path) -> None:
         """Delete a file from the cache."""
@@ -182,7 +182,7 @@ class Repository:
             raise ValueError(f"{path}: damaged, and cannot be deleted ({error}); delete it and try again") from error
 
 
-def unreadable(path: Path) -> str | None:
+def file_fault(path: Path) -> str | None:
     """Why a JSON or safetensors file cannot be read; None when it can be, or is of another kind."""
     try:
         if path.suffix == ".json":

@@ -117,7 +117,7 @@ def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadR
             continue
         if keys.ours(name) in whole():
             report.not_built.append(name)
-        elif keys.ignores(name):
+        elif keys.ignores(name) or keys.spares(name):
             report.ignored.append(name)
         else:
             unexpected.append(name)

@@ -173,8 +173,8 @@ class BeitBackbone(Backbone):
         fpn2.{}                                                          pyramid.1.{}
         """,
         prefixes=["beit."],
-        # fpn: checkpoints of segmentation have a pyramid
-        ignored="*.relative_position_index *.mask_token layernorm.* pooler.* classifier.* *_head.* fpn?.*".split(),
+        spare=["embeddings.mask_token", "fpn?.*"],  # checkpoints of segmentation have a pyramid
+        ignored="*.relative_position_index layernorm.* pooler.* classifier.* *_head.*".split(),
     )
 
     def __init__(self, config: BeitConfig):

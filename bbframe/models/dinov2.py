@@ -130,7 +130,8 @@ class Dinov2Backbone(Backbone):
         layernorm                                                    norm
         """,
         prefixes=["dinov2."],
-        ignored=["classifier.*", "embeddings.mask_token"],
+        ignored=["classifier.*"],
+        spare=["embeddings.mask_token"],
     )
 
     def __init__(self, config: Dinov2Config):

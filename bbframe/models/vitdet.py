@@ -202,7 +202,8 @@ class VitDetBackbone(Backbone):
         encoder.layer.{}.residual.norm{}                          stages.{}.residual.norm{}
         """,
         prefixes=["vit."],
-        ignored="embeddings.*_token embeddings.position_* layernorm.* pooler.* classifier.* decoder.*".split(),
+        ignored="embeddings.cls_token embeddings.mask_token layernorm.* pooler.* classifier.* decoder.*".split(),
+        spare=["embeddings.position_embeddings"],
         fresh=["*.rel_pos_?", "*.residual.*"],
     )
     hosts = {"vit_mae": Host(_vit_keys, _from_vit), "vit": Host(_vit_keys, _from_vit)}

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
@@ -27,7 +26,9 @@ def full_precision(head: nn.Module) -> nn.Module:
 
 
 def _to_float32(head: nn.Module, args: Any, output: Any) -> Any:
-    return tree_map(Tensor.float, output)
+    if isinstance(output, Tensor):
+        return output.float()
+    return type(output)(_to_float32(head, args, part) for part in output)  # a tuple or a list
 
 
 class FasterRCNNDetector(Detector):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassF1Score
 
 from bbframe.backbone import Backbone
-from bbframe.registry import make
+from bbframe.heads import HeadOptions
+from bbframe.registry import PartOptions, make
+from bbframe.tasks.optimizer_options import OptimOptions
 from bbframe.tasks.task import Task
 from bbframe.tasks.task_options import AccuracyOptions, ClassificationOptions
 
@@ -40,10 +42,16 @@ class Classification(Task):
     predictions: list[ClassifiedImage]
 
     def __init__(
-        self, options: ClassificationOptions, backbone: Backbone, class_names: Sequence[str], **settings: Any
+        self,
+        options: ClassificationOptions,
+        backbone: Backbone,
+        class_names: Sequence[str],
+        *,
+        head: HeadOptions,
+        optim: OptimOptions,
+        schedule: PartOptions,
     ):
-        """As `Task`."""
-        super().__init__(options, backbone, class_names, **settings)
+        super().__init__(options, backbone, class_names, head=head, optim=optim, schedule=schedule)
         count = len(self.class_names)
         self.loss = make("loss", options.loss)
         top5 = [AccuracyOptions(name="top5")] if count > 5 else []

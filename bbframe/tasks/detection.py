@@ -14,7 +14,9 @@ from torchmetrics.detection import MeanAveragePrecision
 from bbframe.backbone import Backbone
 from bbframe.heads.detectors import DetectionHead, pad, paste
 from bbframe.heads.head_options import DetectionHeadOptions
+from bbframe.registry import PartOptions
 from bbframe.tasks.mask_rle import RLE, encode_mask
+from bbframe.tasks.optimizer_options import OptimOptions
 from bbframe.tasks.task import Task
 from bbframe.tasks.task_options import DetectionOptions
 
@@ -61,10 +63,10 @@ class Detection(Task):
         class_names: Sequence[str],
         *,
         head: DetectionHeadOptions,
-        **settings: Any,
+        optim: OptimOptions,
+        schedule: PartOptions,
     ):
-        """As `Task`."""
-        super().__init__(options, backbone, class_names, head=head, **settings)
+        super().__init__(options, backbone, class_names, head=head, optim=optim, schedule=schedule)
         self.kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if head.masks else ("bbox",)
         shared: dict[str, Any] = {
             "iou_type": self.kinds,

@@ -28,7 +28,7 @@ def test_every_command_line_composes_and_passes(line):
     given = line.split()
     with composition() as compose:
         for overrides in expand([word for word in given if word != "-m"]):
-            assert parse_configuration(plain_data(compose, overrides)).backbone.channels
+            assert parse_configuration(plain_data(compose, overrides)).backbone.config.channels
 
 
 def test_there_are_commands_to_try():

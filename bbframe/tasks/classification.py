@@ -79,21 +79,20 @@ class Classification(Task):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         labels = smoothed(batch["label"], len(self.class_names), self.options.label_smoothing)
         loss = self.loss(self(batch["image"]), labels)
-        size = len(batch["image"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log_mean("train/loss", loss, len(batch["image"]), prog_bar=True)
         return self.finite(loss, batch_idx)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         scores = self(batch["image"])
         size = len(scores)
-        self.log("val/loss", self.loss(scores, batch["label"]), prog_bar=True, batch_size=size)
+        self.log_mean("val/loss", self.loss(scores, batch["label"]), size, prog_bar=True)
         self.val_metrics.update(scores, batch["label"])
         self.log_dict(self.val_metrics, batch_size=size)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         scores, labels = self(batch["image"]).float(), batch["label"]
         losses = F.cross_entropy(scores, labels, reduction="none")
-        self.log("test/loss", self.loss(scores, labels), batch_size=len(scores))
+        self.log_mean("test/loss", self.loss(scores, labels), len(scores))
         self.test_metrics.update(scores, labels)
         self.log_dict(self.test_metrics, batch_size=len(scores))
         self.test_confusion.update(scores, labels)

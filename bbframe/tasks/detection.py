@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -79,9 +80,22 @@ class Detection(Task):
         self.precision: dict[str, Tensor] = {}
 
     def forward(self, images: Sequence[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
-        """Detections in normalised images (C, H, W) of any sizes, or, with `targets`, the losses by their names."""
-        x, sizes = pad(list(images), self.head.multiple)
-        return self.head(self.backbone(x).feature_maps, sizes, targets)
+        """Detections in normalised images (C, H, W) of any sizes, or, with `targets`, the losses by their names.
+
+        Detections in an image do not depend on the images beside it: those of one padded size share a batch.
+        """
+        if targets is not None:
+            x, sizes = pad(list(images), self.head.multiple)
+            return self.head(self.backbone(x).feature_maps, sizes, targets)
+        alike = defaultdict(list)
+        for place, image in enumerate(images):
+            alike[tuple(-(-side // self.head.multiple) for side in image.shape[-2:])].append(place)
+        found: list[dict[str, Tensor]] = [{}] * len(images)
+        for places in alike.values():
+            x, sizes = pad([images[place] for place in places], self.head.multiple)
+            for place, row in zip(places, self.head(self.backbone(x).feature_maps, sizes), strict=True):
+                found[place] = row
+        return found
 
     def predict(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Each image's `boxes` (N, 4) in its pixels, `scores` and `labels` (N,), and `masks` (N, 1, 28, 28) if any.
@@ -104,8 +118,8 @@ class Detection(Task):
         loss = sum(losses.values(), torch.zeros((), device=self.device))
         size = len(batch["image"])
         for name, value in losses.items():
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=size)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+            self.log_mean(f"train/{name}", value, size)
+        self.log_mean("train/loss", loss, size, prog_bar=True)
         return self.finite(loss, batch_idx)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

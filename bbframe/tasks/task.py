@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -74,6 +75,11 @@ class Task(pl.LightningModule, ABC):
     def on_fit_start(self) -> None:
         self.train()  # Lightning leaves modules in the mode that it finds them in; loaded ones are in eval mode
 
+    def log_mean(self, name: str, value: Tensor, count: int, prog_bar: bool = False) -> None:
+        """Log the mean of a value over the epoch and all processes, where this one is the mean of `count` images."""
+        weight: Any = float(count)  # Lightning's mean of whole numbers over the processes is rounded down
+        self.log(name, value, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=weight, sync_dist=True)
+
     def finite(self, loss: Tensor, batch_idx: int) -> Tensor:
         """Check the training loss; on a GPU one step later, so that neither host nor GPU waits for the other."""
         self.check_loss()
@@ -114,9 +120,9 @@ class Task(pl.LightningModule, ABC):
         fused = self.device.type in ("cpu", "cuda") and not clipped
         groups = parameter_groups(self.backbone, self.head, self.optim)
         optimizer = make("optim", self.optim, groups, fused=fused)
-        steps = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else 1
-        factor = make("schedule", self.schedule, steps, steps / epochs)
+        self.trainer.fit_loop.setup_data()  # counts the batches
+        epoch_steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        factor = make("schedule", self.schedule, int(self.trainer.estimated_stepping_batches), epoch_steps)
         # a function, because torch would put the attributes of an object into the checkpoint
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

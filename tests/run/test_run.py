@@ -322,7 +322,9 @@ def test_two_processes_share_one_folder_and_test_every_image_once(place):
     rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
     assert len({row["image"] for row in rows}) == len(rows) == 269
     right = sum(row["class"] == row["predicted"] for row in rows)
-    assert summary(folder)["test"]["test/accuracy"] == pytest.approx(right / len(rows))
+    test = summary(folder)["test"]
+    assert test["test/accuracy"] == pytest.approx(right / len(rows))
+    assert test["test/loss"] == pytest.approx(sum(float(row["loss"]) for row in rows) / len(rows), abs=1e-5)
 
 
 def test_debug_runs_one_batch_of_everything_and_writes_no_checkpoint():

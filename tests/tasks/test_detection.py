@@ -30,7 +30,7 @@ def net(name, **fields):
     return tiny(name, **fields)
 
 
-def detection(name, head="fcos", **options):
+def detection(name, head="fcos", score_threshold=None, **options):
     declared = [4, 8, 16, 32] if name == TIMM else [stage.stride for stage in tiny_config(name).stages]
     backbone = net(name, out_strides=nearest_strides(WANTED[head], declared))
     torch.manual_seed(1)
@@ -38,7 +38,7 @@ def detection(name, head="fcos", **options):
         DetectionOptions(**options),
         backbone,
         CLASSES,
-        head=find("head", head).options(channels=32),
+        head=find("head", head).options(channels=32, score_threshold=score_threshold),
         optim=AdamWOptions(),
         schedule=CosineOptions(),
     )
@@ -266,3 +266,17 @@ def test_a_frozen_backbone_stays_and_the_detector_learns(freeze):
     for key, parameter in task.backbone.named_parameters():
         assert (parameter.grad is None) == (stages[key] <= depth), key
     assert all(p.grad is not None for p in task.head.parameters())
+
+
+@pytest.mark.parametrize("head", sorted(WANTED))
+def test_detections_do_not_depend_on_the_images_beside_them(head):
+    task = detection("convnextv2", head, score_threshold=1e-4).eval()  # global response normalisation sees the padding
+    generator = torch.Generator().manual_seed(3)
+    images = [torch.randn(3, *size, generator=generator) for size in ((75, 25), (25, 75), (80, 60), (75, 30), (25, 75))]
+    with torch.no_grad():
+        together, alone = task(images), [task([image])[0] for image in images]
+    assert sum(len(row["scores"]) for row in alone) > 0
+    for one, other in zip(together, alone, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-4)

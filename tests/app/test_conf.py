@@ -156,5 +156,5 @@ def test_a_file_says_whether_arithmetic_may_be_faster(fast, tmp_path, monkeypatc
     (tmp_path / "backbone" / "mine.yaml").write_text(f"defaults: [resnet18, _self_]\nfast: {str(fast).lower()}\n")
     with composition(tmp_path) as compose:
         plan = parse_configuration(plain_data(compose, ["backbone=mine"]))
-    net = make_backbone(plan.backbone_options)
+    net = make_backbone(plan.backbone)
     assert converted == [net] * fast

@@ -15,7 +15,7 @@ from bbframe.data.images.image_options import DigitsOptions
 from bbframe.heads.head_options import ClassifierOptions
 from bbframe.predict.predict_options import PredictOptions
 from bbframe.predict.prediction import predict_images
-from bbframe.registry import make, register
+from bbframe.registry import register
 from bbframe.run.configuration import parse_configuration
 from bbframe.run.training_run import run
 from bbframe.tasks.classification import Classification
@@ -47,11 +47,6 @@ class Bare(Task):
     """A task that shares nothing with ours; its predictions are rows of its own."""
 
     monitor, mode = "val/loss", "min"
-
-    def __init__(self, options, backbone, class_names, *, head, optim, schedule):
-        super().__init__(options, backbone, class_names, optim=optim, schedule=schedule)
-        classifier = make("head", head, backbone.channels, backbone.strides, len(class_names))
-        self.read_maps(classifier, classifier.reads)
 
     def forward(self, x):
         return self.head(self.backbone(x).feature_maps)

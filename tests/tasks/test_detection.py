@@ -272,7 +272,9 @@ def test_a_frozen_backbone_stays_and_the_detector_learns(freeze):
 def test_detections_do_not_depend_on_the_images_beside_them(head):
     task = detection("convnextv2", head, score_threshold=1e-4).eval()  # global response normalisation sees the padding
     generator = torch.Generator().manual_seed(3)
-    images = [torch.randn(3, *size, generator=generator) for size in ((75, 25), (25, 75), (80, 60), (75, 30), (25, 75))]
+    images = [
+        torch.randn(3, *size, generator=generator) for size in ((75, 25), (25, 75), (80, 60), (75, 30), (25, 75))
+    ]
     with torch.no_grad():
         together, alone = task(images), [task([image])[0] for image in images]
     assert sum(len(row["scores"]) for row in alone) > 0

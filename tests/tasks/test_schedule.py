@@ -54,7 +54,13 @@ def rates(warmup_epochs, **options):
     )
     items = [{"image": torch.randn(3, 32, 32), "label": torch.tensor(i % 2)} for i in range(BATCHES)]
     seen = Rates()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "limit_val_batches": 0}
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "limit_val_batches": 0,
+    }
     trainer = pl.Trainer(**{**quiet, "enable_checkpointing": False, **options}, callbacks=[seen])
     trainer.fit(task, DataLoader(items, batch_size=1))
     return seen.seen

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from bbframe.auto import AutoBackbone, backbone_class, ready
 from bbframe.backbone import Backbone
@@ -14,7 +14,9 @@ from bbframe.backbone_mixin import BackboneType
 from bbframe.config import SELECTION, BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.stated_config import stated_config
-from bbframe.schema import nearest, parse
+from bbframe.schema import Name, Text, nearest, parse
+
+Digest = Annotated[str, Text("64 hexadecimal digits", "[0-9a-fA-F]{64}")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +29,10 @@ class Source:
     """
 
     source: Literal["transformers", "timm"] = "transformers"
-    checkpoint: str | None = None
-    timm_name: str | None = None
-    revision: str | None = None
-    sha256: str | Mapping[str, str] | None = None
+    checkpoint: Name | None = None
+    timm_name: Name | None = None
+    revision: Name | None = None
+    sha256: Digest | Mapping[str, Digest] | None = None
     pretrained: bool = False
     fast: bool = True
 

@@ -54,7 +54,7 @@ class Length:
         return self.low <= len(value) <= self.high
 
     def __str__(self) -> str:
-        return f"({f'{self.low}..' if self.low < self.high else ''}{self.high} values)"
+        return f"({self.low}..{self.high} values)"
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 def nearest(name: object, known: Iterable[str]) -> str:
     """The end of an error message: the closest known name, or, when none is close, the menu (12 names at most)."""
     names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(printable(name).strip("'\""), names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"; choose from: {', '.join(names[:12])}{more}" if names else "; it takes none"
 
 
-def shown(value: object) -> str:
+def printable(value: object) -> str:
     """A value in an error message: one line of a bearable length."""
     try:
         text = repr(value)
@@ -105,7 +105,7 @@ def shown(value: object) -> str:
 def demand(ok: bool, option: str, value: object, rule: str) -> None:
     """Raise the ValueError that names an option, such as "optim: lr", its value and the rule that it breaks."""
     if not ok:
-        raise ValueError(f"{option}={shown(value)} {rule}")
+        raise ValueError(f"{option}={printable(value)} {rule}")
 
 
 def parse(cls: type[T], data: Mapping[str, Any], where: str) -> T:
@@ -115,7 +115,7 @@ def parse(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     outside a Literal, and whatever the class itself refuses.
     """
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where}={shown(data)} must be a mapping")
+        raise ValueError(f"{where}={printable(data)} must be a mapping")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
@@ -144,9 +144,13 @@ class Options:
             object.__setattr__(self, name, checked_value(getattr(self, name), hint, f"{self.prefix}{name}"))
 
 
-@cache
-def type_hints(cls: type, constraints: bool = True) -> Mapping[str, Any]:
+def type_hints(cls: Any, constraints: bool = True) -> Mapping[str, Any]:
     """The resolved annotations of a dataclass, with their constraints or without, class variables left out."""
+    return _type_hints(cls, constraints)
+
+
+@cache
+def _type_hints(cls: Any, constraints: bool) -> Mapping[str, Any]:
     hints = get_type_hints(cls, include_extras=constraints)
     return {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar}
 
@@ -160,6 +164,8 @@ def checked_value(value: Any, hint: Any, where: str) -> Any:
     """
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
+        for number in _numbers(value):
+            checked_value(number, float, where)
         return value
     if origin is Annotated:
         return _checked_annotated(value, hint, where)
@@ -168,26 +174,37 @@ def checked_value(value: Any, hint: Any, where: str) -> Any:
     if origin is Literal:
         if value in args and type(value) in {type(a) for a in args}:
             return value
-        raise ValueError(f"{where}={shown(value)}{nearest(value, map(str, args))}")
+        raise ValueError(f"{where}={printable(value)}{nearest(value, map(str, args))}")
     if origin in (tuple, list, Sequence):
         fixed = origin is tuple and args[-1] is not Ellipsis
         if isinstance(value, str) or not isinstance(value, Sequence) or (fixed and len(value) != len(args)):
-            raise ValueError(f"{where}={shown(value)} must be {spell(hint)}")
+            raise ValueError(f"{where}={printable(value)} must be {spell(hint)}")
         items = [checked_value(v, args[i if fixed else 0], f"{where}[{i}]") for i, v in enumerate(value)]
         return tuple(items) if origin is tuple else items
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
-            raise ValueError(f"{where}={shown(value)} must be {spell(hint)}")
+            raise ValueError(f"{where}={printable(value)} must be {spell(hint)}")
         return {str(k): checked_value(v, args[1], f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else parse(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300:
         return float(value)
     if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
-        raise ValueError(f"{where}={shown(value)} must be {spell(hint)}")
+        raise ValueError(f"{where}={printable(value)} must be {spell(hint)}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}={shown(value)} must be a finite number")
+        raise ValueError(f"{where}={printable(value)} must be a finite number")
     return value
+
+
+def _numbers(value: Any) -> Iterable[float]:
+    """The floats in plain data of any depth."""
+    if isinstance(value, Mapping):
+        yield from _numbers(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, float):
+        yield value
 
 
 def _checked_annotated(value: Any, hint: Any, where: str) -> Any:
@@ -197,11 +214,11 @@ def _checked_annotated(value: Any, hint: Any, where: str) -> Any:
     try:
         checked = checked_value(value, inner, where)
     except ValueError:
-        if isinstance(allowed, Length):  # it names the element
+        if isinstance(allowed, Length) and not isinstance(value, (str, int, float)):  # it names the element
             raise
         checked = None
     if checked is None or not allowed.holds(checked):
-        raise ValueError(f"{where}={shown(value)} must be {spell(hint)}")
+        raise ValueError(f"{where}={printable(value)} must be {spell(hint)}")
     return checked
 
 
@@ -216,7 +233,7 @@ def _checked_union(value: Any, args: tuple[Any, ...], where: str) -> Any:
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
-    raise ValueError(f"{where}={shown(value)} must be {' or '.join(spell(a) for a in args)}")
+    raise ValueError(f"{where}={printable(value)} must be {' or '.join(spell(a) for a in args)}")
 
 
 def spell(hint: Any, many: bool = False) -> str:

@@ -26,6 +26,14 @@ class MirrorOptions(Options):
     # brightness, contrast, saturation, hue
     color_jitter: tuple[Strength, Strength, Strength, Annotated[float, Range(0, 0.5)]] | None = None
 
+    def check_channels(self, num_channels: int) -> None:
+        """Raise ValueError for a change of colours where there are none."""
+        if num_channels == 1 and any((self.color_jitter or ())[2:]):
+            raise ValueError(
+                f"data: augment.color_jitter={self.color_jitter} changes saturation or hue, which greyscale images "
+                "(num_channels=1) do not have; set its last two values to 0"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingOptions(Options):
@@ -47,6 +55,16 @@ class LoadingOptions(Options):
         super().__post_init__()
         for name, value in (("mean", self.mean), ("std", self.std)):
             demand(value is None or len(value) in (1, 3), f"data: {name}", value, "must be 1 or 3 numbers")
+
+    def check_channels(self, num_channels: int) -> None:
+        """Raise ValueError for other than 1 or 3 channels, and for augmentations that they cannot have."""
+        if num_channels not in (1, 3):
+            raise ValueError(
+                f"data: images have 1 or 3 channels, but the backbone takes num_channels={num_channels}; "
+                "set backbone.num_channels to 1 or 3"
+            )
+        if augment := getattr(self, "augment", None):
+            augment.check_channels(num_channels)
 
     def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
         """The (height, width) at which costs are counted; a classifier sees no other.

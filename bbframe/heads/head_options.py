@@ -68,9 +68,9 @@ class DetectorOptions(DetectionHeadOptions):
     """
 
     pyramid: Literal["fpn", "simple"] | None = None
-    channels: Annotated[int, Range(1, 4096)] = 256
+    channels: Annotated[int, Range(1, 1024)] = 256
     extra_levels: Annotated[int, Range(0, 4)] | None = None  # each doubles the stride
-    num_convs: Annotated[int, Range(1, 32)] = 4
+    num_convs: Annotated[int, Range(1, 16)] = 4
     anchor_scale: Annotated[float, Range(0, 64, "strides of a level", low_open=True)] | None = None
     score_threshold: Share | None = None
     nms_threshold: Share | None = None

@@ -19,7 +19,7 @@ from bbframe.layers.initialise import initialise_convolutions
 from bbframe.layers.norm import GroupNorm
 from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.registry import register
-from bbframe.schema import Range, Rate
+from bbframe.schema import Name, Range, Rate
 from bbframe.selection import Stage
 
 
@@ -43,7 +43,7 @@ class BitConfig(BackboneConfigMixin):
     width_factor: Annotated[int, Range(1, 16)] = 1
     layer_type: Literal["preactivation", "bottleneck"] = "preactivation"
     hidden_act: ranges.Activation = "relu"
-    global_padding: Literal["SAME", "same"] | None = None
+    global_padding: Name | None = None
     embedding_dynamic_padding: bool = False
     num_groups: Annotated[int, Range(1, 1024)] = 32
     output_stride: Annotated[int, Range(4, 1024, "pixels")] = 32

@@ -19,8 +19,11 @@ from bbframe.layers.norm import LayerNorm2d
 from bbframe.layers.residual import DropPath, LayerScale, rising_rates
 from bbframe.layers.windows import fill_up
 from bbframe.registry import register
-from bbframe.schema import Range, Rate
+from bbframe.schema import Length, Range, Rate
 from bbframe.selection import Stage
+
+Level = Annotated[int, Range(1, 16)]
+Window = Annotated[int, Range(1, 63, "places")]
 
 
 @dataclass(kw_only=True)
@@ -41,8 +44,8 @@ class FocalNetConfig(BackboneConfigMixin):
     embed_dim: ranges.Width = 96
     use_conv_embed: bool = False
     depths: ranges.Depths = (2, 2, 6, 2)
-    focal_levels: tuple[Annotated[int, Range(1, 16)], ...] = (2, 2, 2, 2)
-    focal_windows: tuple[Annotated[int, Range(1, 63)], ...] = (3, 3, 3, 3)
+    focal_levels: Annotated[tuple[Level, ...], Length(1, 8)] = (2, 2, 2, 2)
+    focal_windows: Annotated[tuple[Window, ...], Length(1, 8)] = (3, 3, 3, 3)
     hidden_act: ranges.Activation = "gelu"
     mlp_ratio: ranges.Ratio = 4.0
     hidden_dropout_prob: Rate = 0.0

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from bbframe.auto import refuse_too_large
 from bbframe.backbone import Backbone
 from bbframe.config import SELECTION, BackboneConfigMixin
 from bbframe.data import LoadingOptions
@@ -15,7 +16,7 @@ from bbframe.heads import HeadOptions
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import PartOptions, find, make, names, parse_part
 from bbframe.run.lightning_parts import LightningParts, parse_lightning_parts
-from bbframe.schema import Fraction, Length, Name, Options, Range, Seed, Text, demand, parse
+from bbframe.schema import Fraction, Length, Name, Options, Range, Seed, Text, demand, parse, printable
 from bbframe.tasks import OptimOptions, TaskOptions
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class RunOptions(Options):
 Devices = Annotated[int, Range(1, 1024)]
 Device = Annotated[int, Range(0, 1023)]
 DeviceText = Annotated[str, Text('such as "2" or "0,1"', r"-1|\d{1,4}(,\d{1,4})*")]
-Batches = Annotated[int, Range(1, 10**9, "batches")] | Annotated[float, Range(0, 1, "of them", low_open=True)]
+Batches = Annotated[int, Range(1, 10**9, "batches")] | Annotated[float, Range(0.0001, 1, "of them")]
 # fmt: off
 Strategy = Literal[  # Lightning's, whose registry would take seconds to import
     "auto", "single_device", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_false",
@@ -153,7 +154,7 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
         if group not in config:
             raise ValueError(f"configuration: the group {group!r} is missing")
         if not isinstance(config[group] or {}, Mapping):
-            raise ValueError(f"{group}: {config[group]!r} must be a mapping of options")
+            raise ValueError(f"{group}: {printable(config[group])} must be a mapping of options")
     task = parse_part("task", config["task"], "task")
     head = parse_part("head", config["head"], "head")
     data = parse_part("data", config["data"], "data")
@@ -171,6 +172,7 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
     if not backbone.given.keys() & set(SELECTION) and (strides := head.preferred_strides(declared)):
         backbone = backbone.with_strides(strides)
     head.check_strides(backbone.config.strides, declared)
+    data.check_channels(backbone.config.num_channels)
     configuration = Configuration(
         run=run,
         backbone=backbone,
@@ -189,7 +191,8 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
             f"trainer: precision={configuration.trainer.precision!r} would round the boxes of task={task.name} too; "
             "use bf16-mixed or 16-mixed"
         )
-    _check_devices(configuration.trainer)
+    on_cpu = _check_devices(configuration.trainer)
+    refuse_too_large(backbone.network_config, copies=4 if run.train and on_cpu else 1)
     return configuration
 
 
@@ -208,26 +211,26 @@ def _check_freeze(backbone: BackboneConfigMixin, task: TaskOptions) -> None:
         )
 
 
-def _check_devices(trainer: TrainerOptions) -> None:
+def _check_devices(trainer: TrainerOptions) -> bool:
+    """Raise ValueError if there are fewer devices than wanted; returns whether the run has processors alone."""
     import torch
 
-    if trainer.accelerator == "tpu":
-        return
     cuda, mps, cores = torch.cuda.device_count(), int(torch.backends.mps.is_available()), os.cpu_count() or 1
-    here = {"cuda": cuda, "mps": mps, "gpu": cuda or mps, "cpu": 4 * cores, "auto": cuda or mps or 4 * cores}
-    count, what = here[trainer.accelerator], f"trainer: devices={trainer.devices!r}"
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not (cuda or mps))
+    here = {"cuda": cuda, "mps": mps, "cpu": 4 * cores, "tpu": 1024}
+    count = here["cpu"] if on_cpu else here.get(trainer.accelerator, cuda or mps)
     if count == 0:
         raise ValueError(
             f"trainer: accelerator={trainer.accelerator!r}, but torch {torch.__version__} finds no such device here; "
             "use trainer.accelerator=auto or cpu"
         )
-    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not (cuda or mps))
-    given = trainer.devices
+    what, given = f"trainer: devices={printable(trainer.devices)}", trainer.devices
     if isinstance(given, str) and given != "auto":
         given = tuple(map(int, given.split(","))) if "," in given else int(given)
     if on_cpu and (isinstance(given, tuple) or given == -1):
         raise ValueError(f"{what} chooses GPUs, and this run has none; use a number of processes, or auto")
     wanted = max(given) + 1 if isinstance(given, tuple) else given if isinstance(given, int) else 1
-    if wanted > count:
-        there = f"there are {cores} cores, for at most {count} processes" if on_cpu else f"there are {count}"
-        raise ValueError(f"{what}, but {there}; use trainer.devices={cores if on_cpu else count} or auto")
+    if wanted == 0 or wanted > count:
+        there = f"{count} ({cores} cores)" if on_cpu else str(count)
+        raise ValueError(f"{what}, but there are {there}; use trainer.devices={cores if on_cpu else count} or auto")
+    return on_cpu

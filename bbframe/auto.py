@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from bbframe.fast import convert
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.stated_config import plain_config, stated_config
-from bbframe.schema import nearest
+from bbframe.schema import nearest, printable
 
 
 def list_backbones() -> list[str]:
@@ -172,10 +173,12 @@ def refuse_too_large(config: BackboneConfigMixin, copies: int = 1) -> None:
     ) as error:  # too large even to be counted, or a plugin's backbone that reads values as it is made
         size = math.inf if "overflow" in str(error) else 0
     if size * copies > (memory := machine_memory()):
+        fields = [f for f in dataclasses.fields(config) if f.init and getattr(config, f.name) != f.default]
+        given = ", ".join(f"{f.name}={printable(getattr(config, f.name))}" for f in fields) or "its defaults"
         times = f", {copies} times in training," if copies > 1 else ""
         raise ValueError(
-            f"{config.model_type}: these fields make weights of {size / 2**30:.3g} GiB, which{times} exceeds the "
-            f"{memory / 2**30:.3g} GiB of memory here; lower depths, widths or image_size"
+            f"{config.model_type}: {given} make weights of {size / 2**30:.3g} GiB, which{times} exceed "
+            f"the {memory / 2**30:.3g} GiB of memory here; choose fewer blocks or channels, or a smaller image_size"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -12,7 +13,6 @@ from bbframe import registry
 from bbframe.app.places import CONF
 from bbframe.config import SELECTION
 from bbframe.factory import Source
-from bbframe.files import dump_yaml
 from bbframe.run.configuration import RunOptions, TrainerOptions
 from bbframe.schema import Name, nearest, spell, type_hints
 
@@ -55,10 +55,9 @@ def _nested(key: str, hint: Any) -> Iterator[tuple[str, Any]]:
 def option_help(config: Mapping[str, Any], key: str) -> str:
     """An option's type, unit, range, present value and meaning. Raises ValueError for an unknown key."""
     hints = option_hints(config)
+    if inside := [name for name in hints if name.startswith(f"{key}.")]:
+        return "\n  ".join([f"{key}: a group of options", *inside])
     if key not in hints:
-        inside = [name for name in hints if name.startswith(f"{key}.")]
-        if inside:
-            return f"{key}: a group of options\n" + "\n".join(f"  {name}" for name in inside)
         raise ValueError(f"--help {key}: no such option{nearest(key, hints)}")
     value: Any = config
     for part in key.split("."):
@@ -66,7 +65,7 @@ def option_help(config: Mapping[str, Any], key: str) -> str:
     lines = [
         key,
         f"  type:    {spell(hints[key])}",
-        f"  value:   {dump_yaml(value).strip().removesuffix('...').strip()}",
+        f"  value:   {json.dumps(value, ensure_ascii=False)}",
     ]
     return "\n".join([*lines, *(f"  {line}" for line in _meaning(config, key))])
 

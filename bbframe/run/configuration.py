@@ -128,6 +128,11 @@ class Configuration:
         config = self.backbone.config
         return str(getattr(config, "backbone", None) or self.run.backbone_name or config.model_type).rpartition("/")[2]
 
+    def check_memory(self) -> None:
+        """Raise ValueError if a run on this machine's processors would not find the memory to train the backbone."""
+        if self.run.train and self.task.freeze != "all" and _on_cpu(self.trainer):
+            refuse_too_large(self.backbone.network_config, copies=4)
+
     def make_backbone(self, saved: SavedRun | None) -> Backbone:
         """The backbone, with the weights that the options name; without weights when a checkpoint's run is given.
 
@@ -191,8 +196,8 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
             f"trainer: precision={configuration.trainer.precision!r} would round the boxes of task={task.name} too; "
             "use bf16-mixed or 16-mixed"
         )
-    on_cpu = _check_devices(configuration.trainer)
-    refuse_too_large(backbone.network_config, copies=4 if run.train and on_cpu else 1)
+    _check_devices(configuration.trainer)
+    refuse_too_large(backbone.network_config)
     return configuration
 
 
@@ -211,12 +216,19 @@ def _check_freeze(backbone: BackboneConfigMixin, task: TaskOptions) -> None:
         )
 
 
-def _check_devices(trainer: TrainerOptions) -> bool:
-    """Raise ValueError if there are fewer devices than wanted; returns whether the run has processors alone."""
+def _on_cpu(trainer: TrainerOptions) -> bool:
+    """Whether a run has processors alone."""
+    import torch
+
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not gpu)
+
+
+def _check_devices(trainer: TrainerOptions) -> None:
     import torch
 
     cuda, mps, cores = torch.cuda.device_count(), int(torch.backends.mps.is_available()), os.cpu_count() or 1
-    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not (cuda or mps))
+    on_cpu = _on_cpu(trainer)
     here = {"cuda": cuda, "mps": mps, "cpu": 4 * cores, "tpu": 1024}
     count = here["cpu"] if on_cpu else here.get(trainer.accelerator, cuda or mps)
     if count == 0:
@@ -233,4 +245,3 @@ def _check_devices(trainer: TrainerOptions) -> bool:
     if wanted == 0 or wanted > count:
         there = f"{count} ({cores} cores)" if on_cpu else str(count)
         raise ValueError(f"{what}, but there are {there}; use trainer.devices={cores if on_cpu else count} or auto")
-    return on_cpu

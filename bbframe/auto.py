@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +20,7 @@ from bbframe.fast import convert
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.stated_config import plain_config, stated_config
-from bbframe.schema import nearest
+from bbframe.schema import nearest, printable
 
 
 def list_backbones() -> list[str]:
@@ -50,7 +54,7 @@ class AutoBackbone:
         `config` is a config of bbframe, a mapping with a `model_type`, or another library's config object, which has
         a `model_type` and `to_dict()`; when that describes a bigger model, its `backbone_config` counts. The weights
         get `dtype` (or `torch_dtype`). `fast` allows `bbframe.fast.convert`. Raises ValueError for an unknown
-        architecture and for a wrong field.
+        architecture, for a wrong field, and for more weights than this machine's memory holds.
         """
         refuse_attention(attn_implementation)
         cast = checked_dtype(dtype or torch_dtype)
@@ -61,6 +65,7 @@ class AutoBackbone:
             cast = cast or checked_dtype(getattr(config, "dtype", None))
             data = plain_config(config)
             config = stated_config(label, data, _class_for(label, data)).config({})
+        refuse_too_large(config)
         with LateDraws():
             net = backbone_class(config.model_type)(config)
         return ready(net if cast is None else net.to(cast), fast)
@@ -150,3 +155,38 @@ def _class_for(label: str, data: Mapping[str, Any]) -> type[Backbone]:
 def ready(net: Backbone, fast: bool) -> Backbone:
     """The network as a caller gets it: with faster arithmetic where `fast` allows it."""
     return convert(net) if fast and net.backbone_type is BackboneType.TRANSFORMERS else net
+
+
+def refuse_too_large(config: BackboneConfigMixin, copies: int = 1) -> None:
+    """Raise ValueError if the memory here cannot hold `copies` of a backbone's weights; none of it is touched.
+
+    A training on a CPU needs four: weights, gradients and AdamW's two moments.
+    """
+    if torch.get_default_device().type == "meta" or getattr(config, "use_pretrained_backbone", False):
+        return
+    try:
+        with LateDraws(), torch.device("meta"):
+            net = backbone_class(config.model_type)(config)
+        size: float = sum(tensor.nbytes for tensor in [*net.parameters(), *net.buffers()])
+    except (
+        RuntimeError
+    ) as error:  # too large even to be counted, or a plugin's backbone that reads values as it is made
+        size = math.inf if "overflow" in str(error) else 0
+    if size * copies > (memory := machine_memory()):
+        fields = [f for f in dataclasses.fields(config) if f.init and getattr(config, f.name) != f.default]
+        given = ", ".join(f"{f.name}={printable(getattr(config, f.name))}" for f in fields) or "its defaults"
+        times = f", {copies} times in training," if copies > 1 else ""
+        raise ValueError(
+            f"{config.model_type}: {given} make weights of {size / 2**30:.3g} GiB, which{times} exceed "
+            f"the {memory / 2**30:.3g} GiB of memory here; choose fewer blocks or channels, or a smaller image_size"
+        )
+
+
+def machine_memory() -> float:
+    """The bytes of memory that this machine, or the container that the process runs in, has; inf if unknown."""
+    limits = [math.inf]
+    with suppress(AttributeError, OSError, ValueError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError, ValueError):
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)

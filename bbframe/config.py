@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from bbframe.schema import checked_value, nearest, type_hints
+from bbframe import ranges
+from bbframe.schema import Rate, checked_value, nearest, type_hints
 from bbframe.selection import Integers, Selection, Selects, Stage, StageNames, align
 
 C = TypeVar("C", bound="BackboneConfigMixin")
@@ -17,12 +18,6 @@ _NOT_A_BACKBONES = frozenset(
     "architectures attn_implementation auto_map dtype finetuning_task gradient_checkpointing id2label label2id "
     "model_type num_labels output_attentions output_hidden_states problem_type return_dict torch_dtype torchscript "
     "transformers_version use_cache use_pretrained_backbone".split()
-)
-
-# fields that count something, and must be at least 1
-_COUNTS = frozenset(
-    "embed_dim embedding_size hidden_size hidden_sizes intermediate_size num_channels num_groups num_hidden_layers "
-    "patch_size width_factor".split()
 )
 
 SELECTION = ("out_features", "out_indices", "out_strides")
@@ -48,7 +43,7 @@ class BackboneConfigMixin(Selects):
     out_features: InitVar[StageNames] = None
     out_indices: InitVar[Integers] = None
     out_strides: InitVar[Integers] = None
-    num_channels: int = 3
+    num_channels: ranges.Bands = 3
     selection: Selection = field(init=False, default=Selection((), (), ()))  # empty until the fields are checked
 
     def __post_init__(self, out_features: StageNames, out_indices: Integers, out_strides: Integers) -> None:
@@ -65,18 +60,12 @@ class BackboneConfigMixin(Selects):
         return [f.name for f in dataclasses.fields(cls) if f.init]
 
     def _refuse_impossible(self) -> None:
-        """Raise ValueError for a count below 1, a rate outside 0..1, or a training size smaller than a patch."""
+        """Raise ValueError for a training size smaller than a patch."""
         patch = getattr(self, "patch_size", 1)
-        for name in self.field_names():
-            if (value := getattr(self, name)) is None:
-                continue
-            values, stated = value if isinstance(value, tuple) else (value,), f"{name}={_plain(value)}"
-            if name in _COUNTS and min(values, default=1) < 1:
-                raise ValueError(f"{self.model_type}: {stated} must be at least 1")
-            if name.endswith(("_prob", "_rate")) and not 0 <= value < 1:
-                raise ValueError(f"{self.model_type}: {stated} must be at least 0 and below 1")
-            if name.endswith("image_size") and min(values) < patch:
-                raise ValueError(f"{self.model_type}: {stated} must be at least patch_size={patch}")
+        for name in [name for name in self.field_names() if name.endswith("image_size")]:
+            value = getattr(self, name)
+            if min(value if isinstance(value, tuple) else (value,)) < patch:
+                raise ValueError(f"{self.model_type}: {name}={_plain(value)} must be at least patch_size={patch}")
 
     def validate(self) -> None:
         """Raise ValueError for fields that contradict each other; runs before the selection is read."""
@@ -88,9 +77,9 @@ class BackboneConfigMixin(Selects):
             raise ValueError(f"{self.model_type}: {given} must be equally long")
 
     def refuse_no_multiple(self, name: str, divisor: str) -> None:
-        """For `validate`: raise ValueError unless a field is a multiple of another, both above 0."""
+        """For `validate`: raise ValueError unless a field is a multiple of another."""
         value, by = getattr(self, name), getattr(self, divisor)
-        if value < 1 or by < 1 or value % by:
+        if value % by:
             raise ValueError(f"{self.model_type}: {name}={value} must be a multiple of {divisor}={by}")
 
     @property
@@ -166,23 +155,23 @@ class HierarchicalConfig(BackboneConfigMixin):
     attribute_map: ClassVar[Mapping[str, str]] = {"num_attention_heads": "num_heads"}
     derived_fields: ClassVar[tuple[str, ...]] = ("hidden_size", "num_layers", "stage_names")
 
-    patch_size: int = 4
-    embed_dim: int = 96
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    mlp_ratio: float = 4.0
+    patch_size: ranges.PatchSize = 4
+    embed_dim: ranges.Width = 96
+    depths: ranges.Depths = (2, 2, 6, 2)
+    num_heads: ranges.HeadCounts = (3, 6, 12, 24)
+    mlp_ratio: ranges.Ratio = 4.0
     qkv_bias: bool = True
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-5
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    drop_path_rate: float = 0.1
-    initializer_range: float = 0.02
+    hidden_act: ranges.Activation = "gelu"
+    layer_norm_eps: ranges.Epsilon = 1e-5
+    hidden_dropout_prob: Rate = 0.0
+    attention_probs_dropout_prob: Rate = 0.0
+    drop_path_rate: Rate = 0.1
+    initializer_range: ranges.Deviation = 0.02
 
     def validate(self) -> None:
         self.refuse_unequal_lengths("depths", "num_heads")
         for stage, heads in zip(self.stages[1:], self.num_heads, strict=True):
-            if heads < 1 or stage.channels % heads:
+            if stage.channels % heads:
                 raise ValueError(
                     f"{self.model_type}: num_heads={list(self.num_heads)} must divide the channels of their stages, "
                     f"{[s.channels for s in self.stages[1:]]}; embed_dim={self.embed_dim} doubles from stage to stage"

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from bbframe.auto import AutoBackbone, backbone_class, ready
 from bbframe.backbone import Backbone
@@ -14,7 +14,10 @@ from bbframe.backbone_mixin import BackboneType
 from bbframe.config import SELECTION, BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.stated_config import stated_config
-from bbframe.schema import nearest, parse
+from bbframe.schema import Length, Name, Text, nearest, parse
+
+Digest = Annotated[str, Text("64 hexadecimal digits", "[0-9a-fA-F]{64}")]
+Revision = Annotated[str, Text("a commit, branch or tag", r"(?!.*\.\.)[^\s~^:?*\[\\]{1,255}")]  # as Git names them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +30,10 @@ class Source:
     """
 
     source: Literal["transformers", "timm"] = "transformers"
-    checkpoint: str | None = None
-    timm_name: str | None = None
-    revision: str | None = None
-    sha256: str | Mapping[str, str] | None = None
+    checkpoint: Name | None = None
+    timm_name: Name | None = None
+    revision: Revision | None = None
+    sha256: Digest | Annotated[Mapping[str, Digest], Length(1, 1000)] | None = None
     pretrained: bool = False
     fast: bool = True
 
@@ -45,6 +48,14 @@ class BackboneOptions:
     source: Source
     config: BackboneConfigMixin
     given: Mapping[str, Any]
+
+    @property
+    def network_config(self) -> BackboneConfigMixin:
+        """The config of the network that is built: timm's, if `source` is timm."""
+        if self.source.source != "timm":
+            return self.config
+        config_class: Any = backbone_class("timm_backbone").config_class
+        return config_class.of_native(self.config, self.source.timm_name)
 
     def without_weights(self) -> BackboneOptions:
         """The same backbone, freshly initialised."""
@@ -105,10 +116,7 @@ def make_backbone(options: BackboneOptions | Mapping[str, Any]) -> Backbone:
     Raises ValueError when the file states an architecture's field otherwise than the checkpoint does.
     """
     checked = options if isinstance(options, BackboneOptions) else check_backbone(options)
-    source, config = checked.source, checked.config
-    if source.source == "timm":
-        config_class: Any = backbone_class("timm_backbone").config_class
-        config = config_class.of_native(config, source.timm_name)
+    source, config = checked.source, checked.network_config
     if not source.pretrained:
         return AutoBackbone.from_config(config, fast=source.fast)
     backbone: Any = backbone_class(config.model_type)

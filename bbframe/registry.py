@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, overload
 
-from bbframe.schema import nearest, parse
+from bbframe.schema import nearest, parse, printable
 
 # every kind of part: the module that declares ours, and the class that all options of the kind extend, if any
 KINDS = {
@@ -175,7 +175,7 @@ def find(kind: str, name: object, where: str | None = None) -> Part:
         near = f"; {NO_CODE}"
     elif "did you mean" not in near and kind != "backbone":
         near += "; a part of your own needs --plugin its.module"
-    raise ValueError((f"{where}={name!r}" if where else f"no {kind} {name!r}") + near)
+    raise ValueError((f"{where}={printable(name)}" if where else f"no {kind} {printable(name)}") + near)
 
 
 def names(kind: str) -> list[str]:
@@ -192,7 +192,7 @@ def parse_part(kind: str, data: Any, where: str) -> Any:
     """
     chosen = {"name": data} if isinstance(data, str) else data
     if not isinstance(chosen, Mapping):
-        raise ValueError(f"{where}={data!r} must be a name, or a mapping with a name")
+        raise ValueError(f"{where}={printable(data)} must be a name, or a mapping with a name")
     if "_target_" in chosen:
         raise ValueError(f"{where}: _target_={chosen['_target_']!r}: {NO_CODE}")
     part = find(kind, chosen.get("name"), where if isinstance(data, str) else f"{where}: name")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bbframe.schema import nearest
+from bbframe.schema import nearest, printable
 
 StageNames = Sequence[str] | None
 Integers = Sequence[int] | None
@@ -187,7 +187,7 @@ def _is_list_of(kind: type, given: Any) -> bool:
 def _integers_in(given: Any) -> str:
     """The end of an error message: the list that was probably meant."""
     found = [int(i) for i in re.findall(r"(-?\d+)(?:\.\d*)?", str(given))]
-    return f"; did you mean {found}?" if found else ""
+    return f"; did you mean {found}?" if 0 < len(found) < 20 else ""
 
 
 def _rising(what: str, chosen: list[int], given: Sequence[Any], menu: str) -> list[int]:
@@ -199,5 +199,5 @@ def _rising(what: str, chosen: list[int], given: Sequence[Any], menu: str) -> li
     return chosen
 
 
-def _shown(given: Any) -> Any:
-    return list(given) if isinstance(given, (list, tuple)) else repr(given)
+def _shown(given: Any) -> str:
+    return printable(list(given) if isinstance(given, tuple) else given)

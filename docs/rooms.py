@@ -30,7 +30,7 @@ ROWS = [
     ("layers", "preprocessing"),
     ("config",),
     ("selection",),
-    ("registry", "files"),
+    ("ranges", "registry", "files"),
     ("schema",),
 ]
 

@@ -229,12 +229,18 @@ def test_auto_backbone_is_not_made_itself():
             {"model_type": "dinov2", "hidden_size": 10},
             "dinov2: hidden_size=10 must be a multiple of num_attention_hea",
         ),
-        ({"model_type": "swin", "patch_size": 0}, "swin: patch_size=0 must be at least 1"),
-        ({"model_type": "bit", "hidden_sizes": [8, 0, 8, 8]}, "bit: hidden_sizes=[8, 0, 8, 8] must be at least 1"),
-        ({"model_type": "nat", "drop_path_rate": 1}, "nat: drop_path_rate=1.0 must be at least 0 and below 1"),
-        ({"model_type": "beit", "hidden_dropout_prob": -1.0}, "beit: hidden_dropout_prob=-1.0 must be at least 0"),
+        ({"model_type": "swin", "patch_size": 0}, "swin: patch_size=0 must be an integer within 1..512 pixels"),
+        (
+            {"model_type": "bit", "hidden_sizes": [8, 0, 8, 8]},
+            "bit: hidden_sizes[1]=0 must be an integer within 1..32768",
+        ),
+        ({"model_type": "nat", "drop_path_rate": 1}, "nat: drop_path_rate=1 must be a number at least 0 and below 1"),
+        (
+            {"model_type": "beit", "hidden_dropout_prob": -1.0},
+            "beit: hidden_dropout_prob=-1.0 must be a number at least 0",
+        ),
         ({"model_type": "dinov2", "image_size": [28, 7]}, "dinov2: image_size=[28, 7] must be at least patch_size=14"),
-        ({"model_type": "resnet", "hidden_act": "rleu"}, "hidden_act='rleu' is not known; did you mean 'relu'?"),
+        ({"model_type": "resnet", "hidden_act": "rleu"}, "resnet: hidden_act='rleu'; did you mean 'relu'?"),
     ],
 )
 def test_wrong_configs_are_refused(data, text):
@@ -299,7 +305,9 @@ def test_the_config_of_another_library_makes_our_backbone(name, tmp_path):
 def test_the_config_of_another_library_for_something_else_is_refused():
     with pytest.raises(ValueError, match=r"^TheirConfig: no backbone 'bert'; "):
         AutoBackbone.from_config(TheirConfig(model_type="bert"))
-    with pytest.raises(ValueError, match=r"^TheirConfig: resnet: depths=\[0\] and hidden_sizes="):
+    with pytest.raises(
+        ValueError, match=r"^TheirConfig: resnet: depths\[0\]=0 must be an integer within 1..256 blocks"
+    ):
         AutoBackbone.from_config(TheirConfig(model_type="resnet", depths=[0]))
     with pytest.raises(ValueError, match=r"^config=7 must be a config, or a mapping with a model_type"):
         AutoBackbone.from_config(7)

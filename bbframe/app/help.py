@@ -101,6 +101,7 @@ main keys:
   trainer.max_epochs     data.root, optim.lr, task.freeze, ...: --cfg job shows every key and its value
 
 flags:
+  --help KEY             an option's type, range, value and meaning: --help optim.lr optim=sgd
   -m                     run every combination of values such as seed=1,2 and compare them in one table
   --cfg job              show the configuration and stop
   --config-dir FOLDER    a folder with groups of your own, laid out like conf/

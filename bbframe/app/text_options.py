@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any, get_args
 
 from omegaconf import DictConfig
 
-from bbframe import registry
 from bbframe.app.command_line import key_of, parsed_value, quoted
-from bbframe.factory import Source
-from bbframe.run.configuration import RunOptions
+from bbframe.app.option_help import option_classes
 from bbframe.schema import type_hints
 
 
@@ -22,17 +19,12 @@ def as_text(config: DictConfig, overrides: list[str]) -> list[str]:
 
 def text_options(config: DictConfig) -> set[str]:
     """The dotted keys of a configuration whose values are text and never numbers."""
-    groups: dict[str, list[Any]] = {"": [RunOptions], "backbone.": [Source]}
-    for group, node in config.items():
-        name = node.get("model_type" if group == "backbone" else "name") if hasattr(node, "keys") else None
-        if group in registry.KINDS and name is not None:
-            with suppress(ValueError):  # the check says what is wrong with it
-                groups.setdefault(f"{group}.", []).append(registry.find(str(group), name).options)
+    classes: dict[str, list[Any]] = option_classes(config)  # type: ignore[arg-type]
     return {
         prefix + name
-        for prefix, classes in groups.items()
-        for cls in classes
-        for name, hint in type_hints(cls).items()
+        for prefix, group in classes.items()
+        for cls in group
+        for name, hint in type_hints(cls, constraints=False).items()
         if hint is str or (str in get_args(hint) and not {int, float, bool} & set(get_args(hint)))
     }
 

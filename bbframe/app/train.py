@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 
 import bbframe
@@ -56,7 +57,17 @@ def train(arguments: list[str]) -> int:
 
 
 def show_help(arguments: Sequence[str]) -> int:
-    """Print the help; with plugins or a folder of one's own, their parts too."""
+    """Print the help; with plugins or a folder of one's own, their parts too. Words behind `--help` are options."""
+    first = next(i for i, word in enumerate(arguments) if word in ("-h", "--help")) + 1
+    if keys := list(takewhile(lambda word: "=" not in word and word[:1] != "-", arguments[first:])):
+        command = command_of([*arguments[:first], *arguments[first + len(keys) :]])
+        from bbframe.app.composition import composition, plain_data
+        from bbframe.app.option_help import option_help
+
+        with composition(**command.places) as compose:
+            config = plain_data(compose, command.overrides)
+        print("\n\n".join(option_help(config, key) for key in keys))
+        return 0
     groups = None
     if {"--plugin", "-cd", "--config-dir"} & {argument.partition("=")[0] for argument in arguments}:
         command = command_of(arguments)

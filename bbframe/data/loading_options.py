@@ -8,47 +8,63 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from bbframe.registry import PartOptions, parse_part
-from bbframe.schema import demand
+from bbframe.schema import Fraction, Length, Name, Options, Range, Rate, Seed, Share, demand
 
+Workers = Annotated[int, Range(0, 256, "processes")]
+Strength = Annotated[float, Range(0, 10)]
 Transform = Annotated[PartOptions, partial(parse_part, "transform")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MirrorOptions:
+class MirrorOptions(Options):
     """The changes of a training image that every task knows."""
+
+    prefix: ClassVar[str] = "data: augment."
 
     flip: bool = False
     vertical_flip: bool = False
-    color_jitter: tuple[float, float, float, float] | None = None  # brightness, contrast, saturation, hue
+    # brightness, contrast, saturation, hue
+    color_jitter: tuple[Strength, Strength, Strength, Annotated[float, Range(0, 0.5)]] | None = None
 
-    def __post_init__(self) -> None:
-        strengths = self.color_jitter or (0.0,)
-        good = min(strengths) >= 0 and strengths[-1] <= 0.5
-        demand(good, "data: augment.color_jitter", strengths, "must be 0 or more, and the last, the hue, 0..0.5")
+    def check_channels(self, num_channels: int) -> None:
+        """Raise ValueError for a change of colours where there are none."""
+        if num_channels == 1 and any((self.color_jitter or ())[2:]):
+            raise ValueError(
+                f"data: augment.color_jitter={self.color_jitter} changes saturation or hue, which greyscale images "
+                "(num_channels=1) do not have; set its last two values to 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadingOptions:
+class LoadingOptions(Options):
     """What every data set takes; `transforms` change training images after the augmentations of `augment`."""
 
     task: ClassVar[str]
+    prefix: ClassVar[str] = "data: "
 
-    name: str
-    batch_size: int = 64
-    num_workers: int | None = None  # processes that load images; 0: the training process; null: a core each, up to 8
-    timeout: int = 300  # seconds that a batch may take to come from a worker
-    mean: tuple[float, ...] | None = None  # null: the checkpoint's, as for the two that follow
-    std: tuple[float, ...] | None = None
+    name: Name
+    batch_size: Annotated[int, Range(1, 65_536, "images")] = 64
+    num_workers: Workers | None = None  # that load images; 0: the training process; null: a core each, up to 8
+    timeout: Annotated[int, Range(1, 86_400, "seconds")] = 300  # that a batch may take to come from a worker
+    mean: tuple[Share, ...] | None = None  # null: the checkpoint's, as for the two that follow
+    std: tuple[Annotated[float, Range(0, 1, low_open=True)], ...] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
-    transforms: tuple[Transform, ...] = ()
+    transforms: Annotated[tuple[Transform, ...], Length(0, 100)] = ()
 
     def __post_init__(self) -> None:
-        demand(self.batch_size >= 1, "data: batch_size", self.batch_size, "must be 1 or more")
-        demand((self.num_workers or 0) >= 0, "data: num_workers", self.num_workers, "must be 0 or more")
-        demand(self.timeout >= 1, "data: timeout", self.timeout, "must be 1 second or more")
+        super().__post_init__()
         for name, value in (("mean", self.mean), ("std", self.std)):
             demand(value is None or len(value) in (1, 3), f"data: {name}", value, "must be 1 or 3 numbers")
-        demand(self.std is None or min(self.std) > 0, "data: std", self.std, "must be above 0")
+
+    def check_channels(self, num_channels: int) -> None:
+        """Raise ValueError for other than 1 or 3 channels, and for augmentations that they cannot have."""
+        if num_channels not in (1, 3):
+            raise ValueError(
+                f"data: images have 1 or 3 channels, but the backbone takes num_channels={num_channels}; "
+                "set backbone.num_channels to 1 or 3"
+            )
+        if augment := getattr(self, "augment", None):
+            augment.check_channels(num_channels)
 
     def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
         """The (height, width) at which costs are counted; a classifier sees no other.
@@ -59,23 +75,23 @@ class LoadingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileOptions:
+class FileOptions(Options):
     """What every data set of image files takes: how to set parts aside, and what to do about broken files."""
 
-    val_fraction: float | None = None  # of each class, where there is no val folder; null: 0.15
-    test_fraction: float | None = None  # likewise; null: 0.15 without a train folder, else none
-    split_seed: int = 0
+    prefix: ClassVar[str] = "data: "
+
+    val_fraction: Fraction | None = None  # of each class, where there is no val folder; null: 0.15
+    test_fraction: Rate | None = None  # likewise; null: 0.15 without a train folder, else none
+    split_seed: Seed = 0
     verify: bool = True  # read the header and the end of every file before training
     on_error: Literal["raise", "skip"] = "raise"
-    max_errors: int = 100  # unreadable files that "skip" puts up with
+    max_errors: Annotated[int, Range(0, 10**9)] = 100  # unreadable files that "skip" puts up with
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         val, test = self.val_fraction, self.test_fraction
-        demand(val is None or 0 < val < 1, "data: val_fraction", val, "must be above 0 and below 1")
-        demand(0 <= (test or 0) < 1, "data: test_fraction", test, "must be 0 or more and below 1")
         taken = sum(self.fractions(given=(), test=0.15).values())
         demand(taken < 1, "data: val_fraction", val, f"and test_fraction={test} leave nothing for training")
-        demand(self.max_errors >= 0, "data: max_errors", self.max_errors, "must be 0 or more")
 
     @property
     def tolerated_errors(self) -> int:

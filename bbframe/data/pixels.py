@@ -59,11 +59,7 @@ def mirror_steps(augment: MirrorOptions, num_channels: int) -> tuple[list[nn.Mod
         flips.append(v2.RandomVerticalFlip())
     if augment.color_jitter is None:
         return flips, []
-    if num_channels == 1 and any(augment.color_jitter[2:]):
-        raise ValueError(
-            f"data: augment.color_jitter={augment.color_jitter} changes saturation or hue, which greyscale images "
-            "(num_channels=1) do not have; set its last two values to 0"
-        )
+    augment.check_channels(num_channels)
     return flips, [v2.ColorJitter(*augment.color_jitter)]
 
 
@@ -85,11 +81,7 @@ def normalisation(values: tuple[float, ...], num_channels: int) -> tuple[float, 
 
 def settle(options: LoadingOptions, preprocessing: Preprocessing, num_channels: int) -> Preprocessing:
     """The checkpoint's preprocessing, changed as the options say. Raises ValueError for other than 1 or 3 channels."""
-    if num_channels not in (1, 3):
-        raise ValueError(
-            f"data: images have 1 or 3 channels, but the backbone takes num_channels={num_channels}; "
-            "set backbone.num_channels to 1 or 3"
-        )
+    options.check_channels(num_channels)
     return replace(
         preprocessing,
         mean=normalisation(options.mean or preprocessing.mean, num_channels),

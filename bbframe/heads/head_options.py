@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from bbframe.heads.levels import choose_pyramid, nearest_strides
-from bbframe.schema import demand
+from bbframe.schema import Name, Options, Range, Rate, Share, demand
 
 ONE_STAGE, TWO_STAGE = (8, 16, 32), (4, 8, 16, 32)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadOptions:
+class HeadOptions(Options):
     """What every head's options state: the `task` that it serves, and whether it learns from and predicts `masks`."""
 
     task: ClassVar[str]
     masks: ClassVar[bool] = False
+    prefix: ClassVar[str] = "head: "
 
-    name: str
+    name: Name
 
     def preferred_strides(self, declared: Sequence[int]) -> list[int] | None:
         """The strides, among the `declared` ones, of the maps that the head reads unless a configuration selects some.
@@ -39,10 +40,7 @@ class ClassifierOptions(HeadOptions):
     task = "classification"
 
     name: Literal["linear", "multi_level"] = "linear"
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        demand(0 <= self.dropout < 1, "head: dropout", self.dropout, "must be at least 0 and below 1")
+    dropout: Rate = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +50,7 @@ class DetectionHeadOptions(HeadOptions):
     task = "detection"
     wanted: ClassVar[tuple[int, ...]] = ONE_STAGE
 
-    detections_per_image: int = 100
-
-    def __post_init__(self) -> None:
-        count = self.detections_per_image
-        demand(count >= 1, "head: detections_per_image", count, "must be 1 or more")
+    detections_per_image: Annotated[int, Range(1, 10_000)] = 100
 
     def preferred_strides(self, declared: Sequence[int]) -> list[int] | None:
         return nearest_strides(self.wanted, declared)
@@ -74,24 +68,12 @@ class DetectorOptions(DetectionHeadOptions):
     """
 
     pyramid: Literal["fpn", "simple"] | None = None
-    channels: int = 256
-    extra_levels: int | None = None
-    num_convs: int = 4
-    anchor_scale: float | None = None
-    score_threshold: float | None = None
-    nms_threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for key, least in (("channels", 1), ("num_convs", 1), ("extra_levels", 0)):
-            value = getattr(self, key)
-            demand(value is None or value >= least, f"head: {key}", value, f"must be {least} or more")
-        extra, scale = self.extra_levels, self.anchor_scale
-        demand((extra or 0) <= 4, "head: extra_levels", extra, "must be 4 or less: each doubles the stride")
-        demand(scale is None or scale > 0, "head: anchor_scale", scale, "must be above 0, in strides of a level")
-        for key in ("score_threshold", "nms_threshold"):
-            value = getattr(self, key)
-            demand(0 <= (value or 0) <= 1, f"head: {key}", value, "must be within 0..1")
+    channels: Annotated[int, Range(1, 1024)] = 256
+    extra_levels: Annotated[int, Range(0, 4)] | None = None  # each doubles the stride
+    num_convs: Annotated[int, Range(1, 16)] = 4
+    anchor_scale: Annotated[float, Range(0, 64, "strides of a level", low_open=True)] | None = None
+    score_threshold: Share | None = None
+    nms_threshold: Share | None = None
 
     def check_strides(self, strides: Sequence[int], declared: Sequence[int]) -> None:
         choose_pyramid(self.pyramid, strides, declared)

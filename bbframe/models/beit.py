@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.adapted_tables import adapt_offsets, adapt_positions
@@ -22,6 +23,7 @@ from bbframe.layers.positions import RelativeBias, patch_grid, token_index
 from bbframe.layers.residual import DropPath, LayerScale, rising_rates
 from bbframe.layers.tokens import PatchTokens
 from bbframe.registry import register
+from bbframe.schema import Range, Rate, Sides
 from bbframe.selection import Stage, align
 
 
@@ -39,26 +41,26 @@ class BeitConfig(BackboneConfigMixin):
         "semantic_loss_ignore_index use_auxiliary_head use_mean_pooling vocab_size".split()
     )
 
-    num_channels: int = 3
-    image_size: int | tuple[int, int] = 224
-    patch_size: int = 16
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    layer_scale_init_value: float = 0.1
-    layer_norm_eps: float = 1e-12
+    num_channels: ranges.Bands = 3
+    image_size: Sides = 224
+    patch_size: ranges.PatchSize = 16
+    hidden_size: ranges.Width = 768
+    num_hidden_layers: ranges.Depth = 12
+    num_attention_heads: ranges.Heads = 12
+    intermediate_size: Annotated[int, Range(1, 131_072, "channels")] = 3072
+    hidden_act: ranges.Activation = "gelu"
+    layer_scale_init_value: ranges.LayerScale = 0.1
+    layer_norm_eps: ranges.Epsilon = 1e-12
     use_absolute_position_embeddings: bool = False
     use_relative_position_bias: bool = False
     use_shared_relative_position_bias: bool = False
     use_mask_token: bool = False
     add_fpn: bool = False
     reshape_hidden_states: Literal[True] = True  # maps are always (B, C, H, W)
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    drop_path_rate: float = 0.1
-    initializer_range: float = 0.02
+    hidden_dropout_prob: Rate = 0.0
+    attention_probs_dropout_prob: Rate = 0.0
+    drop_path_rate: Rate = 0.1
+    initializer_range: ranges.Deviation = 0.02
 
     def validate(self) -> None:
         self.refuse_no_multiple("hidden_size", "num_attention_heads")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
@@ -18,6 +19,7 @@ from bbframe.layers.initialise import initialise_convolutions
 from bbframe.layers.norm import GroupNorm
 from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.registry import register
+from bbframe.schema import Name, Range, Rate
 from bbframe.selection import Stage
 
 
@@ -34,18 +36,18 @@ class BitConfig(BackboneConfigMixin):
     model_type: ClassVar[str] = "bit"
     ignored_fields: ClassVar[frozenset[str]] = frozenset({"conv_layer", "stem_type"})
 
-    num_channels: int = 3
-    embedding_size: int = 64
-    hidden_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
-    depths: tuple[int, ...] = (3, 4, 6, 3)
-    width_factor: int = 1
+    num_channels: ranges.Bands = 3
+    embedding_size: ranges.Width = 64
+    hidden_sizes: ranges.Widths = (256, 512, 1024, 2048)
+    depths: ranges.Depths = (3, 4, 6, 3)
+    width_factor: Annotated[int, Range(1, 16)] = 1
     layer_type: Literal["preactivation", "bottleneck"] = "preactivation"
-    hidden_act: str = "relu"
-    global_padding: str | None = None
+    hidden_act: ranges.Activation = "relu"
+    global_padding: Name | None = None
     embedding_dynamic_padding: bool = False
-    num_groups: int = 32
-    output_stride: int = 32
-    drop_path_rate: float = 0.0
+    num_groups: Annotated[int, Range(1, 1024)] = 32
+    output_stride: Annotated[int, Range(4, 1024, "pixels")] = 32
+    drop_path_rate: Rate = 0.0
 
     def validate(self) -> None:
         self.refuse_unequal_lengths("depths", "hidden_sizes")
@@ -53,7 +55,7 @@ class BitConfig(BackboneConfigMixin):
         if self.global_padding not in (None, "SAME"):
             why = "the branches of a block could not be added" if self.global_padding == "VALID" else "not known"
             raise ValueError(f"bit: global_padding={self.global_padding!r}: {why}; choose null or 'SAME'")
-        if self.output_stride < 4 or self.output_stride & (self.output_stride - 1):
+        if self.output_stride & (self.output_stride - 1):
             raise ValueError(f"bit: output_stride={self.output_stride} must be 4, 8, 16, 32 or a higher power of 2")
         widths = [stage.channels for stage in self.stages]
         widths += [rounded(width / 4) for width in widths[1:]]

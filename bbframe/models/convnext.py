@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
@@ -16,6 +17,7 @@ from bbframe.layers.initialise import initialise
 from bbframe.layers.norm import LayerNorm2d, MapNorms
 from bbframe.layers.residual import DropPath, LayerScale, rising_rates
 from bbframe.registry import register
+from bbframe.schema import Rate
 from bbframe.selection import Stage
 
 
@@ -27,13 +29,13 @@ class ConvNextFields(BackboneConfigMixin):
     ignored_fields: ClassVar[frozenset[str]] = frozenset({"image_size", "layer_norm_eps"})
     derived_fields: ClassVar[tuple[str, ...]] = ("num_stages", "stage_names")
 
-    num_channels: int = 3
-    patch_size: int = 4
-    hidden_sizes: tuple[int, ...] = (96, 192, 384, 768)
-    depths: tuple[int, ...] = (3, 3, 9, 3)
-    hidden_act: str = "gelu"
-    initializer_range: float = 0.02
-    drop_path_rate: float = 0.0
+    num_channels: ranges.Bands = 3
+    patch_size: ranges.PatchSize = 4
+    hidden_sizes: ranges.Widths = (96, 192, 384, 768)
+    depths: ranges.Depths = (3, 3, 9, 3)
+    hidden_act: ranges.Activation = "gelu"
+    initializer_range: ranges.Deviation = 0.02
+    drop_path_rate: Rate = 0.0
 
     def validate(self) -> None:
         self.refuse_unequal_lengths("depths", "hidden_sizes")
@@ -55,7 +57,7 @@ class ConvNextConfig(ConvNextFields):
 
     model_type: ClassVar[str] = "convnext"
 
-    layer_scale_init_value: float = 1e-6
+    layer_scale_init_value: ranges.LayerScale = 1e-6
 
 
 class Block(nn.Module):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from bbframe.keymap import KeyMap
 from bbframe.models.nat import NAMES, NatBackbone, NatConfig
 from bbframe.registry import register
+from bbframe.schema import Range
+
+Dilation = Annotated[int, Range(1, 1024)]
 
 
 @dataclass(kw_only=True)
@@ -16,7 +19,7 @@ class DinatConfig(NatConfig):
 
     model_type: ClassVar[str] = "dinat"
 
-    dilations: tuple[tuple[int, ...], ...] = ((1, 8, 1), (1, 4, 1, 4), (1, 2, 1, 2, 1, 2), (1, 1, 1, 1, 1))
+    dilations: tuple[tuple[Dilation, ...], ...] = ((1, 8, 1), (1, 4, 1, 4), (1, 2, 1, 2, 1, 2), (1, 1, 1, 1, 1))
 
     def validate(self) -> None:
         super().validate()
@@ -26,8 +29,6 @@ class DinatConfig(NatConfig):
                 f"dinat: dilations={given} must hold one integer for each block of each stage, "
                 f"as depths={list(self.depths)} counts them"
             )
-        if min((dilation for stage in self.dilations for dilation in stage), default=1) < 1:
-            raise ValueError(f"dinat: dilations={given} must be at least 1, which is none")
 
     def dilations_of(self, level: int) -> tuple[int, ...]:
         return self.dilations[level]

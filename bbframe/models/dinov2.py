@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.adapted_tables import adapt_positions
@@ -20,6 +21,7 @@ from bbframe.layers.positions import patch_grid
 from bbframe.layers.residual import DropPath, LayerScale
 from bbframe.layers.tokens import PatchTokens
 from bbframe.registry import register
+from bbframe.schema import Rate, Sides
 from bbframe.selection import Stage
 
 
@@ -33,25 +35,25 @@ class Dinov2Config(BackboneConfigMixin):
 
     model_type: ClassVar[str] = "dinov2"
 
-    num_channels: int = 3
-    image_size: int | tuple[int, int] = 224
-    patch_size: int = 14
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    mlp_ratio: int | float = 4
+    num_channels: ranges.Bands = 3
+    image_size: Sides = 224
+    patch_size: ranges.PatchSize = 14
+    hidden_size: ranges.Width = 768
+    num_hidden_layers: ranges.Depth = 12
+    num_attention_heads: ranges.Heads = 12
+    mlp_ratio: ranges.WholeRatio = 4
     use_swiglu_ffn: bool = False
-    hidden_act: str = "gelu"
+    hidden_act: ranges.Activation = "gelu"
     qkv_bias: bool = True
-    layerscale_value: float = 1.0
-    layer_norm_eps: float = 1e-6
+    layerscale_value: ranges.LayerScale = 1.0
+    layer_norm_eps: ranges.Epsilon = 1e-6
     apply_layernorm: bool = True
     reshape_hidden_states: Literal[True] = True  # maps are always (B, C, H, W)
     use_mask_token: bool = True
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    drop_path_rate: float = 0.0
-    initializer_range: float = 0.02
+    hidden_dropout_prob: Rate = 0.0
+    attention_probs_dropout_prob: Rate = 0.0
+    drop_path_rate: Rate = 0.0
+    initializer_range: ranges.Deviation = 0.02
 
     def validate(self) -> None:
         self.refuse_no_multiple("hidden_size", "num_attention_heads")

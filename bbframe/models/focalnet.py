@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
@@ -18,7 +19,11 @@ from bbframe.layers.norm import LayerNorm2d
 from bbframe.layers.residual import DropPath, LayerScale, rising_rates
 from bbframe.layers.windows import fill_up
 from bbframe.registry import register
+from bbframe.schema import Length, Range, Rate
 from bbframe.selection import Stage
+
+Level = Annotated[int, Range(1, 16)]
+Window = Annotated[int, Range(1, 63, "places")]
 
 
 @dataclass(kw_only=True)
@@ -34,28 +39,28 @@ class FocalNetConfig(BackboneConfigMixin):
     ignored_fields: ClassVar[frozenset[str]] = frozenset({"encoder_stride", "image_size"})
     derived_fields: ClassVar[tuple[str, ...]] = ("hidden_sizes", "stage_names")
 
-    num_channels: int = 3
-    patch_size: int = 4
-    embed_dim: int = 96
+    num_channels: ranges.Bands = 3
+    patch_size: ranges.PatchSize = 4
+    embed_dim: ranges.Width = 96
     use_conv_embed: bool = False
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    focal_levels: tuple[int, ...] = (2, 2, 2, 2)
-    focal_windows: tuple[int, ...] = (3, 3, 3, 3)
-    hidden_act: str = "gelu"
-    mlp_ratio: float = 4.0
-    hidden_dropout_prob: float = 0.0
-    drop_path_rate: float = 0.1
+    depths: ranges.Depths = (2, 2, 6, 2)
+    focal_levels: Annotated[tuple[Level, ...], Length(1, 8)] = (2, 2, 2, 2)
+    focal_windows: Annotated[tuple[Window, ...], Length(1, 8)] = (3, 3, 3, 3)
+    hidden_act: ranges.Activation = "gelu"
+    mlp_ratio: ranges.Ratio = 4.0
+    hidden_dropout_prob: Rate = 0.0
+    drop_path_rate: Rate = 0.1
     use_layerscale: bool = False
-    layerscale_value: float = 1e-4
+    layerscale_value: ranges.LayerScale = 1e-4
     use_post_layernorm: bool = False
     use_post_layernorm_in_modulation: bool = False
     normalize_modulator: bool = False
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-5
+    initializer_range: ranges.Deviation = 0.02
+    layer_norm_eps: ranges.Epsilon = 1e-5
 
     def validate(self) -> None:
         self.refuse_unequal_lengths("depths", "focal_levels", "focal_windows")
-        if any(window < 1 or window % 2 == 0 for window in self.focal_windows):
+        if any(window % 2 == 0 for window in self.focal_windows):
             raise ValueError(f"focalnet: focal_windows={list(self.focal_windows)} must be odd, to have a centre")
 
     @property

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import HierarchicalConfig
 from bbframe.keymap import KeyMap
@@ -17,6 +18,7 @@ from bbframe.layers.neighborhood import NeighborhoodAttention, neighborhoods
 from bbframe.layers.norm import MapNorms
 from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.registry import register
+from bbframe.schema import Range
 
 
 @dataclass(kw_only=True)
@@ -27,21 +29,19 @@ class NatConfig(HierarchicalConfig):
     model_type: ClassVar[str] = "nat"
 
     patch_size: Literal[4] = 4  # two convolutions of stride 2
-    embed_dim: int = 64
-    depths: tuple[int, ...] = (3, 4, 6, 5)
-    num_heads: tuple[int, ...] = (2, 4, 8, 16)
-    kernel_size: int = 7
-    mlp_ratio: float = 3.0
-    layer_scale_init_value: float = 0.0
+    embed_dim: Annotated[int, Range(2, 32_768, "channels")] = 64
+    depths: ranges.Depths = (3, 4, 6, 5)
+    num_heads: ranges.HeadCounts = (2, 4, 8, 16)
+    kernel_size: Annotated[int, Range(1, 63)] = 7
+    mlp_ratio: ranges.Ratio = 3.0
+    layer_scale_init_value: ranges.LayerScale = 0.0
 
     def validate(self) -> None:
         super().validate()
-        if self.embed_dim < 2:
-            raise ValueError(f"{self.model_type}: embed_dim={self.embed_dim} must be at least 2")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+        if self.kernel_size % 2 == 0:
             raise ValueError(
                 f"{self.model_type}: kernel_size={self.kernel_size} must be odd, so that a window has a centre; "
-                f"the nearest is {max(self.kernel_size - 1, 1)}"
+                f"the nearest is {self.kernel_size - 1}"
             )
 
     def dilations_of(self, level: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
 from bbframe.keymap import KeyMap
@@ -27,12 +28,12 @@ class ResNetConfig(BackboneConfigMixin):
 
     model_type: ClassVar[str] = "resnet"
 
-    num_channels: int = 3
-    embedding_size: int = 64
-    hidden_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
-    depths: tuple[int, ...] = (3, 4, 6, 3)
+    num_channels: ranges.Bands = 3
+    embedding_size: ranges.Width = 64
+    hidden_sizes: ranges.Widths = (256, 512, 1024, 2048)
+    depths: ranges.Depths = (3, 4, 6, 3)
     layer_type: Literal["basic", "bottleneck"] = "bottleneck"
-    hidden_act: str = "relu"
+    hidden_act: ranges.Activation = "relu"
     downsample_in_first_stage: bool = False
     downsample_in_bottleneck: bool = False
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import HierarchicalConfig
 from bbframe.keymap import KeyMap
@@ -19,6 +20,7 @@ from bbframe.layers.positions import patch_grid, resize_positions
 from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.layers.windows import fill_up, relative_index, shift_mask, unwindow, windows
 from bbframe.registry import register
+from bbframe.schema import Sides
 
 
 @dataclass(kw_only=True)
@@ -29,14 +31,9 @@ class SwinConfig(HierarchicalConfig):
     model_type: ClassVar[str] = "swin"
     ignored_fields: ClassVar[frozenset[str]] = HierarchicalConfig.ignored_fields | {"encoder_stride"}
 
-    image_size: int | tuple[int, int] = 224
-    window_size: int = 7
+    image_size: Sides = 224
+    window_size: ranges.WindowSize = 7
     use_absolute_embeddings: bool = False
-
-    def validate(self) -> None:
-        super().validate()
-        if self.window_size < 1:
-            raise ValueError(f"{self.model_type}: window_size={self.window_size} must be at least 1")
 
 
 class Stem(nn.Module):

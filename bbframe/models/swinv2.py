@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.layers.windows import relative_index, shift_mask, unwindow, windows
 from bbframe.models.swin import Stem, SwinConfig, join_patches
 from bbframe.registry import register
+from bbframe.schema import Range
 
 
 @dataclass(kw_only=True)
@@ -31,7 +32,7 @@ class Swinv2Config(SwinConfig):
 
     model_type: ClassVar[str] = "swinv2"
 
-    pretrained_window_sizes: tuple[int, ...] = (0, 0, 0, 0)
+    pretrained_window_sizes: tuple[Annotated[int, Range(0, 256)], ...] = (0, 0, 0, 0)
 
     def window(self, level: int) -> tuple[int, int]:
         """The size of the windows of a stage, and how far every second block shifts them; the first stage is 0."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.adapted_tables import adapt_kernel, adapt_line, adapt_positions
@@ -22,6 +23,7 @@ from bbframe.layers.positions import DecomposedPositions, patch_grid, resize_pos
 from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.layers.windows import unwindow, windows
 from bbframe.registry import register
+from bbframe.schema import Range, Rate, Sides
 from bbframe.selection import Stage
 
 
@@ -35,25 +37,25 @@ class VitDetConfig(BackboneConfigMixin):
 
     model_type: ClassVar[str] = "vitdet"
 
-    num_channels: int = 3
-    image_size: int | tuple[int, int] = 224
-    pretrain_image_size: int | tuple[int, int] = 224
-    patch_size: int = 16
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    mlp_ratio: int | float = 4
-    hidden_act: str = "gelu"
+    num_channels: ranges.Bands = 3
+    image_size: Sides = 224
+    pretrain_image_size: Sides = 224
+    patch_size: ranges.PatchSize = 16
+    hidden_size: ranges.Width = 768
+    num_hidden_layers: ranges.Depth = 12
+    num_attention_heads: ranges.Heads = 12
+    mlp_ratio: ranges.WholeRatio = 4
+    hidden_act: ranges.Activation = "gelu"
     qkv_bias: bool = True
-    layer_norm_eps: float = 1e-6
+    layer_norm_eps: ranges.Epsilon = 1e-6
     use_absolute_position_embeddings: bool = True
     use_relative_position_embeddings: bool = False
-    window_size: int = 0
-    window_block_indices: tuple[int, ...] = ()
-    residual_block_indices: tuple[int, ...] = ()
-    dropout_prob: float = 0.0
-    drop_path_rate: float = 0.0
-    initializer_range: float = 0.02
+    window_size: Annotated[int, Range(0, 256, "tokens")] = 0
+    window_block_indices: tuple[Annotated[int, Range(0, 255)], ...] = ()
+    residual_block_indices: tuple[Annotated[int, Range(0, 255)], ...] = ()
+    dropout_prob: Rate = 0.0
+    drop_path_rate: Rate = 0.0
+    initializer_range: ranges.Deviation = 0.02
 
     def validate(self) -> None:
         self.refuse_no_multiple("hidden_size", "num_attention_heads")

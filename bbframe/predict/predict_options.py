@@ -7,36 +7,35 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 
-from bbframe.schema import parse
+from bbframe.schema import Name, Options, Range, Share, parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions:
+class PredictOptions(Options):
     """`run` is a run folder or a checkpoint, `images` are files, folders and patterns, `out` takes the results.
 
     Without `out` the results go to <run folder>/predictions. Boxes with a score of `threshold` or more are drawn.
     `overwrite` allows the results of an earlier prediction to be replaced. Raises ValueError for an impossible value.
     """
 
-    run: str
-    images: tuple[str, ...]
-    out: str | None = None
-    threshold: float = 0.5
-    batch_size: int = 8
+    prefix: ClassVar[str] = "predict: "
+
+    run: Name
+    images: tuple[Name, ...]
+    out: Name | None = None
+    threshold: Share = 0.5
+    batch_size: Annotated[int, Range(1, 65_536, "images")] = 8
     device: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.images:
             raise ValueError("predict: images must name files or folders")
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"predict: threshold={self.threshold} must be within 0..1")
-        if self.batch_size < 1:
-            raise ValueError(f"predict: batch_size={self.batch_size} must be 1 or more")
         if self.device in ("gpu", "cuda") and not torch.cuda.is_available():
             finds = f"torch {torch.__version__} finds none here"
             raise ValueError(f"predict: device={self.device}, but {finds}; use device=auto")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from bbframe.auto import refuse_too_large
 from bbframe.backbone import Backbone
 from bbframe.config import SELECTION, BackboneConfigMixin
 from bbframe.data import LoadingOptions
@@ -14,7 +16,7 @@ from bbframe.heads import HeadOptions
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import PartOptions, find, make, names, parse_part
 from bbframe.run.lightning_parts import LightningParts, parse_lightning_parts
-from bbframe.schema import parse
+from bbframe.schema import Fraction, Length, Name, Options, Range, Seed, Text, demand, parse, printable
 from bbframe.tasks import OptimOptions, TaskOptions
 
 if TYPE_CHECKING:
@@ -22,69 +24,87 @@ if TYPE_CHECKING:
     from bbframe.tasks.task import Task
 
 
+Word = Annotated[str, Text("at most 200 characters, no slashes", r"(?!\.{1,2}$)[^/\\]{1,200}")]
+
+
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(Options):
     """The keys at the top of a configuration.
 
     `name` (null: `backbone_name`) and `tags` label the run; `train` and `test` say what happens, from `ckpt_path` on
     when it is given; `debug` runs one batch of everything and shows tracebacks.
     """
 
-    seed: int = 0
-    name: str | None = None
-    backbone_name: str | None = None
-    tags: tuple[str, ...] = ()
+    prefix: ClassVar[str] = ""
+
+    seed: Seed = 0
+    name: Word | None = None
+    backbone_name: Word | None = None
+    tags: Annotated[tuple[Name, ...], Length(0, 100)] = ()
     train: bool = True
     test: bool = True
-    ckpt_path: str | None = None
-    rerun: str | None = None
+    ckpt_path: Name | None = None
+    rerun: Name | None = None
     debug: bool = False
-    output_dir: str = "outputs"
+    output_dir: Name = "outputs"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed={self.seed} must be within 0..{2**32 - 1}")
-        if self.name is not None and (not self.name or "/" in self.name or "\\" in self.name):
-            raise ValueError(f"name={self.name!r} becomes a part of the run folder's name; leave out slashes")
+        super().__post_init__()
         if not self.train and self.ckpt_path is None:
             raise ValueError("train=false needs a trained network: ckpt_path=<run folder>/checkpoints/best.ckpt")
 
 
+Devices = Annotated[int, Range(1, 1024)]
+Device = Annotated[int, Range(0, 1023)]
+DeviceText = Annotated[str, Text('such as "2" or "0,1"', r"-1|\d{1,4}(,\d{1,4})*")]
+Batches = Annotated[int, Range(1, 10**9, "batches")] | Annotated[float, Range(0.0001, 1, "of them")]
+# fmt: off
+Strategy = Literal[  # Lightning's, whose registry would take seconds to import
+    "auto", "single_device", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_false",
+    "ddp_find_unused_parameters_true", "ddp_spawn_find_unused_parameters_false",
+    "ddp_spawn_find_unused_parameters_true", "ddp_fork_find_unused_parameters_false",
+    "ddp_fork_find_unused_parameters_true", "ddp_notebook_find_unused_parameters_false",
+    "ddp_notebook_find_unused_parameters_true", "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2",
+    "deepspeed_stage_2_offload", "deepspeed_stage_3", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme",
+    "fsdp", "fsdp_cpu_offload", "single_xla", "single_tpu", "xla", "xla_debug",
+]
+# fmt: on
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrainerOptions:
+class TrainerOptions(Options):
     """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result) and
     `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated)."""
 
-    max_epochs: int = 10
-    max_steps: int = -1
+    prefix: ClassVar[str] = "trainer: "
+
+    max_epochs: Literal[-1] | Annotated[int, Range(1, 10**6, "epochs")] = 10
+    max_steps: Literal[-1] | Annotated[int, Range(1, 10**10, "optimizer steps")] = -1
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
-    devices: int | str | tuple[int, ...] = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
+    devices: Literal["auto", -1] | Devices | Annotated[tuple[Device, ...], Length(1, 1024)] | DeviceText = "auto"
+    num_nodes: Annotated[int, Range(1, 10_000)] = 1
+    strategy: Strategy = "auto"
     precision: Literal["64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"] = "32-true"
-    gradient_clip_val: float | None = None
-    accumulate_grad_batches: int = 1
-    check_val_every_n_epoch: int = 1
-    log_every_n_steps: int = 10
+    gradient_clip_val: Annotated[float, Range(0, 10**6)] | None = None
+    accumulate_grad_batches: Annotated[int, Range(1, 10**6, "batches")] = 1
+    check_val_every_n_epoch: Annotated[int, Range(1, 10**6, "epochs")] = 1
+    log_every_n_steps: Annotated[int, Range(1, 10**9, "optimizer steps")] = 10
     deterministic: bool = False
     detect_anomaly: bool = False
-    limit_train_batches: int | float | None = None
-    limit_val_batches: int | float | None = None
-    limit_test_batches: int | float | None = None
+    limit_train_batches: Batches | None = None
+    limit_val_batches: Batches | None = None
+    limit_test_batches: Batches | None = None
     sync_batchnorm: bool = False
-    early_stopping: int | None = None
-    ema_decay: float | None = None
+    early_stopping: Annotated[int, Range(1, 10**6, "epochs")] | None = None
+    ema_decay: Fraction | None = None
 
     def __post_init__(self) -> None:
-        for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps", "num_nodes"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"trainer: {key}={getattr(self, key)} must be 1 or more")
-        if self.max_epochs < 1 and (self.max_epochs != -1 or self.max_steps < 1):
-            raise ValueError(f"trainer: max_epochs={self.max_epochs} must be 1 or more, or -1 with max_steps given")
-        if self.early_stopping is not None and self.early_stopping < 1:
-            raise ValueError(f"trainer: early_stopping={self.early_stopping} epochs must be 1 or more, or null")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"trainer: ema_decay={self.ema_decay} must be within 0..1, such as 0.999, or null")
+        super().__post_init__()
+        endless = self.max_epochs == self.max_steps == -1
+        demand(not endless, "trainer: max_epochs", -1, "must be 1 or more, or -1 with max_steps given")
+        rule = f"would never validate in max_epochs={self.max_epochs}"
+        seldom = self.max_epochs != -1 and self.check_val_every_n_epoch > self.max_epochs
+        demand(not seldom, "trainer: check_val_every_n_epoch", self.check_val_every_n_epoch, rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +127,11 @@ class Configuration:
         """What tables call the backbone: timm's name, or the configuration file's."""
         config = self.backbone.config
         return str(getattr(config, "backbone", None) or self.run.backbone_name or config.model_type).rpartition("/")[2]
+
+    def check_memory(self) -> None:
+        """Raise ValueError if a run on this machine's processors would not find the memory to train the backbone."""
+        if self.run.train and self.task.freeze != "all" and _on_cpu(self.trainer):
+            refuse_too_large(self.backbone.network_config, copies=4)
 
     def make_backbone(self, saved: SavedRun | None) -> Backbone:
         """The backbone, with the weights that the options name; without weights when a checkpoint's run is given.
@@ -134,7 +159,7 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
         if group not in config:
             raise ValueError(f"configuration: the group {group!r} is missing")
         if not isinstance(config[group] or {}, Mapping):
-            raise ValueError(f"{group}: {config[group]!r} must be a mapping of options")
+            raise ValueError(f"{group}: {printable(config[group])} must be a mapping of options")
     task = parse_part("task", config["task"], "task")
     head = parse_part("head", config["head"], "head")
     data = parse_part("data", config["data"], "data")
@@ -152,6 +177,7 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
     if not backbone.given.keys() & set(SELECTION) and (strides := head.preferred_strides(declared)):
         backbone = backbone.with_strides(strides)
     head.check_strides(backbone.config.strides, declared)
+    data.check_channels(backbone.config.num_channels)
     configuration = Configuration(
         run=run,
         backbone=backbone,
@@ -170,8 +196,8 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
             f"trainer: precision={configuration.trainer.precision!r} would round the boxes of task={task.name} too; "
             "use bf16-mixed or 16-mixed"
         )
-    if configuration.trainer.accelerator in ("gpu", "cuda", "mps"):
-        _check_gpu(configuration.trainer)
+    _check_devices(configuration.trainer)
+    refuse_too_large(backbone.network_config)
     return configuration
 
 
@@ -190,16 +216,32 @@ def _check_freeze(backbone: BackboneConfigMixin, task: TaskOptions) -> None:
         )
 
 
-def _check_gpu(trainer: TrainerOptions) -> None:
+def _on_cpu(trainer: TrainerOptions) -> bool:
+    """Whether a run has processors alone."""
     import torch
 
-    cuda, mps = torch.cuda.device_count(), int(torch.backends.mps.is_available())
-    count = {"cuda": cuda, "mps": mps, "gpu": cuda or mps}[trainer.accelerator]
-    wanted = trainer.devices if isinstance(trainer.devices, int) else 1
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not gpu)
+
+
+def _check_devices(trainer: TrainerOptions) -> None:
+    import torch
+
+    cuda, mps, cores = torch.cuda.device_count(), int(torch.backends.mps.is_available()), os.cpu_count() or 1
+    on_cpu = _on_cpu(trainer)
+    here = {"cuda": cuda, "mps": mps, "cpu": 4 * cores, "tpu": 1024}
+    count = here["cpu"] if on_cpu else here.get(trainer.accelerator, cuda or mps)
     if count == 0:
         raise ValueError(
             f"trainer: accelerator={trainer.accelerator!r}, but torch {torch.__version__} finds no such device here; "
             "use trainer.accelerator=auto or cpu"
         )
-    if wanted > count:
-        raise ValueError(f"trainer: devices={wanted}, but there are {count}; use trainer.devices={count} or auto")
+    what, given = f"trainer: devices={printable(trainer.devices)}", trainer.devices
+    if isinstance(given, str) and given != "auto":
+        given = tuple(map(int, given.split(","))) if "," in given else int(given)
+    if on_cpu and (isinstance(given, tuple) or given == -1):
+        raise ValueError(f"{what} chooses GPUs, and this run has none; use a number of processes, or auto")
+    wanted = max(given) + 1 if isinstance(given, tuple) else given if isinstance(given, int) else 1
+    if wanted == 0 or wanted > count:
+        there = f"{count} ({cores} cores)" if on_cpu else str(count)
+        raise ValueError(f"{what}, but there are {there}; use trainer.devices={cores if on_cpu else count} or auto")

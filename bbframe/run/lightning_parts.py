@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bbframe.registry import PartOptions, make, names, parse_part
-from bbframe.schema import nearest
+from bbframe.schema import checked_value, nearest
 
 # Lightning's classes that each group may name, by the module that holds them: a configuration runs no other code
 ALLOWED = {
@@ -60,7 +60,10 @@ def _parse_entry(group: Group, where: str, entry: Any) -> LightningClass | PartO
             f"{nearest(target, allowed)}; a {KIND[group]} of your own is registered, given by --plugin "
             "and chosen by its name"
         )
-    return LightningClass(target, {key: value for key, value in entry.items() if key != "_target_"})
+    arguments = {key: value for key, value in entry.items() if key != "_target_"}
+    for key, value in arguments.items():
+        checked_value(value, Any, f"{where}: {key}")
+    return LightningClass(target, arguments)
 
 
 def make_lightning_parts(group: Group, parts: LightningParts, folder: Path) -> list[Any]:

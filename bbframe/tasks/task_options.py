@@ -7,14 +7,14 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from bbframe.registry import PartOptions, parse_part
-from bbframe.schema import demand
+from bbframe.schema import Length, Name, Options, Range, Rate
 
 Loss = Annotated[PartOptions, partial(parse_part, "loss")]
 Metric = Annotated[PartOptions, partial(parse_part, "metric")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskOptions:
+class TaskOptions(Options):
     """How a backbone is trained, whatever the task.
 
     `freeze` is "none", "all", or an index k: the stem and the stages up to k keep their weights. Frozen parts stay in
@@ -23,8 +23,10 @@ class TaskOptions:
 
     precisions: ClassVar[tuple[str, ...] | None] = None  # that the task can be trained in; None: any
 
-    name: str
-    freeze: Literal["none", "all"] | int = "none"
+    prefix: ClassVar[str] = "task: "
+
+    name: Name
+    freeze: Literal["none", "all"] | Annotated[int, Range(0, 1000)] = "none"
     batch_norm: Literal["train", "eval"] = "train"
     activation_checkpointing: bool = False
     compile: bool = False
@@ -53,12 +55,8 @@ class ClassificationOptions(TaskOptions):
 
     name: Literal["classification"] = "classification"
     loss: Loss = CrossEntropyOptions()
-    label_smoothing: float = 0.0
-    metrics: tuple[Metric, ...] = ()
-
-    def __post_init__(self) -> None:
-        share = self.label_smoothing
-        demand(0 <= share < 1, "task: label_smoothing", share, "must be at least 0 and below 1")
+    label_smoothing: Rate = 0.0
+    metrics: Annotated[tuple[Metric, ...], Length(0, 100)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from bbframe.hub.stated_config import StatedConfig
 from bbframe.keymap import KeyMap
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import find, register
+from bbframe.schema import Name, Range, Rate
 from bbframe.selection import Integers, Stage, StageNames, align
 from bbframe.timm_backbone.timm_network import (
     RESERVED,
@@ -49,12 +50,12 @@ class TimmBackboneConfig(BackboneConfigMixin):
     attribute_map: ClassVar[Mapping[str, str]] = {"name": "backbone"}
     ignored_fields: ClassVar[frozenset[str]] = frozenset({"use_timm_backbone"})
 
-    backbone: str = "resnet18"
+    backbone: Name = "resnet18"
     features_only: bool = True
     freeze_batch_norm_2d: bool = False
     use_pretrained_backbone: bool = False
-    output_stride: int | None = None
-    drop_path_rate: float | None = None
+    output_stride: Annotated[int, Range(1, 64)] | None = None
+    drop_path_rate: Rate | None = None
     model_args: dict[str, Any] = dataclasses.field(default_factory=dict)
     stages_of: dict[str, Any] | None = None
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions
-from bbframe.schema import demand
+from bbframe.data.loading_options import FileOptions, LoadingOptions, MirrorOptions, Workers
+from bbframe.schema import Length, Name, Pixels, Range, Seed, Sides, demand
+
+Scale = Annotated[float, Range(0, 16, low_open=True)]
+Scenes = Annotated[int, Range(1, 100_000)]
+Digits = Annotated[int, Range(1, 100)]
+Side = Annotated[int, Range(8, 1024, "pixels")]  # a scan has 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,18 +23,17 @@ class DetectionAugmentOptions(MirrorOptions):
     """
 
     iou_crop: bool = False  # a random part of the image in which some boxes keep much of their area
-    min_sizes: tuple[int, ...] | None = None  # one is drawn in place of data.min_size
-    scale_jitter: tuple[float, float] | None = None  # the image fits into crop_size, times a factor from this range
-    crop_size: tuple[int, int] | None = None  # (height, width) of the largest random part that is kept after resizing
+    min_sizes: Annotated[tuple[Pixels, ...], Length(1, 100)] | None = None  # one is drawn instead of data.min_size
+    scale_jitter: tuple[Scale, Scale] | None = None  # the image fits into crop_size, times a factor from this range
+    crop_size: tuple[Pixels, Pixels] | None = (
+        None  # (height, width) of the largest random part that is kept after resizing
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes, crop, jitter = self.min_sizes, self.crop_size, self.scale_jitter
-        good = sizes is None or min(sizes, default=0) >= 1
-        demand(good, "data: augment.min_sizes", sizes, "must be 1 pixel or more each")
-        demand(min(crop or (1,)) >= 1, "data: augment.crop_size", crop, "must be 1 pixel or more")
         if jitter is not None:
-            demand(0 < jitter[0] <= jitter[1], "data: augment.scale_jitter", jitter, "must rise above 0, say [0.1, 2]")
+            demand(jitter[0] <= jitter[1], "data: augment.scale_jitter", jitter, "must rise above 0, say [0.1, 2]")
             demand(crop is not None, "data: augment.scale_jitter", jitter, "needs augment.crop_size, to fit into")
             rule = "must be null beside scale_jitter: both say how large"
             demand(sizes is None, "data: augment.min_sizes", sizes, rule)
@@ -41,17 +45,16 @@ class DetectionDataOptions(LoadingOptions):
 
     task = "detection"
 
-    batch_size: int = 8
-    min_size: int | None = None  # the shorter side once resized; null: as it is
-    max_size: int | None = None  # unless the longer one would then exceed this
+    batch_size: Annotated[int, Range(1, 4096, "images")] = 8
+    min_size: Pixels | None = None  # the shorter side once resized; null: as it is
+    max_size: Pixels | None = None  # unless the longer one would then exceed this
     augment: DetectionAugmentOptions | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         least, most = self.min_size, self.max_size
-        demand(least is None or least >= 1, "data: min_size", least, "must be 1 pixel or more")
         drawn = (self.augment and self.augment.min_sizes) or ()
-        demand(most is None or most >= max(1, least or 1, *drawn), "data: max_size", most, "must be at least min_size")
+        demand(most is None or most >= max(least or 1, *drawn, 1), "data: max_size", most, "must be at least min_size")
 
     def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
         """The size of a usual image once resized; without better knowledge 4:3, as most photographs."""
@@ -65,28 +68,28 @@ class DigitScenesOptions(DetectionDataOptions):
     """Scenes of scikit-learn's digits at random places: the same whatever the run's seed."""
 
     name: Literal["digit_scenes"] = "digit_scenes"
-    num_workers: int | None = 0  # small pictures in memory
-    train_scenes: int = 600
-    val_scenes: int = 128
-    test_scenes: int = 256
-    image_size: int | tuple[int, int] = (96, 96)  # (height, width) of a scene
-    num_digits: tuple[int, int] = (1, 5)  # in a scene: the fewest and the most, of those that find a place
-    digit_size: tuple[int, int] = (22, 48)  # the side of a scan once resized: the smallest and the largest
-    scene_seed: int = 0
-    cache: str | None = None  # a folder in which the scenes are kept for the next run
+    num_workers: Workers | None = 0  # small pictures in memory
+    train_scenes: Scenes = 600
+    val_scenes: Scenes = 128
+    test_scenes: Scenes = 256
+    image_size: Sides = (96, 96)  # (height, width) of a scene
+    num_digits: tuple[Digits, Digits] = (1, 5)  # in a scene: the fewest and the most, of those that find a place
+    digit_size: tuple[Side, Side] = (22, 48)  # the side of a scan once resized: the smallest and the largest
+    scene_seed: Seed = 0
+    cache: Name | None = None  # a folder in which the scenes are kept for the next run
     augment: DetectionAugmentOptions | None = field(default_factory=DetectionAugmentOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("train_scenes", "val_scenes", "test_scenes"):
-            demand(getattr(self, name) >= 1, f"data: {name}", getattr(self, name), "must be 1 or more")
         fewest, most = self.num_digits
-        demand(1 <= fewest <= most, "data: num_digits", self.num_digits, "must rise from 1 or more")
+        demand(fewest <= most, "data: num_digits", self.num_digits, "must rise from 1 or more")
         low, high = self.digit_size
-        rule = "must rise from 8 pixels or more, the side of a scan"
-        demand(8 <= low <= high, "data: digit_size", self.digit_size, rule)
+        demand(low <= high, "data: digit_size", self.digit_size, "must rise from 8 pixels or more, the side of a scan")
         rule = f"must be at least the largest digit, digit_size={self.digit_size}"
         demand(min(self.canvas) >= high, "data: image_size", self.image_size, rule)
+        pixels = math.prod(self.canvas) * (self.train_scenes + self.val_scenes + self.test_scenes)
+        rule = "makes scenes of more than 2**30 pixels together, which are kept in memory"
+        demand(pixels <= 2**30, "data: image_size", self.image_size, rule)
 
     def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
         return self.canvas
@@ -106,13 +109,12 @@ class FileDetectionOptions(FileOptions, DetectionDataOptions):
 
     given_by: ClassVar[str]
 
-    min_size: int | None = 800
-    max_size: int | None = 1333
+    min_size: Pixels | None = 800
+    max_size: Pixels | None = 1333
     augment: DetectionAugmentOptions | None = field(default_factory=lambda: DetectionAugmentOptions(flip=True))
 
     def __post_init__(self) -> None:
-        DetectionDataOptions.__post_init__(self)
-        FileOptions.__post_init__(self)
+        super().__post_init__()
         for part, fraction in (("val", self.val_fraction), ("test", self.test_fraction)):
             key = f"{part}_{self.given_by}"
             good = fraction is None or not getattr(self, key)
@@ -126,12 +128,12 @@ class CocoOptions(FileDetectionOptions):
     given_by = "annotations"
 
     name: Literal["coco"] = "coco"
-    train_images: str | None = None
-    train_annotations: str | None = None
-    val_images: str | None = None
-    val_annotations: str | None = None
-    test_images: str | None = None
-    test_annotations: str | None = None
+    train_images: Name | None = None
+    train_annotations: Name | None = None
+    val_images: Name | None = None
+    val_annotations: Name | None = None
+    test_images: Name | None = None
+    test_annotations: Name | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,10 +151,10 @@ class VocOptions(FileDetectionOptions):
     given_by = "set"
 
     name: Literal["voc"] = "voc"
-    root: str | None = None
-    train_set: str = "train"
-    val_set: str | None = "val"
-    test_set: str | None = None
+    root: Name | None = None
+    train_set: Name = "train"
+    val_set: Name | None = "val"
+    test_set: Name | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

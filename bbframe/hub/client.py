@@ -20,7 +20,8 @@ _SWITCHED_OFF = "HF_HUB_OFFLINE is set"
 _FORBIDDEN: ContextVar[str] = ContextVar("forbidden", default="")  # why no repository may be opened at present
 # what clients of HTTP call a broken connection; httpx, requests and Python each have their own classes
 _BROKEN = frozenset(
-    "NetworkError TimeoutException RemoteProtocolError ProxyError ConnectionError Timeout TimeoutError gaierror".split()
+    "ConnectionError NetworkError ProxyError RemoteProtocolError Timeout TimeoutError TimeoutException gaierror "
+    "SSLError".split()
 )
 _LARGEST_JSON = 64 << 20  # bytes; the largest indexes on the Hub have a few
 

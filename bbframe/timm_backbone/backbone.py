@@ -206,7 +206,7 @@ class TimmBackbone(Backbone):
         takes = takes_argument(self.config.network, "img_size")
         how = f"set backbone.model_args={{img_size: [{side}, {side}]}}, or make the images" if takes else "make them"
         return (
-            f"timm_backbone: {name} takes images of {h} x {w} pixels, and smaller ones padded, not {height} x {width}; "
+            f"timm_backbone: {name} takes images of {h} x {w} pixels, smaller ones padded, not {height} x {width}; "
             f"{how} no larger (data.image_size, or data.max_size with boxes)"
         )
 

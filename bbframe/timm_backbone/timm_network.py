@@ -175,8 +175,9 @@ def accepted_sizes(name: str, stated: str) -> AcceptedSizes | None:
 
     if takes((height + 2 * s + 3, width + s + 1)) or not takes((height, width)):
         return None
-    if takes((height + s, width + 2 * s), (2 * s, 3 * s)):
-        return AcceptedSizes((s, s))
+    for unit in sorted({level.stride for level in net.levels}):
+        if takes((height + unit, width + 2 * unit), (2 * s + unit, 3 * s)):
+            return AcceptedSizes((unit, unit))
     whole = AcceptedSizes((height, width))
     return whole if takes((2 * height, width), (height, 3 * width)) else whole._replace(most=(height, width))
 

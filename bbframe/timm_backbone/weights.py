@@ -81,11 +81,9 @@ def load(backbone: Any, names: Names, revision: str | None = None, **hub_options
     report.preprocessing, report.images = "pretrained_cfg", str(backbone.preprocessing)
     given = converted(net, tensors, report.source) if tensors else {}
     table, size = tensors.get("pos_embed"), net.cfg["input_size"][-2:]
-    if (
-        table is not None and "pos_embed" in given and table.shape == given["pos_embed"].shape
-    ):  # all that timm compares
-        if adapted := adapt_grid(net, table, (size[0], size[1])):
-            given["pos_embed"], report.adapted[names.ours("pos_embed") or ""] = adapted
+    kept = table is not None and "pos_embed" in given and table.shape == given["pos_embed"].shape  # all timm compares
+    if kept and (adapted := adapt_grid(net, given["pos_embed"], (size[0], size[1]))):
+        given["pos_embed"], report.adapted[names.ours("pos_embed") or ""] = adapted
     fill(backbone, names, given, report)
     for name in report.loaded:
         (theirs,) = names.theirs(name)

@@ -203,7 +203,7 @@ def test_numbers_that_are_no_weights_are_refused(folder):
     tensors = load_file(folder / "model.safetensors")
     key = next(key for key, value in tensors.items() if value.ndim == 4)
     save_file({**tensors, key: torch.zeros(tensors[key].shape, dtype=torch.int8)}, folder / "model.safetensors")
-    with pytest.raises(ValueError, match="holds torch.int8 instead of torch.float32"):
+    with pytest.raises(ValueError, match=r"holds torch\.int8 instead of torch\.float32"):
         AutoBackbone.from_pretrained(folder)
 
 

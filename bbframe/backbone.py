@@ -89,7 +89,7 @@ class Backbone(BackboneMixin, nn.Module):
             with LateDraws():  # draws only the weights that the checkpoint lacks
                 net = cls(config)
                 net.load_report = report = load_weights(net, [*tables, *cls.originals], files, made_with)
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, OverflowError) as error:
             raise ValueError(f"{files.source}: {config.model_type} cannot be built ({first_line(error)})") from error
         report.notes += [adapted] if adapted else []
         report.unknown_config = [] if stated is None else stated.unknown

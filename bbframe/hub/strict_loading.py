@@ -203,6 +203,7 @@ def _whole_names(module: Any) -> set[str]:
         return set(type(module)(config).state_dict())
 
 
+_MOST_LISTED = 500  # names of a kind in an error
 _HISTORIC = {"gamma": "weight", "beta": "bias"}  # leaves in the Hub's oldest checkpoints
 
 
@@ -235,8 +236,14 @@ def _refuse(
         )
     lines = [f"{source}: does not fit {model} in this configuration: {problems}"]
     for label, names in (("missing", missing), ("unexpected", unexpected), ("shape", misshapen)):
-        lines += [f"  {label}: {name}" for name in names]
+        lines += [f"  {label}: {_printable(name)}" for name in names[:_MOST_LISTED]]
+        lines += [f"  {label}: {len(names) - _MOST_LISTED} more"] if len(names) > _MOST_LISTED else []
     raise ValueError("\n".join(lines))
+
+
+def _printable(name: str) -> str:
+    """A name in a file as it may stand in a line of text."""
+    return name if name.isprintable() and 0 < len(name) <= 200 else f"{name[:200]!r}"
 
 
 def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:

@@ -49,6 +49,7 @@ class SavedRun:
     def backbone_options(self) -> dict[str, Any]:
         """The backbone's group of a configuration, by what was built: it names no weights, and no place of any."""
         options = backbone_class(str(self.backbone.get("model_type"))).config_class.option_names() | {"model_type"}
+        options -= {"use_pretrained_backbone"}
         given = self.config.get("backbone")
         fast = given.get("fast", True) if isinstance(given, Mapping) else True
         built = {key: value for key, value in self.backbone.items() if key in options}

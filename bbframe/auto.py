@@ -98,11 +98,14 @@ class AutoBackbone:
         options.update(out_features=out_features, out_indices=out_indices, out_strides=out_strides)
         hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         hub.update(token=token, sha256=sha256)
-        if use_timm_backbone or str(checkpoint).startswith(("timm/", "hf-hub:", "hf_hub:", "local-dir:")):
+        files = Checkpoint(checkpoint, **hub) if os.path.exists(os.path.expanduser(checkpoint)) else None
+        theirs = files is not None and files.path.is_dir() and config is None and _is_timms(files.config or {})
+        by_name = files is None and str(checkpoint).startswith(("timm/", "hf-hub:", "hf_hub:", "local-dir:"))
+        if use_timm_backbone or theirs or by_name:
             if config is not None:
                 raise ValueError(f"{checkpoint}: timm's name brings its config; give single fields instead of config")
             return ready(backbone_class("timm_backbone").from_pretrained(checkpoint, **hub, **options), fast)
-        files = Checkpoint(checkpoint, **hub)
+        files = files or Checkpoint(checkpoint, **hub)
         if config is None:
             backbone = _class_for(f"{files.source}: config.json", files.needed_config())
         else:
@@ -150,6 +153,11 @@ def _class_for(label: str, data: Mapping[str, Any]) -> type[Backbone]:
     if inside:
         raise ValueError(f"{label}: {name} may become several backbones; load it by the from_pretrained of {classes}")
     raise ValueError(f"{label}: {name} holds another backbone than {classes}; choose a checkpoint that holds one")
+
+
+def _is_timms(data: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is one that timm wrote."""
+    return "model_type" not in data and "architecture" in data
 
 
 def ready(net: Backbone, fast: bool) -> Backbone:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from bbframe.backbone_mixin import BackboneMixin
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.client import first_line
 from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.saving import save_checkpoint
-from bbframe.hub.stated_config import StatedConfig, plain_config, stated_config
+from bbframe.hub.stated_config import StatedConfig, plain_config, stated_beside, stated_config
 from bbframe.hub.strict_loading import LoadReport, adapt_input_channels, load_weights, read_preprocessing
 from bbframe.keymap import Host, KeyMap
 from bbframe.schema import nearest
@@ -27,6 +29,7 @@ class Backbone(BackboneMixin, nn.Module):
 
     keys: ClassVar[KeyMap]
     hosts: ClassVar[Mapping[str, Host]] = {}  # bigger models whose checkpoints hold this backbone, by model_type
+    originals: ClassVar[Sequence[KeyMap]] = ()  # the names of the authors' own checkpoints, which have no config.json
     adaptable: ClassVar[frozenset[str]] = frozenset()  # fields that `adapt_weight` can make up for
     load_report: LoadReport | None = None
 
@@ -78,18 +81,35 @@ class Backbone(BackboneMixin, nn.Module):
         `stated` says by which names its weights go; without it, the table that knows most of the names is used.
         """
         tables = [cls.keys, *(host.keys for host in cls.hosts.values())] if stated is None else [stated.keys]
-        with LateDraws():  # draws only the weights that the checkpoint lacks
-            net = cls(config)
-            net.load_report = load_weights(net, tables, files)
-        net.load_report.unknown_config = [] if stated is None else stated.unknown
-        if (preprocessing := read_preprocessing(files)) is not None:
-            net.preprocessing, net.load_report.preprocessing = preprocessing, "preprocessor_config.json"
+        beside = stated or stated_beside(files, cls)
+        config = copy.deepcopy(config)
+        made_with = None if beside is None else beside.made_with(config)
+        adapted = None if made_with is None else cls.adapt_config(config, made_with)
+        try:
+            with LateDraws():  # draws only the weights that the checkpoint lacks
+                net = cls(config)
+                net.load_report = report = load_weights(net, [*tables, *cls.originals], files, made_with)
+        except (RuntimeError, MemoryError, OverflowError) as error:
+            raise ValueError(f"{files.source}: {config.model_type} cannot be built ({first_line(error)})") from error
+        report.notes += [adapted] if adapted else []
+        report.unknown_config = [] if stated is None else stated.unknown
+        net.preprocessing = read_preprocessing(files, report)
         return net.eval()
 
-    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
-        """A checkpoint's weight made to fit `shape`, and how; None when it cannot be adapted."""
+    @classmethod
+    def adapt_config(cls, config: Any, made_with: Any) -> str | None:
+        """Change what follows in a config from the sizes of the checkpoint, and say how; None without a change."""
+        return None
+
+    def adapt_weight(
+        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
+    ) -> tuple[Tensor, str] | None:
+        """A checkpoint's weight made to fit `shape`, and how; None when it fits or cannot be adapted.
+
+        `made_with` is a config with the sizes that the checkpoint states for its tables, None where it states none.
+        """
         same = weight.ndim == len(shape) == 4 and (weight.shape[0], *weight.shape[2:]) == (shape[0], *shape[2:])
-        if same and shape[1] == self.config.num_channels and self.reads_pixels(name):
+        if same and weight.shape != shape and shape[1] == self.config.num_channels and self.reads_pixels(name):
             return adapt_input_channels(weight, shape[1]), f"{weight.shape[1]} input channels to {shape[1]}"
         return None
 

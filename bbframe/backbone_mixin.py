@@ -72,7 +72,6 @@ class BackboneMixin(Selects):
     has_attentions: ClassVar[bool] = False
     needs_a_cell: ClassVar[bool] = False  # whether an image must be as large as the coarsest built stride
     config: BackboneConfigMixin
-    preprocessing: Preprocessing
     stem: nn.Module
     stages: nn.ModuleList
 
@@ -83,7 +82,7 @@ class BackboneMixin(Selects):
                 f"{type(self).__name__} takes a {self.config_class.__name__}, not a {type(config).__name__}"
             )
         self.config = copy.deepcopy(config)  # a backbone owns its config
-        self.preprocessing = Preprocessing()
+        self._preprocessing: Preprocessing | str = Preprocessing()
         self.num_built = config.stage_names.index(config.selection.features[-1]) + 1
         strides = [stage.stride for stage in config.stages[: self.num_built]]
         self._least_side = max(strides) if self.needs_a_cell else 1
@@ -147,6 +146,17 @@ class BackboneMixin(Selects):
         if not self.has_attentions:
             kwargs.pop("output_attentions", None)
         return self(*args, **{key: value for key, value in kwargs.items() if key in known})  # type: ignore[operator]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared for the weights; ValueError when the checkpoint's way is not known."""
+        if isinstance(self._preprocessing, str):
+            raise ValueError(self._preprocessing)
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, preprocessing: Preprocessing | str) -> None:
+        self._preprocessing = preprocessing
 
     @property
     def dtype(self) -> torch.dtype:

@@ -25,8 +25,9 @@ class Source:
     """Where a backbone of a configuration file comes from.
 
     `source` chooses between the native module and timm's of the same architecture. `checkpoint` (an id on the Hub, a
-    folder or a file) and `timm_name` name the weights that `pretrained` loads, at `revision`; `sha256` is the digest
-    that the weights file must have, or each file's by its name. `fast` allows faster arithmetic.
+    folder, a file, or a run's own best.ckpt) and `timm_name` name the weights that `pretrained` loads, at `revision`;
+    `sha256` is the digest that the weights file must have, or each file's by its name. `fast` allows faster
+    arithmetic.
     """
 
     source: Literal["transformers", "timm"] = "transformers"

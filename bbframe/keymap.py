@@ -83,17 +83,34 @@ class KeyMap:
         """A name on disk with its prefix in the Hub's backbone checkpoints."""
         return theirs if _matches(theirs, self._unprefixed) else self._saved_prefix + theirs
 
+    def bare(self, name: str) -> str:
+        """A name on disk without its prefixes."""
+        while prefix := next((p for p in self.prefixes if name.startswith(p)), ""):
+            name = name.removeprefix(prefix)
+        return name
+
     def strip(self, names: Iterable[str]) -> dict[str, str]:
         """The names on disk without their prefixes, each with its full name; ValueError when two become the same."""
         stripped: dict[str, str] = {}
         for full in names:
-            name = full
-            while prefix := next((p for p in self.prefixes if name.startswith(p)), ""):
-                name = name.removeprefix(prefix)
+            name = self.bare(full)
             if name in stripped:
                 raise ValueError(f"{stripped[name]!r} and {full!r} stand for the same tensor")
             stripped[name] = full
         return stripped
+
+
+class OwnNames(KeyMap):
+    """The names of the module itself, which checkpoints of a run, and timm's networks saved by us, hold."""
+
+    def __init__(self) -> None:
+        super().__init__("", ignored=["*.num_batches_tracked"])
+
+    def theirs(self, ours: str) -> list[str]:
+        return [ours]
+
+    def ours(self, theirs: str) -> str | None:
+        return theirs
 
 
 class Host(NamedTuple):

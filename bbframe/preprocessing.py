@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bbframe.schema import parse
+from bbframe.schema import checked_value, parse
 
 # PIL's resampling codes, by which `preprocessor_config.json` states the interpolation
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_LARGEST = 16384  # pixels along a side
+# what ours cannot do to an image
+_REFUSED = {
+    "do_resize": (False, "leaves images of any size, which make no batch"),
+    "do_flip_channel_order": (True, "wants blue before red"),
+    "do_grayscale": (True, "wants images without colour"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +36,28 @@ class Preprocessing:
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     crop_pct: float = 0.875
     crop_mode: Literal["center", "squash"] = "center"
+
+    def __post_init__(self) -> None:
+        cover = max(self.size) / self.crop_pct if self.crop_pct > 0 else math.inf
+        if min(self.size) < 1 or not cover <= _LARGEST:
+            raise ValueError(
+                f"size={list(self.size)} with crop_pct={self.crop_pct} must be 1 to {_LARGEST} pixels before the crop"
+            )
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or not all(value > 0 for value in self.std):
+            raise ValueError(f"mean={list(self.mean)} must be finite, std={list(self.std)} above 0 too")
+
+    def __str__(self) -> str:
+        mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
+        fit = "squashed" if self.crop_mode == "squash" else f"center crop {self.crop_pct:.4g}"
+        return f"{self.size[0]} x {self.size[1]} pixels, {self.interpolation}, {fit}, mean {mean}, std {std}"
+
+    @staticmethod
+    def refused(data: Mapping[str, Any]) -> str | None:
+        """Why images cannot be prepared as a `preprocessor_config.json` says; None when they can."""
+        for key, (bad, why) in _REFUSED.items():
+            if data.get(key) is bad:
+                return f"{key}={json.dumps(bad)} {why}; edit that file in a local copy of the checkpoint, or remove it"
+        return None
 
     @classmethod
     def from_hub(cls, data: Mapping[str, Any]) -> Preprocessing:
@@ -46,9 +77,17 @@ class Preprocessing:
             squash = True  # ConvNeXt's processor resizes without a crop from 384 pixels on
         resample = data.get("resample")
         normalize = data.get("do_normalize") is not False
+        mean = data.get("image_mean") or cls.mean if normalize else (0.0,) * 3
+        std = data.get("image_std") or cls.std if normalize else (1.0,) * 3
+        scale, offset = _rescaling(data)
+        if (scale, offset) != (1.0, 0.0):  # (scale * x - offset - mean) / std in terms of pixels x in [0, 1]
+            mean, std = checked_value(
+                [mean, std], tuple[tuple[float, ...], ...], "preprocessor_config.json: image_mean"
+            )
+            mean, std = [(value + offset) / scale for value in mean], [value / scale for value in std]
         read = {
-            "mean": data.get("image_mean") or cls.mean if normalize else (0.0,) * 3,
-            "std": data.get("image_std") or cls.std if normalize else (1.0,) * 3,
+            "mean": mean,
+            "std": std,
             "size": target,
             "interpolation": "bicubic" if resample is None else _RESAMPLE.get(resample, resample),
             "crop_pct": 1.0 if squash or crop_pct is None else crop_pct,
@@ -90,6 +129,18 @@ class Preprocessing:
             "crop_pct": self.crop_pct,  # for ourselves: the sizes above are rounded
             **data,
         }
+
+
+def _rescaling(data: Mapping[str, Any]) -> tuple[float, float]:
+    """By what a processor multiplies pixels in [0, 1], and what it then subtracts."""
+    factor = data.get("rescale_factor")
+    factor = 1 / 255 if factor is None else factor
+    if data.get("do_rescale") is False:
+        return 255.0, 0.0
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
+        raise ValueError(f"preprocessor_config.json: rescale_factor={factor!r} must be above 0, such as {1 / 255}")
+    scale = 255.0 * factor
+    return 1.0 if abs(scale - 1) < 1e-5 else scale, 1.0 if data.get("rescale_offset") is True else 0.0
 
 
 def _sides(size: Any) -> tuple[int, int]:

@@ -146,7 +146,7 @@ def _check(kind: str, name: str, options: type) -> None:
 
 
 def _add(part: Part) -> None:
-    key = (part.kind, part.name)
+    key = (part.kind, backbone_name(part.name) if part.kind == "backbone" else part.name)
     owner = _parts[key].address if key in _parts else _modules.get(key)
     if owner not in (None, part.address) and part.address.partition(":")[0] != _modules.get(key):
         raise ValueError(f"{part.kind} {part.name!r} is taken by {owner}; choose another name")

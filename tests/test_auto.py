@@ -162,6 +162,14 @@ def test_the_name_of_one_of_ours_is_taken_before_it_is_imported(name, monkeypatc
 
 
 @pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("name", ["resnet", "maskformer-swin", "maskformer_swin", "dinov2_backbone", "timm_backbone"])
+def test_no_spelling_of_a_taken_name_is_free(name):
+    """A backbone is found by its name in the form of file names, so every form of it is the same name."""
+    with pytest.raises(ValueError, match=r"is taken by bbframe\.(models|timm_backbone)"):
+        register("backbone", name, OwnConfig)(OwnBackbone)
+
+
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("group", ["bbframe.parts", "bbframe.backbones"])
 @pytest.mark.parametrize("value", [f"{OwnBackbone.__module__}:OwnBackbone", "own_parts"], ids=["object", "module"])
 def test_installed_packages_bring_backbones_by_entry_points(group, value, tmp_path, monkeypatch):

@@ -90,3 +90,69 @@ def test_timms_entries_are_read():
     assert Preprocessing.from_timm(cfg) == Preprocessing(**expected)
     assert Preprocessing.from_timm({**cfg, "crop_mode": "squash"}) == Preprocessing(**expected, crop_mode="squash")
     assert Preprocessing.from_timm({}) == Preprocessing()
+
+
+# v is a pixel of 0..255 as a processor sees it; ours is v / 255
+PROCESSORS = {
+    "usual": ({}, lambda v, m, s: (v / 255 - m) / s),
+    "rounded": ({"rescale_factor": 0.00392157}, lambda v, m, s: (v / 255 - m) / s),
+    "not rescaled": ({"do_rescale": False}, lambda v, m, s: (v - m) / s),
+    "by 127.5": ({"rescale_factor": 1 / 127.5}, lambda v, m, s: (v / 127.5 - m) / s),
+    "with an offset": ({"rescale_factor": 1 / 127.5, "rescale_offset": True}, lambda v, m, s: (v / 127.5 - 1 - m) / s),
+    "not normalised": ({"do_normalize": False}, lambda v, m, s: v / 255),
+    "neither": ({"do_normalize": False, "do_rescale": False}, lambda v, m, s: v),
+    "scaled alone": ({"do_normalize": False, "rescale_factor": 1 / 127.5}, lambda v, m, s: v / 127.5),
+    "nulls": ({"do_rescale": None, "rescale_factor": None}, lambda v, m, s: (v / 255 - m) / s),
+    "of ones": ({"do_rescale": False, "image_mean": [123, 117, 104], "image_std": [1, 1, 1]}, None),
+}
+
+
+@pytest.mark.parametrize("case", PROCESSORS)
+def test_pixels_become_what_the_processor_makes_of_them(case):
+    data, expected = PROCESSORS[case]
+    mean, std = data.get("image_mean", [0.4, 0.5, 0.6]), data.get("image_std", [0.2, 0.25, 0.3])
+    read = Preprocessing.from_hub({"size": 8, "image_mean": mean, "image_std": std, **data})
+    for v in (0, 1, 128, 255):
+        ours = [(v / 255 - m) / s for m, s in zip(read.mean, read.std, strict=True)]
+        theirs = [(v - m) / s if expected is None else expected(v, m, s) for m, s in zip(mean, std, strict=True)]
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-4)
+    again = Preprocessing.from_hub(read.to_hub())
+    assert (again.mean, again.std) == (read.mean, read.std)
+
+
+@pytest.mark.parametrize("key", ["do_resize", "do_flip_channel_order", "do_grayscale"])
+def test_what_cannot_be_done_to_an_image_is_refused_by_name(key):
+    bad = key != "do_resize"
+    assert Preprocessing.refused({key: bad}).startswith(f"{key}={str(bad).lower()} ")
+    assert Preprocessing.refused({key: not bad}) is None
+    assert Preprocessing.refused({key: None}) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"image_std": [0.0, 0.2, 0.2]},
+        {"image_std": [-1.0, 0.2, 0.2]},
+        {"image_mean": [float("nan")] * 3},
+        {"image_std": [float("inf")] * 3},
+        {"rescale_factor": 0},
+        {"rescale_factor": -1},
+        {"rescale_factor": "1/255"},
+        {"rescale_factor": True},
+        {"rescale_factor": float("nan")},
+        {"do_rescale": False, "image_mean": "grey"},
+        {"size": 10**9},
+        {"size": -4},
+        {"size": {"height": 0, "width": 3}},
+        {"size": {"shortest_edge": 224}, "crop_pct": 1e-9},
+        {"size": 224, "crop_pct": -0.5},
+    ],
+)
+def test_values_that_make_no_image_are_refused(data):
+    with pytest.raises((ValueError, LookupError, TypeError), match=r"\S"):
+        Preprocessing.from_hub({"size": 8, **data})
+
+
+def test_it_says_in_words_what_it_does():
+    said = "224 x 224 pixels, bicubic, center crop 0.875, mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
+    assert str(Preprocessing()) == said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,20 +12,37 @@ import zipfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
-from bbframe.hub.client import Repository, file_fault, first_line, hash_file
+from bbframe.hub.client import Repository, first_line, json_fault
 
 # in the order of preference; `.bin` files are read with weights_only=True
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
+_MOST_SHARDS = 1024
+_AGAIN = "delete it and fetch it again"
+RECORD = "bbframe"  # where a checkpoint of a run of ours holds the record of that run
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _PLAIN_NAME = re.compile(r"\w[\w .+-]{0,200}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+class WeightsFile(NamedTuple):
+    """What one file held when it was read: `sha256` is of the very bytes that the tensors came from.
+
+    `picked` says what was taken where the file holds more than tensors. `record` is that of a run of ours, if any.
+    """
+
+    name: str
+    sha256: str
+    tensors: dict[str, Tensor]
+    picked: str = ""
+    record: Mapping[str, Any] | None = None
 
 
 class Checkpoint:
@@ -68,8 +86,33 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any] | None:
-        """The content of its `config.json`, read once; None when the checkpoint lacks it."""
+        """The content of its `config.json`, read once; None when the checkpoint lacks it.
+
+        A checkpoint of a run of ours holds its backbone's config itself.
+        """
+        if self.record is not None:
+            return dict(self.record["backbone"])
         return self.json("config.json")
+
+    @property
+    def record(self) -> Mapping[str, Any] | None:
+        """The record in a checkpoint that a run of ours left, None for any other."""
+        own_run = self.local and self.path.suffix == ".ckpt" and self.path.is_file()
+        return self.weights[0].record if own_run else None
+
+    @cached_property
+    def preprocessor(self) -> dict[str, Any] | None:
+        """The content of its `preprocessor_config.json`, read once; None when the checkpoint lacks it."""
+        return self.json("preprocessor_config.json")
+
+    @property
+    def note(self) -> str:
+        """What the cache gave although the Hub may have something newer, and why; empty when the Hub was asked."""
+        return self._hub.note if self._hub else ""
+
+    def unknown(self, name: str) -> str | None:
+        """Why nobody can tell whether the checkpoint has a file that could not be got; None when that is known."""
+        return None if self._hub is None or self._hub.lacks(name) else str(self._hub.absent(name))
 
     def needed_config(self) -> dict[str, Any]:
         """`config`, or ValueError when the checkpoint lacks it."""
@@ -96,16 +139,19 @@ class Checkpoint:
             raise self._hub.absent(name)  # other files are optional
         if path is None:
             return None
-        if fault := file_fault(path):
+        content = path.read_bytes()
+        if fault := json_fault(path, content):
             raise ValueError(f"{path}: {fault}; fetch the file again")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(content.decode("utf-8-sig"))
         if not isinstance(data, dict):
             raise ValueError(f"{path}: must hold a JSON object, not {type(data).__name__}")
         return data
 
-    def weight_files(self) -> list[Path]:
-        """The files that hold the tensors; ValueError when there are none, or others than `sha256` says."""
-        paths = self._weight_files()
+    @cached_property
+    def weights(self) -> list[WeightsFile]:
+        """The files that hold the tensors, each read once. Raises ValueError when there are none, when one is damaged
+        or holds more than tensors, and when its hash is not what `sha256` says."""
+        paths = self._weight_paths()
         names = [path.name for path in paths]
         pins = {names[0]: self._sha256} if isinstance(self._sha256, str) else dict(self._sha256 or {})
         if pins and set(pins) != set(names):
@@ -113,25 +159,43 @@ class Checkpoint:
                 f"{self.source}: sha256 is given for {', '.join(pins)}; give it for each of {', '.join(names)}"
             )
 
-        def foreign(path: Path) -> str | None:
-            found, wanted = self.digest(path), pins[path.name].lower()
-            return None if found == wanted else f"its SHA-256 is {found}, not {wanted} as sha256 says"
+        return [self._read(path, pins.get(path.name, "").lower()) for path in paths]
 
-        if pins and self._hub:
-            return [self._hub.sound(path, foreign) for path in paths]
-        for path in paths if pins else []:
-            if fault := foreign(path):
-                raise ValueError(f"{path}: {fault}; fetch the file again, or correct sha256")
-        return paths
+    def _read(self, path: Path, pin: str) -> WeightsFile:
+        content, found, tensors = b"", "", {}
 
-    def digest(self, path: Path) -> str:
-        """The SHA-256 of one of its files, in hexadecimal."""
-        return self._hub.digest(path) if self._hub else hash_file(path, hashlib.sha256())
+        def fault(path: Path) -> str | None:
+            nonlocal content, found, tensors
+            content = path.read_bytes()
+            found = hashlib.sha256(content).hexdigest()
+            if self._hub and (damage := self._hub.damage(path, content)):
+                return damage
+            if pin and found != pin:
+                return f"its SHA-256 is {found}, not {pin} as sha256 says"
+            try:
+                tensors = dict(sorted(load(content).items())) if path.suffix == ".safetensors" else {}
+            except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+                return f"not a whole safetensors file ({len(content)} bytes: {first_line(error)})"
+            return None
 
-    def _weight_files(self) -> list[Path]:
+        if self._hub:
+            path = self._hub.sound(path, fault)
+        elif problem := fault(path):
+            foreign = pin and found != pin
+            raise ValueError(f"{path}: {problem}; {'fetch the file again, or correct sha256' if foreign else _AGAIN}")
+        if path.suffix != ".safetensors":
+            return _unpickled(path, found, content)
+        if twice := _repeated_name(content):
+            raise ValueError(f"{path}: holds two tensors called {twice!r}; fetch it from where it is whole")
+        return WeightsFile(path.name, found, tensors)
+
+    def _weight_paths(self) -> list[Path]:
         if self.local and self.path.is_file():
             if self.path.suffix not in _SUFFIXES:
-                raise ValueError(f"{self.path}: not a weights file; give a .safetensors or .bin file, or a folder")
+                raise ValueError(
+                    f"{self.path}: not a weights file; give a .safetensors or .bin file, or a folder "
+                    f"({', '.join(_SUFFIXES[2:])} are read too)"
+                )
             return [self.path]
         for name in _WEIGHTS:
             path = self.file(name)
@@ -139,15 +203,19 @@ class Checkpoint:
                 return self._shards(path) if name.endswith(".index.json") else [path]
         if self._hub and self._hub.offline:
             raise self._hub.absent(_WEIGHTS[0])
-        raise ValueError(f"{self.source}: holds no weights; looked for {', '.join(_WEIGHTS)}")
+        inside = self.path / "backbone"
+        hint = f"; it is a run's folder: give {inside}" if self.local and inside.is_dir() else ""
+        raise ValueError(f"{self.source}: holds no weights; looked for {', '.join(_WEIGHTS)}{hint}")
 
     def _shards(self, index: Path) -> list[Path]:
         weight_map = (self.json(index.name) or {}).get("weight_map")
         if not isinstance(weight_map, Mapping) or not weight_map:
             raise ValueError(f"{index}: has no weight_map; fetch the file again")
         names = sorted(set(map(str, weight_map.values())))
+        if len(names) > _MOST_SHARDS:
+            raise ValueError(f"{index}: refers to {len(names)} shards, where {_MOST_SHARDS} are the most")
         for name in names:
-            if not _PLAIN_NAME.fullmatch(name):
+            if not _PLAIN_NAME.fullmatch(name) or not name.endswith(_SUFFIXES):
                 raise ValueError(f"{index}: refers to {name!r}; shards must be plain file names beside the index")
         paths = []
         for name in names:
@@ -160,18 +228,65 @@ class Checkpoint:
         return paths
 
 
-def file_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file by name; ValueError for a file that is empty, truncated, or holds more than tensors."""
-    if path.suffix == ".safetensors":
-        if fault := file_fault(path):
-            raise ValueError(f"{path}: {fault}; delete it and fetch it again")
-        return load_file(path)
+# under which names training tools keep the weights, the one they evaluate with first, as timm does
+_WRAPPERS = "state_dict_ema model_ema ema_state_dict state_dict model model_state_dict model_state teacher".split()
+
+
+def _unpickled(path: Path, sha256: str, content: bytes) -> WeightsFile:
+    """The tensors of a file that torch wrote, of whichever training tool; ValueError when it would run code."""
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        if zipfile.is_zipfile(io.BytesIO(content)):  # torch writes its archives without compression
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > 2 * len(content):
+                    raise ValueError("it expands to more than it holds")
+        data = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it holds {code[1]}, which is code" if code else first_line(error)
+        advice = (
+            'fetch it as .safetensors or, where you trust it, convert it once: python -c "import torch; '
+            f"d = torch.load({str(path)!r}, weights_only=False); torch.save(d.get('state_dict', d.get('model', d)), "
+            "'weights.pth')\""
+        )
         raise ValueError(
-            f"{path}: not a whole file of tensors alone ({first_line(error)}); fetch it again, or as .safetensors"
+            f"{path}: not a whole file of tensors alone ({reason}); "
+            + (advice if code else "fetch it again, or as .safetensors")
         ) from error
-    if not isinstance(data, dict) or not all(isinstance(v, Tensor) for v in data.values()):
-        raise ValueError(f"{path}: must hold a plain mapping from names to tensors")
-    return data
+    record = data.get(RECORD) if isinstance(data, dict) else None
+    inner, taken = data, ""
+    while isinstance(inner, dict) and not _named_tensors(inner):
+        key = next((key for key in _WRAPPERS if isinstance(inner.get(key), Mapping)), None)
+        if key is None:
+            break
+        left = ", ".join(str(name) for name in inner if name != key)
+        taken = f"took {key!r}" + (f", not {left[:200]}" if left else "")
+        inner = inner[key]
+    tensors = _named_tensors(inner)
+    if not tensors:
+        raise ValueError(
+            f"{path}: must hold a plain mapping from names to tensors, alone or under one of {', '.join(_WRAPPERS)}"
+        )
+    if others := [str(name) for name in inner if name not in tensors]:
+        taken += f"{'; ' if taken else ''}left out {', '.join(others)[:200]}, which are no tensors"
+    whole = isinstance(record, Mapping) and isinstance(record.get("backbone"), Mapping)
+    return WeightsFile(path.name, sha256, tensors, taken, record if whole else None)
+
+
+def _named_tensors(data: Any) -> dict[str, Tensor]:
+    """The entries of a mapping that are tensors, if it is one from names and most of them are."""
+    named = (
+        {key: value for key, value in data.items() if isinstance(value, Tensor)} if isinstance(data, Mapping) else {}
+    )
+    return named if all(isinstance(key, str) for key in named) and 2 * len(named) > len(data) else {}
+
+
+def _repeated_name(content: bytes) -> str | None:
+    """A name that the header of a sound safetensors file gives to two tensors."""
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        repeated.extend({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ())
+
+    json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")], object_pairs_hook=note)
+    return repeated[0] if repeated else None

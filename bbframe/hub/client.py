@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from safetensors import SafetensorError, safe_open
+log = logging.getLogger(__name__)
+
+_SWITCHED_OFF = "HF_HUB_OFFLINE is set"
+_FORBIDDEN: ContextVar[str] = ContextVar("forbidden", default="")  # why no repository may be opened at present
+# what clients of HTTP call a broken connection; httpx, requests and Python each have their own classes
+_BROKEN = frozenset(
+    "ConnectionError NetworkError ProxyError RemoteProtocolError Timeout TimeoutError TimeoutException gaierror "
+    "SSLError".split()
+)
+_LARGEST_JSON = 64 << 20  # bytes; the largest indexes on the Hub have a few
+
+
+@contextmanager
+def no_repository(why: str) -> Iterator[None]:
+    """Meanwhile a repository on the Hub is refused with this reason, and nothing is sent."""
+    token = _FORBIDDEN.set(why)
+    try:
+        yield
+    finally:
+        _FORBIDDEN.reset(token)
 
 
 class Repository:
@@ -24,21 +46,33 @@ class Repository:
     def __init__(
         self, name: str, revision: str | None, *, cache_dir: str | None, local_files_only: bool, token: str | None
     ):
+        if why := _FORBIDDEN.get():
+            raise ValueError(f"{name}: {why}")
         self.name, self.revision = name, revision
         self.offline = local_files_only  # only the cache counts
+        self.note = ""  # what the cache gave although the Hub may have something newer, and why
         self._why = ""  # the reason for being offline, unless the caller asked for it
         self._cache_dir = cache_dir
         self._token: str | bool | None = token
         self._knocked = False
-        self._digests: dict[Path, str] = {}
 
     def fetch(self, file: str) -> Path | None:
         """The path of a file in the cache, downloaded when it is not there; None when the repository lacks it.
 
-        Offline None also means that the cache lacks it. Raises ValueError for everything else that goes wrong.
+        Offline None also means that the cache lacks it. Files of weights are checked when they are read, by `damage`.
+        Raises ValueError for everything else that goes wrong.
         """
         path = self._download(file)
-        return None if path is None else self.sound(path, self._damage)
+        if path is None or path.suffix != ".json":
+            return path
+        return self.sound(path, lambda path: self.damage(path, path.read_bytes()))
+
+    def lacks(self, file: str) -> bool:
+        """Whether the repository is known to lack a file, offline too: the Hub has said so once, at this commit."""
+        import huggingface_hub
+
+        found = huggingface_hub.try_to_load_from_cache(self.name, file, self._cache_dir, self.revision)
+        return not self.offline or found is huggingface_hub._CACHED_NO_EXIST
 
     def sound(self, path: Path, fault: Callable[[Path], str | None]) -> Path:
         """A fetched file in which `fault` finds nothing; a faulty one is fetched a second time.
@@ -63,12 +97,6 @@ class Repository:
             f"{self.name}: {path.name}: {problem}; fetched twice and not kept: try again later, or give another "
             "revision"
         )
-
-    def digest(self, path: Path) -> str:
-        """The SHA-256 of a fetched file, in hexadecimal."""
-        if path not in self._digests:
-            self._digests[path] = hash_file(path, hashlib.sha256())
-        return self._digests[path]
 
     def absent(self, file: str) -> ValueError:
         """The error for a needed file that the cache lacks while the Hub cannot be reached."""
@@ -119,6 +147,11 @@ class Repository:
         folder = Path(path).parent
         if folder.parent.name == "snapshots":
             self.revision = folder.name
+        if self.offline and not self.note:
+            day = datetime.fromtimestamp(Path(path).stat().st_mtime).date()
+            self.note = f"from the cache of {day}, {self._unreachable() if self._why else 'as local_files_only says'}"
+            if self._why and self._why != _SWITCHED_OFF:
+                log.warning("%s at %s: %s", self.name, (self.revision or "")[:12], self.note)
         return Path(path)
 
     def _knock(self, file: str) -> None:
@@ -132,6 +165,7 @@ class Repository:
         if self._knocked or self.offline:
             return
         self._knocked = True
+        _mask_logs()
         if self._token is None:
             self._token = _token()
         try:
@@ -142,39 +176,42 @@ class Repository:
         except errors.HFValidationError as error:
             raise ValueError(f"{self.name}: no valid id on the Hub ({first_line(error)})") from error
         except errors.OfflineModeIsEnabled:
-            self._why = "HF_HUB_OFFLINE is set"
+            self._why = _SWITCHED_OFF
         except errors.HfHubHTTPError as error:
             # the Hub answered, and the download will say what is wrong; a busy Hub would be retried for half a minute
             busy = (_status(error) or 0) >= 429
             if busy and huggingface_hub.try_to_load_from_cache(self.name, file, self._cache_dir, self.revision):
                 self._why = first_line(error)
         except Exception as error:  # no route, no name, no certificate, a proxy that refuses
+            if not _BROKEN & {base.__name__ for base in type(error).__mro__}:
+                raise _failure(f"{self.name}: {file}", error) from error
             self._why = first_line(error)
         self.offline = bool(self._why)
 
     def _unreachable(self) -> str:
         return "the Hub cannot be reached" + (f" ({self._why})" if self._why else "")
 
-    def _damage(self, path: Path) -> str | None:
-        """How a file in the cache differs from the one on the Hub, or why it cannot be read; None without a fault.
+    def damage(self, path: Path, content: bytes) -> str | None:
+        """How the content of a cached file differs from that on the Hub, or why it cannot be read; None if sound.
 
         The cache names a file's content by the hash that the Hub announced: SHA-256 for large files, git's SHA-1 for
         small ones. Mirrors may announce a plain SHA-1, or a tag that is no hash.
         """
         announced, found = Path(os.readlink(path)).name if path.is_symlink() else "", []
         if re.fullmatch(r"[0-9a-f]{64}", announced):
-            found = [self.digest(path)]
+            found = [hashlib.sha256(content).hexdigest()]
         elif re.fullmatch(r"[0-9a-f]{40}", announced):
-            git = b"blob %d\0" % path.stat().st_size
-            found = [hash_file(path, hashlib.sha1(start, usedforsecurity=False)) for start in (git, b"")]
+            sums = [hashlib.sha1(start, usedforsecurity=False) for start in (b"blob %d\0" % len(content), b"")]
+            for digest in sums:
+                digest.update(content)
+            found = [digest.hexdigest() for digest in sums]
         if found and announced not in found:
-            return f"{path.stat().st_size} bytes with the hash {found[0]}, where the Hub announced {announced}"
-        return file_fault(path)
+            return f"{len(content)} bytes with the hash {found[0]}, where the Hub announced {announced}"
+        return json_fault(path, content)
 
     def _forget(self, path: Path) -> None:
         """Delete a file from the cache."""
         content = path.parent / os.readlink(path) if path.is_symlink() else path
-        self._digests.pop(path, None)
         try:
             content.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
@@ -182,27 +219,35 @@ class Repository:
             raise ValueError(f"{path}: damaged, and cannot be deleted ({error}); delete it and try again") from error
 
 
-def file_fault(path: Path) -> str | None:
-    """Why a JSON or safetensors file cannot be read; None when it can be, or is of another kind."""
+def json_fault(path: Path, content: bytes) -> str | None:
+    """Why a JSON file cannot be read; None when it can be, or is of another kind."""
     try:
+        if path.suffix == ".json" and len(content) > _LARGEST_JSON:
+            return f"{len(content)} bytes of JSON, where {_LARGEST_JSON} are the most"
         if path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
-        elif path.suffix == ".safetensors":
-            with safe_open(path, framework="pt"):
-                pass
+            json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return f"not valid JSON ({error})"
-    except (SafetensorError, OSError) as error:
-        return f"not a whole safetensors file ({path.stat().st_size} bytes: {error})"
     return None
 
 
-def hash_file(path: Path, digest: Any) -> str:
-    """The hexadecimal digest of a file, by an object of `hashlib`."""
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
+class _MaskedLogins(logging.Filter):
+    """Masks the logins in what the client, and its client of HTTP, write about their requests."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _masked(record.getMessage()), ()
+        return True
+
+
+_MASKED = _MaskedLogins()
+
+
+def _mask_logs() -> None:
+    for place in (
+        *logging.getLogger("huggingface_hub").handlers,
+        *map(logging.getLogger, ("httpx", "httpx2", "urllib3.connectionpool", "huggingface_hub.utils._http")),
+    ):
+        place.addFilter(_MASKED)
 
 
 def _mirror() -> str | None:
@@ -241,5 +286,10 @@ def _status(error: BaseException) -> int | None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in its first line, or its name when it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an error says in its first line, logins masked, or its name when it says nothing."""
+    return _masked((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def _masked(text: str) -> str:
+    """A text without the logins in its URLs and headers."""
+    return re.sub(r"(?<=//)[^/\s'\"]*@|hf_[A-Za-z0-9]{3,}|(?<=Bearer )[^\s'\"]+", "***", text)

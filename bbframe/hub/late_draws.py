@@ -40,6 +40,8 @@ class LateDraws(TorchFunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
+        if error[0] is not None:  # what cannot be made is not drawn either
+            self.pending.clear()
         while self.pending:
             self._draw(self.pending.pop(next(iter(self.pending))))
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bbframe.config import SELECTION, BackboneConfigMixin
+from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.keymap import Host, KeyMap
 from bbframe.registry import backbone_name
+from bbframe.schema import checked_value, type_hints
+
+# the fields that tables of positions, offsets and windows belong to
+_SIZES = ("image_size", "pretrain_image_size", "patch_size", "window_size", "pretrained_window_sizes", "model_args")
 
 
 class StatedConfig(NamedTuple):
@@ -41,6 +48,25 @@ class StatedConfig(NamedTuple):
             except ValueError as error:
                 raise ValueError(f"{self.label}: {error}") from error
             raise
+
+    def made_with(self, config: BackboneConfigMixin) -> BackboneConfigMixin:
+        """A config with the sizes that the file states, or leaves at their defaults, in place of its own."""
+        made_with, hints = copy.deepcopy(config), type_hints(self.config_class)
+        for field in dataclasses.fields(self.config_class):
+            if field.name in _SIZES:
+                default = {} if field.default is dataclasses.MISSING else field.default
+                value = self.fields.get(field.name, default)
+                where = f"{self.label}: {self.config_class.model_type}: {field.name}"
+                setattr(made_with, field.name, checked_value(value, hints[field.name], where))
+        return made_with
+
+
+def stated_beside(files: Checkpoint, backbone: Any) -> StatedConfig | None:
+    """What the `config.json` beside weights states, when it can be had and is of a class of backbones."""
+    try:
+        return stated_config(f"{files.source}: config.json", files.config, backbone) if files.config else None
+    except ValueError:  # the caller has given a config, which counts
+        return None
 
 
 def stated_config(label: str, data: Mapping[str, Any], backbone: Any) -> StatedConfig:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bbframe.hub.checkpoint_files import Checkpoint, file_tensors
-from bbframe.keymap import KeyMap
+from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.keymap import KeyMap, OwnNames
 from bbframe.preprocessing import Preprocessing
+from bbframe.schema import parse
 
 
 @dataclass
@@ -22,8 +25,10 @@ class LoadReport:
 
     source: str
     revision: str | None = None
-    sha256: dict[str, str] = field(default_factory=dict)  # of each weights file
+    sha256: dict[str, str] = field(default_factory=dict)  # of each weights file, of the bytes that were read
     preprocessing: str = "default"  # the file that it came from
+    images: str = ""  # how that file says that images are prepared, in words
+    notes: list[str] = field(default_factory=list)  # what was assumed, or chosen, on the way
     loaded: list[str] = field(default_factory=list)
     adapted: dict[str, str] = field(default_factory=dict)  # name: how
     fresh: list[str] = field(default_factory=list)  # initial values; a checkpoint may lack these
@@ -37,46 +42,105 @@ class LoadReport:
             count = len(getattr(self, label.replace(" ", "_")))
             counts += [f"{count} {label}"] if count else []
         lines = [f"{self.source}{f' at {self.revision[:12]}' if self.revision else ''}: {', '.join(counts)}"]
+        if self.images:
+            lines[0] += f"; images by {self.preprocessing.replace('default', _DEFAULT)}: {self.images}"
+        lines += [f"  {note}" for note in self.notes]
         lines += [f"  adapted {name}: {how}" for name, how in self.adapted.items()]
         if self.unknown_config:
             lines.append(f"  config.json keys without a meaning here: {', '.join(self.unknown_config)}")
         return "\n".join(lines)
 
 
-def read_preprocessing(checkpoint: Checkpoint) -> Preprocessing | None:
-    """What a checkpoint's `preprocessor_config.json` says; None without one."""
-    data = checkpoint.json("preprocessor_config.json")
+_DEFAULT = "ImageNet's default, the checkpoint has no preprocessor_config.json"
+
+
+def read_preprocessing(checkpoint: Checkpoint, report: LoadReport) -> Preprocessing | str:
+    """How a checkpoint says that its images are prepared, noted in its report, or why nobody can tell.
+
+    Without a `preprocessor_config.json` it is the default. That a file is missing in the cache does not say so.
+    """
+    recorded = (checkpoint.record or {}).get("inputs")
+    data = None if recorded else checkpoint.preprocessor
     try:
-        return None if data is None else Preprocessing.from_hub(data)
+        if recorded:
+            found, report.preprocessing = parse(Preprocessing, recorded, "inputs"), "the run's record"
+        elif data is not None:
+            report.preprocessing = "preprocessor_config.json"
+            if unlike := Preprocessing.refused(data):
+                report.images = "unknown"
+                return f"{checkpoint.source}: preprocessor_config.json: {unlike}"
+            found = Preprocessing.from_hub(data)
+        elif why := checkpoint.unknown("preprocessor_config.json"):
+            report.preprocessing, report.images = "a preprocessor_config.json that is not in the cache", "unknown"
+            return why
+        else:
+            found = Preprocessing()
     except (ValueError, TypeError, LookupError) as error:
         raise ValueError(f"{checkpoint.source}: preprocessor_config.json cannot be read ({error!r})") from error
+    report.images = str(found)
+    return found
 
 
-def load_weights(module: Any, tables: Sequence[KeyMap], checkpoint: Checkpoint) -> LoadReport:
+def load_weights(
+    module: Any, tables: Sequence[KeyMap], checkpoint: Checkpoint, made_with: Any | None = None
+) -> LoadReport:
     """`fill` a backbone from a checkpoint by the one of these tables that knows most of its names."""
     tensors, report = read_tensors(checkpoint)
-
-    def known(keys: KeyMap) -> int:
-        return len({part for name in module.state_dict() for part in keys.theirs(name)} & set(keys.strip(tensors)))
-
-    fill(module, max(tables, key=known) if len(tables) > 1 else tables[0], tensors, report)
+    keys, tensors = unwrapped(module.state_dict(keep_vars=True), [*tables, OwnNames()], tensors, report)
+    fill(module, keys, tensors, report, made_with)
     return report
 
 
 def read_tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], LoadReport]:
-    """All tensors of a checkpoint, and the beginning of its report."""
-    files = checkpoint.weight_files()
-    report = LoadReport(checkpoint.source, checkpoint.revision, {path.name: checkpoint.digest(path) for path in files})
+    """All tensors of a checkpoint, and the beginning of its report; ValueError when two files hold the same one."""
+    files = checkpoint.weights
+    report = LoadReport(checkpoint.source, checkpoint.revision, {file.name: file.sha256 for file in files})
+    report.notes = [checkpoint.note] * bool(checkpoint.note) + [f"{f.name}: {f.picked}" for f in files if f.picked]
     tensors: dict[str, Tensor] = {}
-    for path in files:
-        tensors.update(file_tensors(path))
+    for file in files:
+        if twice := next((name for name in file.tensors if name in tensors), None):
+            raise ValueError(f"{checkpoint.source}: {file.name} and a file before it both hold {twice!r}; keep one")
+        tensors.update(file.tensors)
     return tensors, report
 
 
-def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadReport) -> None:
+def unwrapped(
+    own: Iterable[str], tables: Sequence[KeyMap], tensors: Mapping[str, Tensor], report: LoadReport
+) -> tuple[KeyMap, dict[str, Tensor]]:
+    """The table that knows most of a checkpoint's names, and the tensors whose names follow the prefix of its network.
+
+    A training tool puts a network inside another: its names follow `module.` or `backbone.`, and a head stands beside
+    it. What does not follow the prefix is ignored, and the report says so.
+    """
+    wrappers: Counter[str] = Counter()
+    for name in tensors:
+        parts = name.split(".", 4)[:-1]
+        wrappers.update(".".join(parts[: i + 1]) + "." for i in range(min(len(parts), 3)))
+    own, candidates = list(own), ["", *sorted((name for name, _ in wrappers.most_common(32)), key=len)]
+    needed = [{part for name in own for part in keys.theirs(name)} for keys in tables]
+
+    def known(table: int, wrapper: str) -> int:
+        inside = (name.removeprefix(wrapper) for name in tensors if name.startswith(wrapper))
+        return len(needed[table] & set(map(tables[table].bare, inside)))
+
+    table = max(range(len(tables)), key=lambda table: known(table, ""))
+    if 2 * known(table, "") > len(needed[table]):
+        return tables[table], dict(tensors)
+    table, wrapper = max(product(range(len(tables)), candidates), key=lambda pair: known(*pair))
+    if 2 * known(table, wrapper) <= len(needed[table]):  # of another network: the error will say so by its names
+        return tables[table], dict(tensors)
+    report.ignored += [name for name in tensors if not name.startswith(wrapper)]
+    report.notes.append(f"the network's names follow {wrapper!r}")
+    return tables[table], {n.removeprefix(wrapper): value for n, value in tensors.items() if n.startswith(wrapper)}
+
+
+def fill(
+    module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadReport, made_with: Any | None = None
+) -> None:
     """Copy a checkpoint's tensors into a backbone and account for every tensor on either side.
 
-    Tensors of another shape may be adapted by `module.adapt_weight(name, tensor, shape)`. Raises one ValueError that
+    Those that belong to other sizes are adapted by `module.adapt_weight(name, tensor, shape, made_with)`, where the
+    last is a config with the sizes that the checkpoint states, None where it states none. Raises one ValueError that
     lists all that is missing, unexpected and misshapen; the module is unchanged then.
     """
     whole = cache(partial(_whole_names, module))
@@ -103,12 +167,16 @@ def fill(module: Any, keys: KeyMap, tensors: Mapping[str, Tensor], report: LoadR
             misshapen.append(f"{', '.join(parts)}: {shapes} instead of equal ones")
             continue
         value = loaded[0] if len(loaded) == 1 else torch.cat(loaded)
-        if value.shape != target.shape:
-            adapted = module.adapt_weight(name, value, target.shape)
-            if adapted is None:
-                misshapen.append(f"{parts[0]} {list(value.shape)} instead of {list(target.shape)}")
-                continue
+        if value.is_floating_point() != target.is_floating_point():
+            misshapen.append(f"{parts[0]} holds {value.dtype} instead of {target.dtype}")
+            continue
+        adapted = module.adapt_weight(name, value, target.shape, made_with)
+        if adapted is not None:
             value, report.adapted[name] = adapted
+        if value.shape != target.shape:
+            misshapen.append(f"{parts[0]} {list(value.shape)} instead of {list(target.shape)}")
+            report.adapted.pop(name, None)
+            continue
         filled[name] = value
         report.loaded.append(name)
     unexpected = []
@@ -135,6 +203,7 @@ def _whole_names(module: Any) -> set[str]:
         return set(type(module)(config).state_dict())
 
 
+_MOST_LISTED = 500  # names of a kind in an error
 _HISTORIC = {"gamma": "weight", "beta": "bias"}  # leaves in the Hub's oldest checkpoints
 
 
@@ -167,8 +236,14 @@ def _refuse(
         )
     lines = [f"{source}: does not fit {model} in this configuration: {problems}"]
     for label, names in (("missing", missing), ("unexpected", unexpected), ("shape", misshapen)):
-        lines += [f"  {label}: {name}" for name in names]
+        lines += [f"  {label}: {_printable(name)}" for name in names[:_MOST_LISTED]]
+        lines += [f"  {label}: {len(names) - _MOST_LISTED} more"] if len(names) > _MOST_LISTED else []
     raise ValueError("\n".join(lines))
+
+
+def _printable(name: str) -> str:
+    """A name in a file as it may stand in a line of text."""
+    return name if name.isprintable() and 0 < len(name) <= 200 else f"{name[:200]!r}"
 
 
 def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:

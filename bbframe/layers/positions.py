@@ -29,14 +29,14 @@ def resize_positions(table: Tensor, grid: tuple[int, int], given: tuple[int, int
     return resized.flatten(2).transpose(1, 2)
 
 
-def resize_offsets(table: Tensor, grid: tuple[int, int], given: tuple[int, int]) -> Tensor:
-    """Resize a table ((2h - 1) * (2w - 1), heads) of the offsets in a `given` grid to those in another, bilinearly.
+def resize_offsets(table: Tensor, grid: tuple[int, int], given: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """Resize a table ((2h - 1) * (2w - 1), heads) of the offsets in a `given` grid to those in another.
 
     As above: by size, in float32, the identity at the size of the table.
     """
     image = table.t().unflatten(1, (2 * given[0] - 1, 2 * given[1] - 1))[None]
     size = (2 * grid[0] - 1, 2 * grid[1] - 1)
-    resized = F.interpolate(image.float(), size=size, mode="bilinear", align_corners=False).to(table.dtype)
+    resized = F.interpolate(image.float(), size=size, mode=mode, align_corners=False).to(table.dtype)
     return resized[0].flatten(1).t()
 
 

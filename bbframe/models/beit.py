@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -221,9 +221,11 @@ class BeitBackbone(Backbone):
         if self.pyramid is not None:
             self.pyramid.select([name in names for name in self.out_features])
 
-    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
+    def adapt_weight(
+        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
+    ) -> tuple[Tensor, str] | None:
         if name == "stem.positions":
-            return adapt_positions(weight, shape, self.config.grid)
+            return adapt_positions(weight, shape, self.config.grid, made_with and made_with.grid)
         if name.endswith("bias.table"):
-            return adapt_offsets(weight, shape, self.config.grid)
-        return super().adapt_weight(name, weight, shape)
+            return adapt_offsets(weight, shape, self.config.grid, made_with and made_with.grid)
+        return super().adapt_weight(name, weight, shape, made_with)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -152,7 +152,9 @@ class Dinov2Backbone(Backbone):
         x = self.norm(state) if self.config.apply_layernorm else state
         return x[:, 1:].transpose(1, 2).unflatten(2, patch_grid(size, self.config.patch_size))
 
-    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
+    def adapt_weight(
+        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
+    ) -> tuple[Tensor, str] | None:
         if name == "stem.positions":
-            return adapt_positions(weight, shape, self.config.grid)
-        return super().adapt_weight(name, weight, shape)
+            return adapt_positions(weight, shape, self.config.grid, made_with and made_with.grid)
+        return super().adapt_weight(name, weight, shape, made_with)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import HierarchicalConfig
+from bbframe.hub.adapted_tables import adapt_offsets, adapt_positions
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.initialise import initialise
@@ -57,6 +58,21 @@ class Stem(nn.Module):
             grid = (x.shape[1], x.shape[2])
             x = x + resize_positions(self.positions, grid, self.grid).unflatten(1, grid)
         return self.dropout(x)
+
+
+def adapt_stem(
+    config: SwinConfig, table: Tensor, shape: torch.Size, made_with: SwinConfig | None
+) -> tuple[Tensor, str] | None:
+    """A checkpoint's absolute positions made to fit `config`, and how; None when they fit or cannot be adapted."""
+    grid, given = (patch_grid(c.image_size, c.patch_size) for c in (config, made_with or config))
+    counts = {shape[1], given[0] * given[1]}
+    extra = table.ndim == 3 and table.shape[1] not in counts and table.shape[1] - 1 in counts
+    kept = table[:, 1:] if extra else table  # some versions of transformers save a class token's
+    adapted = adapt_positions(kept, shape, grid, given if made_with else None, tokens=0)
+    if not extra:
+        return adapted
+    value, how = adapted or (kept, "")
+    return value, f"{how}{', ' if how else ''}without the position of a class token"
 
 
 def join_patches(x: Tensor) -> Tensor:
@@ -147,6 +163,8 @@ class SwinBackbone(Backbone):
     attentions, (B, windows, heads, N, N) a block, with N the places of a window."""
 
     config_class = SwinConfig
+    config: SwinConfig
+    adaptable = frozenset({"image_size"})
     has_attentions = True
     keys = KeyMap(
         NAMES
@@ -167,10 +185,15 @@ class SwinBackbone(Backbone):
         self.norms = MapNorms({s.name: s.channels for s in config.stages[: self.num_built]}, self.out_features, 1e-5)
         initialise(self, config.initializer_range)
 
-    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
-        if name == "stem.positions" and weight.shape[1] == shape[1] + 1:  # as some versions of transformers save them
-            return weight[:, 1:], "without the position of a class token"
-        return super().adapt_weight(name, weight, shape)
+    def adapt_weight(
+        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
+    ) -> tuple[Tensor, str] | None:
+        if name == "stem.positions":
+            return adapt_stem(self.config, weight, shape, made_with)
+        if name.endswith(".position_bias"):
+            side, given = self.config.window_size, made_with and (made_with.window_size,) * 2
+            return adapt_offsets(weight, shape, (side, side), given, tokens=0, mode="bicubic")  # as Swin's authors do
+        return super().adapt_weight(name, weight, shape, made_with)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return self.norms[name](state.permute(0, 3, 1, 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import patch_grid
 from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.layers.windows import relative_index, shift_mask, unwindow, windows
-from bbframe.models.swin import Stem, SwinConfig, join_patches
+from bbframe.models.swin import Stem, SwinConfig, adapt_stem, join_patches
 from bbframe.registry import register
 from bbframe.schema import Range
 
@@ -146,6 +146,8 @@ class Swinv2Backbone(Backbone):
     (B, windows, heads, N, N) a block, with N the places of a window."""
 
     config_class = Swinv2Config
+    config: Swinv2Config
+    adaptable = frozenset({"image_size", "window_size"})
     has_attentions = True
     keys = KeyMap(
         """
@@ -178,6 +180,24 @@ class Swinv2Backbone(Backbone):
         self.stem = Stem(config)
         self.stages = nn.ModuleList(Swinv2Stage(config, i, rates[i]) for i in range(self.num_built - 1))
         initialise(self, config.initializer_range)
+
+    @classmethod
+    def adapt_config(cls, config: Swinv2Config, made_with: Swinv2Config) -> str | None:
+        """Other windows: those of the checkpoint are the ones that its position biases were learned with."""
+        levels = range(config.num_layers)
+        same = config.pretrained_window_sizes == made_with.pretrained_window_sizes  # the caller has not said otherwise
+        learned = tuple(made_with.pretrained_window(level) for level in levels)
+        if not same or all(config.pretrained_window(level) == learned[level] for level in levels):
+            return None
+        config.pretrained_window_sizes = learned
+        return f"pretrained_window_sizes={list(learned)}, the windows that the checkpoint was trained with"
+
+    def adapt_weight(
+        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
+    ) -> tuple[Tensor, str] | None:
+        if name == "stem.positions":
+            return adapt_stem(self.config, weight, shape, made_with)
+        return super().adapt_weight(name, weight, shape, made_with)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return state.permute(0, 3, 1, 2)

@@ -208,6 +208,25 @@ class VitDetBackbone(Backbone):
         spare=["embeddings.position_embeddings"],
         fresh=["*.rel_pos_?", "*.residual.*"],
     )
+    _mae_keys = KeyMap(
+        """
+        pos_embed                           stem.positions
+        patch_embed.proj                    stem.patch
+        blocks.{}.norm1                     stages.{}.norm1
+        blocks.{}.attn.qkv                  stages.{}.attn.qkv
+        blocks.{}.attn.rel_pos_h            stages.{}.attn.positions.rows
+        blocks.{}.attn.rel_pos_w            stages.{}.attn.positions.columns
+        blocks.{}.attn.proj                 stages.{}.attn.proj
+        blocks.{}.norm2                     stages.{}.norm2
+        blocks.{}.mlp.fc1                   stages.{}.mlp.fc1
+        blocks.{}.mlp.fc2                   stages.{}.mlp.fc2
+        blocks.{}.residual.conv{}           stages.{}.residual.conv{}
+        blocks.{}.residual.norm{}           stages.{}.residual.norm{}
+        """,
+        ignored="pos_embed cls_token mask_token norm.* fc_norm.* head.* decoder_*".split(),
+        fresh=["*.rel_pos_?", "*.residual.*"],
+    )
+    originals = (_mae_keys,)  # of the authors of MAE, and of timm's plain transformers
     hosts = {"vit_mae": Host(_vit_keys, _from_vit), "vit": Host(_vit_keys, _from_vit)}
 
     def __init__(self, config: VitDetConfig):
@@ -220,11 +239,15 @@ class VitDetBackbone(Backbone):
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return state.permute(0, 3, 1, 2)
 
-    def adapt_weight(self, name: str, weight: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
+    def adapt_weight(
+        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
+    ) -> tuple[Tensor, str] | None:
         if name == "stem.positions":
-            return adapt_positions(weight, shape, patch_grid(self.config.pretrain_image_size, self.config.patch_size))
+            configs = (self.config, made_with or self.config)
+            grid, given = (patch_grid(c.pretrain_image_size, c.patch_size) for c in configs)
+            return adapt_positions(weight, shape, grid, made_with and given)
         if name.endswith((".rows", ".columns")):
             return adapt_line(weight, shape)
         if name == "stem.patch.weight" and weight.shape[:2] == shape[:2]:
             return adapt_kernel(weight, shape)
-        return super().adapt_weight(name, weight, shape)
+        return super().adapt_weight(name, weight, shape, made_with)

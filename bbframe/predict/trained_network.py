@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from bbframe.data.images.image_transforms import eval_input
+from bbframe.hub.client import no_repository
 from bbframe.preprocessing import Preprocessing
 from bbframe.run.checkpoint import load_checkpoint
 from bbframe.run.configuration import parse_configuration
@@ -40,15 +41,17 @@ class TrainedNetwork:
 
 
 def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
-    """Read the network of a checkpoint; its data set and pretrained weights are not needed.
+    """Read the network of a checkpoint; its data set and pretrained weights are not needed, nor is the Hub asked.
 
     Raises ValueError that says what is wrong with the checkpoint.
     """
     saved = load_checkpoint(path)
     # devices, loggers and callbacks of the training do not matter here
-    plan = parse_configuration({**saved.run.config, "trainer": {}, "logger": {}, "callbacks": {}})
-    plan = dataclasses.replace(plan, task=dataclasses.replace(plan.task, compile=False))
-    backbone = plan.make_backbone(saved.run)
+    idle: dict[str, Any] = {"trainer": {}, "logger": {}, "callbacks": {}}
+    with no_repository(f"checkpoint {path} names it as its backbone, and a checkpoint may send nothing to the Hub"):
+        plan = parse_configuration({**saved.run.config, **idle, "backbone": saved.run.backbone_options})
+        plan = dataclasses.replace(plan, task=dataclasses.replace(plan.task, compile=False))
+        backbone = plan.make_backbone(saved.run)
     names = saved.run.class_names
     task = plan.make_task(backbone, names)
     saved.check_fits(task)

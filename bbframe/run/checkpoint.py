@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bbframe.auto import backbone_class
+from bbframe.hub.checkpoint_files import RECORD
+
 if TYPE_CHECKING:
     from bbframe.tasks.task import Task
-
-
-KEY = "bbframe"  # where it lies in a checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,22 @@ class SavedRun:
 
     def put(self, checkpoint: dict[str, Any], parameter_names: list[str]) -> None:
         """Write the record into a checkpoint's content."""
-        checkpoint[KEY] = {**vars(self), "parameter_names": parameter_names}
+        checkpoint[RECORD] = {**vars(self), "parameter_names": parameter_names}
+
+    @property
+    def backbone_options(self) -> dict[str, Any]:
+        """The backbone's group of a configuration, by what was built: it names no weights, and no place of any."""
+        options = backbone_class(str(self.backbone.get("model_type"))).config_class.option_names() | {"model_type"}
+        options -= {"use_pretrained_backbone"}
+        given = self.config.get("backbone")
+        fast = given.get("fast", True) if isinstance(given, Mapping) else True
+        built = {key: value for key, value in self.backbone.items() if key in options}
+        return {**built, **({} if "features_only" in built else {"fast": fast})}
 
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any], path: Path | str) -> SavedRun:
         """The record in a checkpoint's content. Raises ValueError that names the file when there is none."""
-        record = checkpoint.get(KEY) if isinstance(checkpoint, Mapping) else None
+        record = checkpoint.get(RECORD) if isinstance(checkpoint, Mapping) else None
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(record, Mapping) or not names <= record.keys():
             raise ValueError(

@@ -6,11 +6,14 @@ import copy
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bbframe.backbone import Backbone
 from bbframe.backbone_mixin import BackboneType
@@ -18,7 +21,7 @@ from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.stated_config import StatedConfig
-from bbframe.keymap import KeyMap
+from bbframe.keymap import OwnNames
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import find, register
 from bbframe.schema import Name, Range, Rate
@@ -27,11 +30,14 @@ from bbframe.timm_backbone.timm_network import (
     RESERVED,
     Names,
     Network,
+    accepted_sizes,
+    adapt_grid,
     build,
     maps,
     matched,
     network,
     reached_parameters,
+    takes_argument,
 )
 from bbframe.timm_backbone.weights import load, registered
 
@@ -81,7 +87,9 @@ class TimmBackboneConfig(BackboneConfigMixin):
             out_features=native.out_features,
         )
 
-    def _stated(self) -> str:
+    @property
+    def stated(self) -> str:
+        """The arguments of the network in JSON, those of this config's fields included."""
         options = {
             "in_chans": self.num_channels,
             "output_stride": self.output_stride,
@@ -97,7 +105,7 @@ class TimmBackboneConfig(BackboneConfigMixin):
     @property
     def network(self) -> Network:
         """What timm makes of these fields; ValueError when it refuses them."""
-        return network(self.backbone, self._stated())
+        return network(self.backbone, self.stated)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -107,7 +115,7 @@ class TimmBackboneConfig(BackboneConfigMixin):
     def taps(self) -> dict[int, int | str]:
         """Where the map of each stage comes from, a level of timm's or a child module; of the stages that have one."""
         if self.stages_of:
-            return matched(self.backbone, self._stated(), str(self.stages_of.get("model_type")), self.stages)
+            return matched(self.backbone, self.stated, str(self.stages_of.get("model_type")), self.stages)
         return {index: index for index, level in enumerate(self.network.info) if level["module"]}
 
     @property
@@ -128,6 +136,9 @@ class TimmBackboneConfig(BackboneConfigMixin):
         self.selection = selection
 
 
+_BY_SIZE = re.compile(r"bias_table|attention_biases|rel_pos|pos_embed")
+
+
 def _fresh(config: Any) -> TimmBackboneConfig:
     """A copy of a config whose backbone is made without loading weights."""
     config = copy.deepcopy(config)
@@ -142,16 +153,6 @@ def _native_stages(config: str) -> tuple[Stage, ...]:
     return backbone.config_class.from_dict(data).stages
 
 
-class _SameNames(KeyMap):
-    """Our own checkpoints, and those of transformers, hold the names of the module."""
-
-    def theirs(self, ours: str) -> list[str]:
-        return [ours]
-
-    def ours(self, theirs: str) -> str | None:
-        return theirs
-
-
 @register
 class TimmBackbone(Backbone):
     """A network of timm. Maps come in timm's order; hidden states are the maps of all built stages.
@@ -162,7 +163,7 @@ class TimmBackbone(Backbone):
     config_class = TimmBackboneConfig
     config: TimmBackboneConfig
     backbone_type = BackboneType.TIMM
-    keys = _SameNames("", ignored=["*.num_batches_tracked"])
+    keys = OwnNames()
 
     def __init__(self, config: TimmBackboneConfig):
         import timm
@@ -173,6 +174,7 @@ class TimmBackbone(Backbone):
         self._tap_names = [self.config.stage_names[index] for index in self._taps]
         self._names = Names(net)
         self._backbone = build(net, self._taps)
+        self._sizes = accepted_sizes(self.config.backbone, self.config.stated)
         self._reached = reached_parameters(net, self._taps)
         if self._reached is not None:
             reached = zip(self._tap_names, self._reached.values(), strict=True)
@@ -187,7 +189,27 @@ class TimmBackbone(Backbone):
             self.load_report = load(self, self._names)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        return maps(self._backbone, x)
+        if self._sizes is None:
+            return maps(self._backbone, x)
+        H, W = x.shape[2:]
+        size = self._sizes.padded(H, W)
+        if size is None:
+            raise ValueError(self._refusal(H, W))
+        if size == (H, W):
+            return maps(self._backbone, x)
+        states = maps(self._backbone, F.pad(x, (0, size[1] - W, 0, size[0] - H)))
+        strides = [self.config.stages[index].stride for index in self._taps]
+        return [y[:, :, : -(-H // s), : -(-W // s)] for y, s in zip(states, strides, strict=True)]
+
+    def _refusal(self, height: int, width: int) -> str:
+        name, (h, w) = self.config.backbone, self.config.network.input_size
+        side = -(-max(height, width) // self.config.stages[-1].stride) * self.config.stages[-1].stride
+        takes = takes_argument(self.config.network, "img_size")
+        how = f"set backbone.model_args={{img_size: [{side}, {side}]}}, or make the images" if takes else "make them"
+        return (
+            f"timm_backbone: {name} takes images of {h} x {w} pixels, smaller ones padded, not {height} x {width}; "
+            f"{how} no larger (data.image_size, or data.max_size with boxes)"
+        )
 
     def to_maps(self, states: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
         return tuple(states[self._tap_names.index(name)] for name in self.config.out_features)
@@ -197,7 +219,7 @@ class TimmBackbone(Backbone):
         """A folder that `save_pretrained` wrote, or timm's weights by timm's name."""
         name = None if isinstance(checkpoint, Checkpoint) else os.fspath(checkpoint)
         if name is not None and os.path.isdir(name):
-            checkpoint = Checkpoint(name, **hub)
+            checkpoint, name = Checkpoint(name, **hub), f"local-dir:{name}"
         if config is not None or (isinstance(checkpoint, Checkpoint) and "model_type" in (checkpoint.config or {})):
             return super()._loaded(checkpoint, config, fields, hub)
         given = {key: value for key, value in fields.items() if value is not None}
@@ -219,6 +241,20 @@ class TimmBackbone(Backbone):
             net = cls(_fresh(config))
             net.load_report = load(net, net._names, **hub)
         return net.eval()
+
+    def adapt_weight(
+        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
+    ) -> tuple[Tensor, str] | None:
+        net, given = self.config.network, made_with and made_with.network.input_size
+        if given and given != net.input_size:
+            if self._names.theirs(name)[0] == "pos_embed":
+                return adapt_grid(net, weight, given)
+            if _BY_SIZE.search(name) and weight.shape == shape and given[0] != given[1]:
+                raise ValueError(
+                    f"timm_backbone: {name} belongs to images of {given[0]} x {given[1]} and cannot be resized to "
+                    f"{net.input_size[0]} x {net.input_size[1]}; leave img_size as the checkpoint has it"
+                )
+        return super().adapt_weight(name, weight, shape, made_with)
 
     def reads_pixels(self, name: str) -> bool:
         first = self.config.network.cfg.get("first_conv") or ()

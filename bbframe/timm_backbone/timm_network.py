@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.keymap import KeyMap
 from bbframe.schema import nearest
 from bbframe.selection import Stage
@@ -91,6 +92,11 @@ def _parameters(cls: type) -> set[str]:
     return names - {"self"}
 
 
+def takes_argument(net: Network, name: str) -> bool:
+    """Whether a network can be made with an argument of this name."""
+    return name in _parameters(type(net.full))
+
+
 def build(net: Network, taps: Mapping[int, int | str]) -> Any:
     """timm's features net, freshly initialised; it ends at the last tap and returns the maps of all taps."""
     import timm
@@ -137,6 +143,54 @@ def _leaves(tensor: Tensor) -> set[int]:
             leaves.add(id(node.variable))
         open_nodes.extend(before for before, _ in node.next_functions)
     return leaves
+
+
+class AcceptedSizes(NamedTuple):
+    """The sizes of images that a network takes: multiples of `unit`, at most of `most` (height, width) if given."""
+
+    unit: tuple[int, int]
+    most: tuple[int, int] | None = None
+
+    def padded(self, height: int, width: int) -> tuple[int, int] | None:
+        """The least accepted size that holds an image of this one, None when there is none."""
+        size = -(-height // self.unit[0]) * self.unit[0], -(-width // self.unit[1]) * self.unit[1]
+        fits = self.most is None or (size[0] <= self.most[0] and size[1] <= self.most[1])
+        return size if fits else None
+
+
+@lru_cache(maxsize=64)
+def accepted_sizes(name: str, stated: str) -> AcceptedSizes | None:
+    """What sizes a network takes, tried on meta tensors; None for any, or when a meta tensor cannot tell."""
+    net = network(name, stated)
+    (height, width), s = net.input_size, net.levels[-1].stride
+
+    def takes(*sizes: tuple[int, int]) -> bool:
+        try:
+            with torch.no_grad():
+                for size in sizes:
+                    maps(net.features, torch.empty(2, net.options["in_chans"], *size, device="meta"))
+        except (RuntimeError, AssertionError, ValueError, TypeError, IndexError):
+            return False
+        return True
+
+    if takes((height + 2 * s + 3, width + s + 1)) or not takes((height, width)):
+        return None
+    for unit in sorted({level.stride for level in net.levels}):
+        if takes((height + unit, width + 2 * unit), (2 * s + unit, 3 * s)):
+            return AcceptedSizes((unit, unit))
+    whole = AcceptedSizes((height, width))
+    return whole if takes((2 * height, width), (height, 3 * width)) else whole._replace(most=(height, width))
+
+
+def adapt_grid(net: Network, table: Tensor, size: tuple[int, int]) -> tuple[Tensor, str] | None:
+    """A table of positions made for images of a size (height, width), for those of the network; None when it fits."""
+    patches = getattr(net.full, "patch_embed", None)
+    patch = getattr(patches, "patch_size", None)
+    if patch is None or table.ndim != 3 or getattr(net.full, "pos_embed", None) is None:
+        return None
+    given, grid = ((h // patch[0], w // patch[1]) for h, w in (size, net.input_size))
+    shape: torch.Size = net.full.pos_embed.shape
+    return adapt_positions(table, shape, grid, given, tokens=shape[1] - grid[0] * grid[1])
 
 
 def maps(features: Any, x: Tensor) -> list[Tensor]:

@@ -14,9 +14,9 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.late_draws import LateDraws
-from bbframe.hub.strict_loading import LoadReport, fill, read_tensors
+from bbframe.hub.strict_loading import LoadReport, fill, read_tensors, unwrapped
 from bbframe.schema import nearest
-from bbframe.timm_backbone.timm_network import RESERVED, Names, Network
+from bbframe.timm_backbone.timm_network import RESERVED, Names, Network, adapt_grid
 
 
 def registered(name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
@@ -29,14 +29,15 @@ def registered(name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
 
     bare = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", name)
     arch = bare.partition(".")[0]
-    if timm.is_model(arch):
+    folder = Path(name.removeprefix("local-dir:")).expanduser()
+    local = name.startswith("local-dir:") or ("/" in name and folder.is_dir())
+    if timm.is_model(arch) and not local:
         known = timm.models.get_arch_pretrained_cfgs(arch)
         if bare == arch or bare in known:
             return bare, None, {}
         if bare == name:
             raise ValueError(f"timm_backbone: timm has no weights {name!r}{nearest(name, known)}")
-    folder = Path(name.removeprefix("local-dir:")).expanduser()
-    if folder.is_dir() or name.startswith("local-dir:"):
+    if local or folder.is_dir():
         place, checkpoint = {"file": str(folder)}, Checkpoint(folder)
     elif "/" in name:
         place = {"hf_hub_id": re.sub(r"^hf[-_]hub:", "", name)}
@@ -49,8 +50,13 @@ def registered(name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
         raise ValueError(f"{name}: holds no config.json that names an 'architecture' of timm; check the name")
     elsewhere = {"url", "file", "state_dict", "source", "custom_load", "hf_hub_id", "hf_hub_filename"}
     keys = {field.name for field in fields(timm.models.PretrainedCfg)} - elsewhere
-    cfg = {key: value for key, value in {**data.get("pretrained_cfg", {}), **data}.items() if key in keys}
+    stated = data.get("pretrained_cfg")
+    cfg = {key: v for key, v in {**(stated if isinstance(stated, dict) else {}), **data}.items() if key in keys}
     arguments = data.get("model_args") or {}
+    if not isinstance(arguments, dict) or not isinstance(data.get("pretrained_cfg", {}), dict):
+        raise ValueError(f"{name}: config.json: model_args and pretrained_cfg must be mappings")
+    if cfg.get("fixed_input_size") and len(cfg.get("input_size") or ()) == 3:
+        arguments = {"img_size": list(cfg["input_size"][-2:]), **arguments}  # what timm makes of it, written down
     return data["architecture"], {**cfg, **place}, {k: v for k, v in arguments.items() if k not in RESERVED}
 
 
@@ -71,8 +77,13 @@ def load(backbone: Any, names: Names, revision: str | None = None, **hub_options
     else:
         raise ValueError(_no_weights(net))
     tensors, report = read_tensors(checkpoint)
-    report.preprocessing = "pretrained_cfg"
+    _, tensors = unwrapped(backbone.state_dict(keep_vars=True), [names], tensors, report)
+    report.preprocessing, report.images = "pretrained_cfg", str(backbone.preprocessing)
     given = converted(net, tensors, report.source) if tensors else {}
+    table, size = tensors.get("pos_embed"), net.cfg["input_size"][-2:]
+    kept = table is not None and "pos_embed" in given and table.shape == given["pos_embed"].shape  # all timm compares
+    if kept and (adapted := adapt_grid(net, given["pos_embed"], (size[0], size[1]))):
+        given["pos_embed"], report.adapted[names.ours("pos_embed") or ""] = adapted
     fill(backbone, names, given, report)
     for name in report.loaded:
         (theirs,) = names.theirs(name)

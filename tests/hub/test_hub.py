@@ -257,6 +257,88 @@ def test_a_hub_that_does_not_answer_is_asked_once(hub, monkeypatch):
     assert len(hub.requests) == before + 1
 
 
+def test_a_cache_that_transformers_left_does_not_mean_the_default_preprocessing(hub, files, monkeypatch, caplog):
+    """transformers fetches no preprocessor for a model: offline nobody knows whether there is one."""
+    fetch()
+    commit = hub.repositories["org/name"].refs["main"]
+    for path in cached("preprocessor_config.json"):
+        path.unlink()
+    net = fetch(local_files_only=True)
+    assert right(net)
+    assert "images by a preprocessor_config.json that is not in the cache: unknown" in str(net.load_report)
+    with pytest.raises(ValueError, match=r"^org/name: preprocessor_config\.json: the Hub cannot be reached") as error:
+        print(net.preprocessing)
+    assert f"`hf download org/name --revision {commit} --local-dir FOLDER`" in str(error.value)
+    net.preprocessing = bbframe.Preprocessing()
+    assert net.preprocessing.size == (224, 224)
+    assert fetch().preprocessing == published().preprocessing
+
+
+def test_a_preprocessor_that_the_hub_lacks_means_the_default_offline_too(hub, files):
+    hub.publish("org/name", {name: files[name] for name in ("config.json", WEIGHTS)})
+    for offline in (False, True):
+        net = fetch(local_files_only=offline)
+        assert net.load_report.preprocessing == "default"
+        assert "; images by ImageNet's default, the checkpoint has no preprocessor_config.json: 224 x" in str(
+            net.load_report
+        )
+
+
+def test_the_report_says_how_images_are_prepared_and_who_says_so(hub):
+    assert f"; images by preprocessor_config.json: {published().preprocessing}" in str(fetch().load_report)
+
+
+@pytest.mark.parametrize("leave", [stopped, switched_off, behind_a_login_page, hanging_up])
+def test_the_cached_commit_that_serves_is_named_with_its_day_and_the_reason(leave, hub, files, monkeypatch, caplog):
+    fetch()
+    commit = hub.repositories["org/name"].refs["main"]
+    for path in cached("config.json"):
+        os.utime(path, (86400 * 365, 86400 * 365))
+    leave(hub, monkeypatch)
+    report = fetch().load_report
+    assert report.revision == commit
+    assert report.notes[0].startswith("from the cache of 1971-01-0")
+    assert "the Hub cannot be reached (" in report.notes[0]
+    assert report.notes[0] in str(report)
+    warned = [record.getMessage() for record in caplog.records if record.name == "bbframe.hub.client"]
+    assert warned == ([] if leave is switched_off else [f"org/name at {commit[:12]}: {report.notes[0]}"])
+    assert fetch(local_files_only=True).load_report.notes[0].endswith(", as local_files_only says")
+
+
+@pytest.mark.parametrize("error", [TypeError("a bug"), RuntimeError("another"), KeyError("x"), ValueError("no url")])
+def test_an_error_that_is_no_broken_connection_does_not_mean_offline(error, hub, monkeypatch):
+    fetch()
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", fail)
+    assert refused().startswith("org/name: config.json: could not be downloaded (")
+
+
+@pytest.mark.parametrize("fault", [None, 403, 404, "silent", 503])
+def test_a_login_in_the_endpoint_is_never_said(fault, hub, monkeypatch, caplog, capfd):
+    url = hub.url.replace("//", "//me:opensesame@")
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    for module in (constants, file_download):
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    caplog.set_level("DEBUG")
+    if fault is None:
+        hub.repositories.clear()
+    else:
+        hub.fault("config.json", fault, "HEAD")
+        hub.fault("config.json", fault)
+    said = refused()
+    written = capfd.readouterr()
+    logged = "".join(r.getMessage() for r in caplog.records if r.name.startswith(("bbframe", "httpx", "huggingface")))
+    assert "opensesame" not in said + written.out + written.err + logged
+
+
+def test_a_token_that_makes_no_header_is_not_repeated(hub):
+    assert "hf_secret" not in refused(token="hf_secret\n0123")
+
+
 # refusals
 
 

@@ -292,10 +292,11 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(saved, tmp_pat
     assert not witness.exists()
 
 
-def test_a_bin_file_must_hold_names_and_tensors(saved):
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"epoch": 3}, {"state_dict": {"x": 1}}, {1: torch.zeros(1)}])
+def test_a_bin_file_must_hold_names_and_tensors(content, saved):
     folder = saved()
     (folder / "model.safetensors").unlink()
-    torch.save({"state_dict": {"x": torch.zeros(1)}}, folder / "pytorch_model.bin")
+    torch.save(content, folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="must hold a plain mapping from names to tensors"):
         AutoBackbone.from_pretrained(folder)
 

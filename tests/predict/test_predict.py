@@ -340,6 +340,30 @@ def test_how_and_where_it_was_trained_does_not_matter(classifier, tmp_path):
     )
 
 
+def test_a_strangers_checkpoint_asks_nobody_for_its_backbone(classifier, tmp_path, monkeypatch):
+    """What it holds is used from it; what it only names is refused, and no request leaves the machine."""
+    asked: list[str] = []
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, *rest, **options: asked.append(name))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url, **options: asked.append(url))
+    saved = torch.load(classifier / "checkpoints" / "best.ckpt", weights_only=True)
+    record = saved["bbframe"]
+    for evil in (
+        {"model_type": "timm_backbone", "backbone": "hf-hub:evil/x", "pretrained": True},
+        {"model_type": "resnet", "source": "timm", "timm_name": "hf-hub:evil/x"},
+        {"model_type": "resnet", "pretrained": True, "checkpoint": "evil/x"},
+    ):
+        record["config"]["backbone"] = evil
+        torch.save(saved, tmp_path / "strange.ckpt")
+        assert load_trained_network(tmp_path / "strange.ckpt", device="cpu").class_names
+    for name in ("hf-hub:evil/x", "evil/x", "hf_hub:evil/x@main"):
+        record["backbone"] = {"model_type": "timm_backbone", "backbone": name, "use_pretrained_backbone": True}
+        torch.save(saved, tmp_path / "strange.ckpt")
+        with pytest.raises(ValueError, match=r"a checkpoint may send nothing to the Hub$") as error:
+            load_trained_network(tmp_path / "strange.ckpt", device="cpu")
+        assert "\n" not in str(error.value)
+    assert asked == []
+
+
 # classification
 
 

@@ -464,3 +464,52 @@ def test_it_compiles_without_a_graph_break(name):
     with torch.no_grad():
         compiled = torch.compile(net, fullgraph=True, backend="aot_eager")(picture(name)).feature_maps
         torch.testing.assert_close(compiled, net(picture(name)).feature_maps, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "size"),
+    [
+        ("test_maxvit", {}, (96, 200)),  # multiples of its windows
+        ("test_coatnet", {}, (96, 128)),  # the size it is made for
+        ("hiera_tiny_224", {"img_size": 64, "embed_dim": 24}, (40, 64)),
+        ("levit_128s", {"img_size": 64}, (33, 50)),
+        ("beit_base_patch16_224", {"img_size": 64, "depth": 3, "embed_dim": 48, "num_heads": 3}, (48, 64)),
+        ("swin_tiny_patch4_window7_224", {"depths": [1, 1, 1, 1], "embed_dim": 24}, (61, 70)),
+    ],
+)
+def test_networks_bound_to_a_size_take_padded_images_and_their_maps_are_cropped(name, args, size):
+    config = TimmBackboneConfig(backbone=name, model_args=args)
+    config.out_features = config.selectable_names
+    net = TimmBackbone(config).eval()
+    x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        maps = net(x).feature_maps
+        padded = net._sizes.padded(*size)
+        whole = net(torch.nn.functional.pad(x, (0, padded[1] - size[1], 0, padded[0] - size[0]))).feature_maps
+    assert [tuple(y.shape[1:]) for y in maps] == [
+        (c, -(-size[0] // s), -(-size[1] // s)) for c, s in zip(net.channels, net.strides, strict=True)
+    ]
+    for part, all_of_it in zip(maps, whole, strict=True):
+        assert torch.equal(part, all_of_it[:, :, : part.shape[2], : part.shape[3]])
+
+
+def test_images_larger_than_a_network_takes_are_one_line_that_says_what_to_set():
+    config = TimmBackboneConfig(backbone="hiera_tiny_224", model_args={"img_size": 64, "embed_dim": 24})
+    with pytest.raises(ValueError, match=r"^timm_backbone: hiera_tiny_224 takes images of 64 x 64 pixels, ") as error:
+        TimmBackbone(config)(torch.zeros(1, 3, 96, 128))
+    assert "not 96 x 128; set backbone.model_args={img_size: [128, 128]}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+def test_networks_for_any_size_are_not_padded(name):
+    assert whole(name)._sizes is None
+
+
+def test_the_size_that_a_checkpoint_fixes_is_written_down(tmp_path):
+    data = {"architecture": "test_vit", "pretrained_cfg": {"input_size": [3, 96, 96], "fixed_input_size": True}}
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    config = TimmBackboneConfig(backbone=f"local-dir:{tmp_path}")
+    again = TimmBackboneConfig.from_dict(config.to_dict())
+    assert again.backbone == "test_vit"
+    assert again.network.input_size == config.network.input_size == (96, 96)

@@ -68,6 +68,8 @@ class FileOptions:
     verify: bool = True  # read the header and the end of every file before training
     on_error: Literal["raise", "skip"] = "raise"
     max_errors: int = 100  # unreadable files that "skip" puts up with
+    max_pixels: int = 178_956_970  # width x height; a file that says more is refused unread
+    bits: int | None = None  # significant bits of 16-bit images; null: by the file, or by the largest value of all
 
     def __post_init__(self) -> None:
         val, test = self.val_fraction, self.test_fraction
@@ -76,6 +78,8 @@ class FileOptions:
         taken = sum(self.fractions(given=(), test=0.15).values())
         demand(taken < 1, "data: val_fraction", val, f"and test_fraction={test} leave nothing for training")
         demand(self.max_errors >= 0, "data: max_errors", self.max_errors, "must be 0 or more")
+        demand(self.max_pixels >= 1, "data: max_pixels", self.max_pixels, "must be 1 or more")
+        demand(self.bits is None or 1 <= self.bits <= 16, "data: bits", self.bits, "must be within 1..16, or null")
 
     @property
     def tolerated_errors(self) -> int:

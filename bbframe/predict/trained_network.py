@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bbframe.data.decode import Decoding
 from bbframe.data.images.image_transforms import eval_input
 from bbframe.preprocessing import Preprocessing
 from bbframe.run.checkpoint import load_checkpoint
@@ -24,7 +25,8 @@ class TrainedNetwork:
     """A task in evaluation mode on a device.
 
     `prepare` turns an image into the network's input (C, H, W) and says by which factors it scaled x and y.
-    `category_ids` are the numbers by which the data set calls the classes, by default their indices.
+    `category_ids` are the numbers by which the data set calls the classes, by default their indices. `decoding` says
+    how the training read image files.
     """
 
     task: Task
@@ -32,6 +34,7 @@ class TrainedNetwork:
     class_names: Sequence[str]
     category_ids: Sequence[int]
     device: torch.device
+    decoding: Decoding = Decoding()
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Any]:
@@ -56,4 +59,4 @@ def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
     place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     prepare = eval_input(plan.data, Preprocessing(**saved.run.inputs), backbone.config.num_channels)
     ids = saved.run.category_ids or range(len(names))
-    return TrainedNetwork(task.eval().to(place), prepare, names, list(ids), place)
+    return TrainedNetwork(task.eval().to(place), prepare, names, list(ids), place, Decoding.of(plan.data))

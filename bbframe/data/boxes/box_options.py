@@ -108,6 +108,7 @@ class FileDetectionOptions(FileOptions, DetectionDataOptions):
 
     min_size: int | None = 800
     max_size: int | None = 1333
+    exif: Literal["apply", "ignore"] | None = None  # turn images as their EXIF says; null: as width and height say
     augment: DetectionAugmentOptions | None = field(default_factory=lambda: DetectionAugmentOptions(flip=True))
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 MAX_PIXELS = 178_956_970  # more than this Pillow takes for an attack: 512 MiB of colours
 # a name says little about what a file holds; left out are formats that start a program, such as EPS, and rare ones
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".jfif", ".tif", ".tiff", ".ppm", ".pgm"}
 _GREY = {"1", "L", "LA"}
 _TAIL = 2**16  # bytes in which the end of an image is looked for: some cameras write more behind it
 _ORIENTATION = 0x0112
@@ -35,11 +36,15 @@ _TURNS = dict(
 
 @dataclass(frozen=True)
 class Decoding:
-    """How image files are read: `bits` are the significant ones of 16, None: see `read_image`; `exif` None: apply."""
+    """How image files are read: `bits` are the significant ones of 16, None: see `read_image`.
+
+    Without `exif`, the size that annotations say decides, and `as_stored` about turned images whose size does not.
+    """
 
     max_pixels: int = MAX_PIXELS
     bits: int | None = None
     exif: Literal["apply", "ignore"] | None = None
+    as_stored: bool = False
 
     @classmethod
     def of(cls, options: object) -> Decoding:
@@ -156,9 +161,11 @@ def _lies_as_stored(
     orientation: int, stored: tuple[int, int], decoding: Decoding, said: tuple[int, int] | None
 ) -> bool:
     """Whether the annotations mean the pixels as they are stored, whatever the EXIF says."""
-    if said is not None and orientation >= 5 and stored[0] != stored[1] and decoding.exif is None:
+    if decoding.exif is not None:
+        return decoding.exif == "ignore"
+    if said is not None and orientation >= 5 and stored[0] != stored[1]:
         return said == stored
-    return decoding.exif == "ignore"
+    return decoding.as_stored
 
 
 def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:

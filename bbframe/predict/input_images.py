@@ -33,7 +33,8 @@ def find_images(words: Sequence[str], out: Path) -> list[InputImage]:
     Hidden files are left out. So are folders that hold the results of an earlier prediction, unless a word names them.
     Raises ValueError when a path does not exist or there is no image.
     """
-    from bbframe.data.images.image_folder import SUFFIXES, walk_once
+    from bbframe.data.decode import SUFFIXES
+    from bbframe.data.images.image_folder import walk_once
 
     files: list[str] = []
     roots: list[str] = []

@@ -98,9 +98,8 @@ class TrainingRun:
             stride=max(backbone.strides),
             masks=self.plan.head.masks,
         )
-        for key in ("bits", "exif"):  # what the files were found to mean, which a prediction must know
-            if (found := getattr(data.options, key, None)) is not None:
-                self.config["data"][key] = found
+        if (bits := getattr(data.options, "bits", None)) is not None:  # as found, which a prediction must know
+            self.config["data"]["bits"] = bits
         return self.plan.make_task(backbone, data.class_names), data
 
     def saved_run(self, task: Task, data: DataModule) -> SavedRun:

@@ -13,12 +13,11 @@ from typing import Any
 from PIL import Image
 
 from bbframe.data.data_module import ImageDataModule
-from bbframe.data.decode import Decoding, glance, read_image, reason, significant_bits
+from bbframe.data.decode import SUFFIXES, Decoding, glance, read_image, reason, significant_bits
 from bbframe.data.faults import Faults, Skipped, raise_all
 from bbframe.data.images.image_options import ImageFolderOptions
 from bbframe.data.split import stratified
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".jfif", ".tif", ".tiff", ".ppm", ".pgm"}
 PART_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),

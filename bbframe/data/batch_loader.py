@@ -79,9 +79,7 @@ class Batches(Dataset[Batch]):
         """Finish a worker's batch in the process that trains."""
         return batch
 
-    def _item(
-        self, key: Key, errors: list[tuple[str, str]], assumed: list[tuple[str, str]]
-    ) -> tuple[Any, int] | None:
+    def _item(self, key: Key, errors: list[tuple[str, str]], assumed: list[tuple[str, str]]) -> tuple[Any, int] | None:
         """The transformed image and its index, or None when no image can be read."""
         epoch, first = key
         for step in range(1 if self.train_seed is None else len(self)):

@@ -53,6 +53,9 @@ class Decoding:
         return cls(**given)
 
 
+AS_USUAL = Decoding()
+
+
 @dataclass
 class ImageFacts:
     """What a file tells before it is decoded: its `size` (width, height) once upright and as it is `stored`.
@@ -68,9 +71,7 @@ class ImageFacts:
     peak: int | None = None
 
 
-def read_image(
-    path: str | Path, decoding: Decoding | None = None, said: tuple[int, int] | None = None
-) -> Image.Image:
+def read_image(path: str | Path, decoding: Decoding = AS_USUAL, said: tuple[int, int] | None = None) -> Image.Image:
     """The image in mode L (no colours in the file's mode) or RGB; `info["assumed"]` lists what the reading assumed.
 
     Its EXIF orientation is applied, unless the (width, height) that annotations `said` are those of the stored pixels
@@ -78,7 +79,6 @@ def read_image(
     or `decoding` names, else by 12 when the largest value has 11 or 12, as from many cameras, else by 16. Raises
     OSError or ValueError, or whatever the decoder raises, when the file cannot be read.
     """
-    decoding = decoding or Decoding()
     assumed: list[str] = []
     with _opened(path, decoding.max_pixels) as image:
         deep = _deep_pixels(path, image)
@@ -104,13 +104,12 @@ def read_image(
     return seen
 
 
-def glance(path: str | Path, decoding: Decoding | None = None) -> ImageFacts:
+def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:
     """What the first bytes of a file tell; the last ones tell if it is all there.
 
     An image is decoded only when its end is not where it should be, or when its pixels have 16 bits. Raises ValueError
     for one that is cut off, and whatever the decoder raises.
     """
-    decoding = decoding or Decoding()
     assumed: list[str] = []
     with open(path, "rb") as file:
         whole = _ends(file)
@@ -172,8 +171,7 @@ def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
     """The values of 16-bit pixels, (H, W) or (H, W, C) up to 65535, None for others; Pillow keeps half their bits."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return np.asarray(image).astype(np.uint32)
-    raw = str(image.tile[0].args if isinstance(image.tile[0].args, str) else image.tile[0].args[0]) if image.tile else ""
-    if image.format != "PNG" or not raw.endswith(";16B"):
+    if image.format != "PNG" or not image.tile or not str(image.tile[0].args).endswith(";16B"):
         return None
     import torch
     from torchvision.io import decode_png

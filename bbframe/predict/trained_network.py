@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bbframe.data.decode import Decoding
+from bbframe.data.decode import AS_USUAL, Decoding
 from bbframe.data.images.image_transforms import eval_input
 from bbframe.preprocessing import Preprocessing
 from bbframe.run.checkpoint import load_checkpoint
@@ -34,7 +34,7 @@ class TrainedNetwork:
     class_names: Sequence[str]
     category_ids: Sequence[int]
     device: torch.device
-    decoding: Decoding = Decoding()
+    decoding: Decoding = AS_USUAL
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Any]:

@@ -10,7 +10,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from bbframe.data.boxes.annotated import TOLERANCE, AnnotatedDataModule, Reading
+from bbframe.data.boxes.annotated import AnnotatedDataModule
+from bbframe.data.boxes.annotated_files import TOLERANCE, Reading
 from bbframe.data.boxes.box_options import CocoOptions
 
 # the keys of a file that are kept; polygons that nobody needs would fill the memory
@@ -147,9 +148,7 @@ def _images(found: list[Any], reading: Reading) -> dict[str, int | None]:
     return places
 
 
-def _annotations(
-    found: list[Any], reading: Reading, classes: dict[str, int], places: dict[str, int | None]
-) -> None:
+def _annotations(found: list[Any], reading: Reading, classes: dict[str, int], places: dict[str, int | None]) -> None:
     """Take every annotation that is whole; the others are faults, unless their image is one already."""
     faults = reading.faults
     for name, entry in _entries(found, "annotation", reading):

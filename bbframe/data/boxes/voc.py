@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree  # expat fetches no external entity, and stops those that would grow without end
 
-from bbframe.data.boxes.annotated import AnnotatedDataModule, Reading
+from bbframe.data.boxes.annotated import AnnotatedDataModule
+from bbframe.data.boxes.annotated_files import Reading
 from bbframe.data.boxes.box_options import VocOptions
 
 
@@ -26,7 +27,7 @@ class Voc(AnnotatedDataModule):
         sets = {
             part: name for part in ("train", "val", "test") if (name := getattr(options, f"{part}_set")) is not None
         }
-        if not any((root / "ImageSets" / "Main").glob("*.txt")) and annotation_folder(root) is not None:
+        if not has_lists(root) and annotation_folder(root) is not None:
             # no lists: all annotations train, and give the other parts a fraction; or a folder for each part
             sets = {part: name for part, name in sets.items() if part == "train" or (root / name).is_dir()}
         documents = {part: Documents(root, name) for part, name in sets.items()}
@@ -67,12 +68,14 @@ class Documents:
         self.list: list[str] = []
         self.assumed: list[tuple[str, str]] = []
         home = root
-        if self.file.is_file() or (found := annotation_folder(root, name)) is None:
+        if has_lists(root) or (found := annotation_folder(root, name)) is None:
             found = root / "Annotations"
             stems = self._listed(found)
         else:
             home = root / name if (root / name).is_dir() else root
-            self.assumed.append(("folders without a list in ImageSets/Main, of which all annotations are taken", f"{home}"))
+            self.assumed.append(
+                ("folders without a list in ImageSets/Main, of which all annotations are taken", f"{home}")
+            )
             stems, self.file = sorted(path.stem for path in found.glob("*.xml")), home
         self.folder, self.prefix = found, "" if found == home else f"{found.name}/"
         places = [home / name for name in ("JPEGImages", "images", "Images", "imgs")]
@@ -102,6 +105,11 @@ class Documents:
             else:
                 stems.append(stem)
         return list(dict.fromkeys(stems))
+
+
+def has_lists(root: Path) -> bool:
+    """Whether there are lists of images, as in Pascal VOC."""
+    return any((root / "ImageSets" / "Main").glob("*.txt"))
 
 
 def annotation_folder(root: Path, part: str | None = None) -> Path | None:

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from bbframe.data.data_module import ImageDataModule
-from bbframe.data.decode import SUFFIXES, Decoding, glance, read_image, reason, significant_bits
+from bbframe.data.decode import AS_USUAL, SUFFIXES, Decoding, glance, read_image, reason, significant_bits
 from bbframe.data.faults import Faults, Skipped, raise_all
 from bbframe.data.images.image_options import ImageFolderOptions
 from bbframe.data.split import stratified
@@ -34,7 +34,7 @@ class Files:
     root: Path
     paths: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    decoding: Decoding = Decoding()
+    decoding: Decoding = AS_USUAL
 
     def read(self, index: int) -> Image.Image:
         return read_image(self.root / self.paths[index], self.decoding)

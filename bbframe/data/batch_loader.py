@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,8 +40,9 @@ class Batches(Dataset[Batch]):
     """Whole batches by their keys: read and transform, then put together with `index` (B,) long, places in the part.
 
     `mean` and `std` (C,) belong to pixels in 0..1; `train_seed` is None for an evaluation. `errors` in a batch lists
-    the (name, reason) of images that could not be read. A training batch takes the next readable image in their place,
-    so that its size holds; an evaluation leaves them out, so that none counts twice.
+    the (name, reason) of images that could not be read or transformed, and `assumed` the (what, name) of assumptions.
+    A training batch takes the next readable image in their place, so that its size holds; an evaluation leaves them
+    out, so that none counts twice.
     """
 
     images: Images
@@ -50,17 +52,20 @@ class Batches(Dataset[Batch]):
     train_seed: int | None = None
 
     finish_early = False  # whether workers normalise and mix; the process that trains decides
+    most_errors = 0  # unreadable images that a batch looks past; the loader decides
 
     def __len__(self) -> int:
         return len(self.images.labels)
 
     def __getitems__(self, keys: list[Key]) -> Batch:
         errors: list[tuple[str, str]] = []
-        found = [item for key in keys if (item := self._item(key, errors)) is not None]
+        assumed: list[tuple[str, str]] = []
+        found = [item for key in keys if (item := self._item(key, errors, assumed)) is not None]
         if not found:
-            return {"errors": errors}
+            return {"errors": errors, "assumed": assumed}
         index = [i for _, i in found]
-        return {**self.collate([x for x, _ in found], index, keys[0]), "index": torch.tensor(index), "errors": errors}
+        batch = self.collate([x for x, _ in found], index, keys[0])
+        return {**batch, "index": torch.tensor(index), "errors": errors, "assumed": assumed}
 
     def load(self, index: int) -> Any:
         """What the transform takes of an image. Raises whatever its decoder raises."""
@@ -74,20 +79,28 @@ class Batches(Dataset[Batch]):
         """Finish a worker's batch in the process that trains."""
         return batch
 
-    def _item(self, key: Key, errors: list[tuple[str, str]]) -> tuple[Any, int] | None:
+    def _item(self, key: Key, errors: list[tuple[str, str]], assumed: list[tuple[str, str]]) -> tuple[Any, int] | None:
         """The transformed image and its index, or None when no image can be read."""
         epoch, first = key
         for step in range(1 if self.train_seed is None else len(self)):
+            if len(errors) > self.most_errors:
+                return None
             index = (first + step) % len(self)
+            loaded = False
             try:
-                image = self.load(index)
-            except Exception as error:  # a decoder may raise anything on a broken file
-                errors.append((self.images.name(index), reason(error)))
+                item = self.load(index)
+                loaded = True
+                pixels = item["image"] if isinstance(item, dict) else item
+                told = getattr(pixels, "info", {}).get("assumed", ())
+                seed = None if self.train_seed is None else derive(self.train_seed, epoch, index)
+                with nullcontext() if seed is None else torch_seed(seed):
+                    item = self.transform(item)
+            except Exception as error:  # a decoder may raise anything on a broken file, a transform on any
+                why = reason(error)
+                errors.append((self.images.name(index), f"a transform failed: {why}" if loaded else why))
                 continue
-            if self.train_seed is None:
-                return self.transform(image), index
-            with torch_seed(derive(self.train_seed, epoch, index)):
-                return self.transform(image), index
+            assumed += [(what, self.images.name(index)) for what in told]
+            return item, index
         return None
 
 
@@ -167,6 +180,7 @@ class BatchLoader:
         self, batches: Batches, order: TrainOrder | list[list[Key]], skipped: Skipped, num_workers: int, timeout: int
     ):
         self.dataset, self.order, self.skipped = batches, order, skipped
+        batches.most_errors = skipped.most
         self.num_workers, self.timeout = num_workers, timeout
         self._loader: DataLoader[Batch] | None = None
 
@@ -177,6 +191,7 @@ class BatchLoader:
         empty = True
         try:
             for batch in self._inner():
+                self.skipped.assume(batch.pop("assumed"))
                 if errors := batch.pop("errors"):
                     self.skipped.note(errors)
                 if batch:

@@ -31,7 +31,8 @@ class DataModule(lightning.LightningDataModule):
     resume, also in the middle of an epoch, repeats what would have happened.
 
     Attributes: `class_names`, `num_classes`, `image_size` (height, width), `mean` and `std` (one a channel), `counts`
-    (images a part), and `skipped`: the images left out so far, {name: reason}, which `skipped_kind` describes.
+    (images a part), `skipped`: the images left out so far, {name: reason}, and `assumed`: what was assumed of others,
+    {what: names}.
     """
 
     _train_transform: nn.Module
@@ -63,7 +64,12 @@ class DataModule(lightning.LightningDataModule):
         self.image_size = self.preprocessing.size
         self.mean, self.std = self.preprocessing.mean, self.preprocessing.std
         self._errors = skipped or Skipped(0)
-        self.skipped, self.skipped_kind = self._errors.images, self._errors.what
+        self.skipped, self.assumed = self._errors.images, self._errors.assumed
+        alike: dict[str, list[str]] = {}
+        for name in class_names:
+            alike.setdefault("".join(name.split()).casefold(), []).append(name)
+        what = "groups of classes whose names differ in case or spaces alone"
+        self._errors.assume((what, " and ".join(map(repr, group))) for group in alike.values() if len(group) > 1)
         self._loaders: list[BatchLoader] = []
         self._train: TrainLoader | None = None
         self._resume: dict[str, int] = {}

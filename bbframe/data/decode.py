@@ -3,62 +3,220 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+MAX_PIXELS = 178_956_970  # more than this Pillow takes for an attack: 512 MiB of colours
+# a name says little about what a file holds; left out are formats that start a program, such as EPS, and rare ones
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".jfif", ".tif", ".tiff", ".ppm", ".pgm"}
 _GREY = {"1", "L", "LA"}
 _TAIL = 2**16  # bytes in which the end of an image is looked for: some cameras write more behind it
+_ORIENTATION = 0x0112
+_TURNS = dict(
+    zip(
+        range(2, 9),
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT,
+            Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ),
+        strict=True,
+    )
+)
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """The image in mode L (no colours in the file's mode) or RGB.
+@dataclass(frozen=True)
+class Decoding:
+    """How image files are read: `bits` are the significant ones of 16, None: see `read_image`.
 
-    Its EXIF orientation is applied, transparency lies on white as in a viewer, and 16-bit grey is scaled, not
-    clipped. Raises OSError or ValueError, or whatever the decoder raises, when the file cannot be read.
+    Without `exif`, the size that annotations say decides, and `as_stored` about turned images whose size does not.
     """
-    with Image.open(path) as image:
-        sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-        if image.mode in ("I", "F") and not sixteen_bits:
+
+    max_pixels: int = MAX_PIXELS
+    bits: int | None = None
+    exif: Literal["apply", "ignore"] | None = None
+    as_stored: bool = False
+
+    @classmethod
+    def of(cls, options: object) -> Decoding:
+        """What the options of a data set say, where they say anything."""
+        given = {entry.name: getattr(options, entry.name, entry.default) for entry in fields(cls)}
+        return cls(**given)
+
+
+AS_USUAL = Decoding()
+
+
+@dataclass
+class ImageFacts:
+    """What a file tells before it is decoded: its `size` (width, height) once upright and as it is `stored`.
+
+    `turned`: its EXIF says that it is not upright. `assumed` is what the reading assumes. `peak` is the largest value
+    of 16-bit pixels whose significant bits the file does not tell.
+    """
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    turned: bool
+    assumed: list[str] = field(default_factory=list)
+    peak: int | None = None
+
+
+def read_image(path: str | Path, decoding: Decoding = AS_USUAL, said: tuple[int, int] | None = None) -> Image.Image:
+    """The image in mode L (no colours in the file's mode) or RGB; `info["assumed"]` lists what the reading assumed.
+
+    Its EXIF orientation is applied, unless the (width, height) that annotations `said` are those of the stored pixels
+    alone. Transparency lies on white as in a viewer. 16-bit values are scaled, not clipped: by the bits that the file
+    or `decoding` names, else by 12 when the largest value has 11 or 12, as from many cameras, else by 16. Raises
+    OSError or ValueError, or whatever the decoder raises, when the file cannot be read.
+    """
+    assumed: list[str] = []
+    with _opened(path, decoding.max_pixels) as image:
+        deep = _deep_pixels(path, image)
+        if image.mode in ("I", "F") and deep is None:
             raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range; save it with 8 or 16 bits")
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            assumed.append("animations of which the first picture is taken")
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies even what is upright
-    upright: Image.Image = image
-    if sixteen_bits:
-        return Image.fromarray(((np.asarray(upright).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    grey = upright.mode in _GREY
-    if upright.mode in ("LA", "PA", "RGBA") or "transparency" in upright.info:
-        seen = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+        orientation = _orientation(image, assumed)
+        seen: Image.Image = image if deep is None else _scaled(deep, decoding.bits or _told_bits(path, image), assumed)
+    if orientation in _TURNS and not _lies_as_stored(orientation, image.size, decoding, said):
+        seen = seen.transpose(_TURNS[orientation])
+    if image.format == "TIFF" and seen.mode in ("LA", "RGBA") and not _is_alpha(image, seen):
+        assumed.append("TIFF files whose last channel is no transparency, and is left out")
+        seen = seen.convert(seen.mode[:-1])
+    grey = seen.mode in _GREY
+    if seen.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in seen.info:
+        layer = seen.convert("RGBA")
+        seen = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     mode = "L" if grey else "RGB"
-    return upright if upright.mode == mode else upright.convert(mode)
+    seen = seen if seen.mode == mode else seen.convert(mode)
+    seen.info["assumed"] = assumed
+    return seen
 
 
-def glance(path: str | Path) -> tuple[int, int]:
-    """Width and height of the upright image, by the first bytes of its file; the last ones tell if it is all there.
+def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:
+    """What the first bytes of a file tell; the last ones tell if it is all there.
 
-    An image is decoded only when its end is not where it should be. Raises ValueError for one that is cut off, and
-    whatever the decoder raises.
+    An image is decoded only when its end is not where it should be, or when its pixels have 16 bits. Raises ValueError
+    for one that is cut off, and whatever the decoder raises.
     """
+    assumed: list[str] = []
     with open(path, "rb") as file:
         whole = _ends(file)
         file.seek(0)
         try:
-            with Image.open(file) as image:
+            with _opened(file, decoding.max_pixels) as image:
                 # a PNG without an EXIF chunk up front would be decoded in search of one
-                orientation = (
-                    1 if image.format == "PNG" and "exif" not in image.info else image.getexif().get(0x0112, 1)
-                )
-                size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
-            if not whole:
-                read_image(path)
+                plain = image.format == "PNG" and "exif" not in image.info
+                orientation = 1 if plain else _orientation(image, assumed)
+                turned = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+                facts = ImageFacts(turned, image.size, orientation in _TURNS, assumed)
+                looked = getattr(image, "is_animated", False) or image.format == "TIFF"
+                if decoding.bits is None and _told_bits(path, image) is None:
+                    deep = _deep_pixels(path, image)
+                    facts.peak = None if deep is None else _peak(deep)
+            if not whole or looked:
+                seen = read_image(path, decoding)
+                facts.assumed = list(seen.info["assumed"]) if seen is not None else assumed
         except Exception as error:  # a decoder may raise anything on a broken file
             if whole:
                 raise
             raise ValueError("is cut off") from error
-    return size
+    return facts
+
+
+def _opened(file: str | Path | BinaryIO, max_pixels: int) -> Image.Image:
+    """Read the header. Our limit takes the place of Pillow's, which would also meet what is cut out of an image."""
+    Image.MAX_IMAGE_PIXELS = None
+    Image.init()
+    image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    if image.width * image.height > max_pixels:
+        image.close()
+        size = f"{image.width}x{image.height}"
+        raise ValueError(f"has {size} pixels, and data.max_pixels={max_pixels}; raise that if you trust the file")
+    return image
+
+
+def _orientation(image: Image.Image, assumed: list[str]) -> int:
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # it may hold anything
+        assumed.append("EXIF that cannot be read, and is left out")
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _lies_as_stored(
+    orientation: int, stored: tuple[int, int], decoding: Decoding, said: tuple[int, int] | None
+) -> bool:
+    """Whether the annotations mean the pixels as they are stored, whatever the EXIF says."""
+    if decoding.exif is not None:
+        return decoding.exif == "ignore"
+    if said is not None and orientation >= 5 and stored[0] != stored[1]:
+        return said == stored
+    return decoding.as_stored
+
+
+def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
+    """The values of 16-bit pixels, (H, W) or (H, W, C) up to 65535, None for others; Pillow keeps half their bits."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return np.asarray(image).astype(np.uint32)
+    if image.format != "PNG" or not image.tile or not str(image.tile[0].args).endswith(";16B"):
+        return None
+    import torch
+    from torchvision.io import decode_png
+
+    found = decode_png(torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8))
+    return found.permute(1, 2, 0).numpy().astype(np.uint32)
+
+
+def _told_bits(path: str | Path, image: Image.Image) -> int | None:
+    """The significant bits of 16 that a PNG names (sBIT)."""
+    if image.format != "PNG":
+        return None
+    with open(path, "rb") as file:
+        head = file.read(4096).partition(b"IDAT")[0]
+    place = head.find(b"sBIT")
+    return head[place + 4] if 0 <= place < len(head) - 4 and 0 < head[place + 4] <= 16 else None
+
+
+def significant_bits(peak: int) -> int:
+    """The bits of a camera, a scanner or a map of labels whose largest value is `peak`."""
+    return next(bits for bits in (8, 10, 12, 14, 16) if peak < 2**bits)
+
+
+def _scaled(pixels: np.ndarray, bits: int | None, assumed: list[str]) -> Image.Image:
+    """16-bit values, of which `bits` are significant, in 8 bits."""
+    if bits is None:
+        bits = 12 if 1024 <= _peak(pixels) < 4096 else 16
+        if bits == 12:
+            assumed.append("16-bit images whose values have 12 bits")
+    most = 2**bits - 1
+    return Image.fromarray(((pixels.clip(0, most) * 255 + most // 2) // most).astype(np.uint8))
+
+
+def _peak(pixels: np.ndarray) -> int:
+    """The largest value of (H, W) or (H, W, C), transparency left out."""
+    colours = pixels[..., :-1] if pixels.ndim == 3 and pixels.shape[2] in (2, 4) else pixels
+    return int(colours.max(initial=0))
+
+
+def _is_alpha(image: Image.Image, seen: Image.Image) -> bool:
+    """Whether the last channel of a TIFF is transparency: mostly all or nothing, which infrared is not."""
+    if not image.tag_v2.get(338):  # type: ignore[attr-defined]
+        return False
+    counts = seen.getchannel("A").histogram()
+    return 2 * (counts[0] + counts[255]) >= sum(counts)
 
 
 def _ends(file: BinaryIO) -> bool:
@@ -88,4 +246,4 @@ def reason(error: Exception) -> str:
         return "not an image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return f"{error}" or type(error).__name__
+    return " ".join(f"{error}".split())[:300] or type(error).__name__

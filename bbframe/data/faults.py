@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 MOST = 5  # of one kind that the line names
+
+log = logging.getLogger("bbframe")
 
 
 class FaultsError(ValueError):
@@ -17,16 +20,35 @@ class FaultsError(ValueError):
 
 
 class Skipped:
-    """The unreadable images met so far, {name: reason}, of which `most` are put up with; `what` calls them."""
+    """The unreadable images met so far, {name: reason}, of which `most` are put up with; `what` calls them.
+
+    `assumed` holds what was assumed about the others, {what: names}. Each is logged once, when it is met.
+    """
 
     def __init__(self, most: int, what: str = "unreadable images"):
         self.most, self.what = most, what
         self.images: dict[str, str] = {}
+        self.assumed: dict[str, dict[str, None]] = {}
+
+    def assume(self, found: Iterable[tuple[str, str]]) -> None:
+        """Take what was assumed, as (what, name)."""
+        new: dict[str, list[str]] = {}
+        for what, name in found:
+            if name not in self.assumed.setdefault(what, {}):
+                self.assumed[what][name] = None
+                new.setdefault(what, []).append(name)
+        for what, names in new.items():
+            log.warning("data: %d %s: %s", len(names), what, shortened(names))
 
     def note(self, errors: list[tuple[str, str]]) -> None:
         """Raises FaultsError when there are more than allowed."""
-        self.images.update(errors)
+        new = dict(error for error in errors if error[0] not in self.images)
+        self.images.update(new)
         if len(self.images) <= self.most:
+            if new:
+                told = ", ".join(f"{name} ({why})" for name, why in new.items())
+                limit = f"of at most data.max_errors={self.most}"
+                log.warning("data: skipped %d %s, %s: %s", len(new), self.what, limit, told)
             return
         name, why = errors[0]
         if self.most == 0:
@@ -42,18 +64,23 @@ class Faults:
     """What is wrong with one source, such as a file of annotations: {kind: what is so}.
 
     Some faults end the run. Others cost an image or an annotation: with `skip` those are `dropped`, as (kind, name,
-    why).
+    why). What is no fault but must be said is `assumed`, as (what, name).
     """
 
     def __init__(self, source: object, skip: bool):
         self.source, self.skip = source, skip
         self.kinds: dict[str, list[str]] = {}
         self.dropped: list[tuple[str, str, str]] = []
+        self.assumed: list[tuple[str, str]] = []
         self.repairable = False
 
     def fatal(self, kind: str, what: str = "") -> None:
         """A fault that ends the run; `what` is one of several of the kind."""
         self.kinds.setdefault(kind, []).extend([what] if what else [])
+
+    def assume(self, what: str, name: str) -> None:
+        """The image or annotation called `name` is read all the same, in the way that `what` says."""
+        self.assumed.append((what, name))
 
     def drop(self, kind: str, name: str, why: str = "") -> None:
         """The image or annotation called `name` cannot serve."""
@@ -64,14 +91,18 @@ class Faults:
             self.fatal(kind, f"{name} ({why})" if why else name)
 
 
+def shortened(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    return ", ".join(names[:MOST]) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
+
+
 def raise_all(sources: Iterable[Faults]) -> None:
     """Raises one FaultsError that tells the faults of all sources, if there are any."""
     told, details, cut, hint = [], [], False, ""
     for faults in sources:
         kinds = []
         for kind, found in faults.kinds.items():
-            more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
-            kinds.append(f"{kind}: {', '.join(found[:MOST])}{more}" if found else kind)
+            kinds.append(f"{kind}: {shortened(found)}" if found else kind)
             details += [f"{faults.source}: {kind}: {what}" for what in found] or [f"{faults.source}: {kind}"]
             cut = cut or len(found) > MOST
         if kinds:

@@ -86,6 +86,12 @@ class FileOptions(Options):
     verify: bool = True  # read the header and the end of every file before training
     on_error: Literal["raise", "skip"] = "raise"
     max_errors: Annotated[int, Range(0, 10**9)] = 100  # unreadable files that "skip" puts up with
+    max_pixels: Annotated[int, Range(1, 10**9)] = (
+        178_956_970  # width x height; a file that says more is refused unread
+    )
+    bits: Annotated[int, Range(1, 16)] | None = (
+        None  # significant bits of 16-bit images; null: by file, or by the largest value
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,8 +11,9 @@ def stratified(
 ) -> dict[str, list[int]]:
     """Give each part its fraction of every class, at least one image; "train" gets the rest.
 
-    An image's rank within its class is the hash of (seed, name), so that adding a file hardly moves the others. Every
-    class must have more images than there are fractions. Returns the indices of each part in ascending order.
+    An image's rank within its class is the hash of (seed, name), so that adding a file hardly moves the others. A
+    class with no more images than there are fractions is in train, and in as many of the last parts as it can be.
+    Returns the indices of each part in ascending order.
     """
     classes: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
@@ -22,7 +23,7 @@ def stratified(
         members.sort(key=lambda index: hashlib.sha256(f"{seed}:{names[index]}".encode()).digest())
         start, spare = 0, len(members) - len(fractions)  # one image of each part is not to be had by another
         for part, fraction in fractions.items():
-            count = min(max(1, round(fraction * len(members))), spare)
+            count = min(max(1, round(fraction * len(members))), max(0, spare))
             parts[part] += members[start : start + count]
             start, spare = start + count, spare - count + 1
         parts["train"] += members[start:]

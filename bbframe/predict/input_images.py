@@ -33,7 +33,8 @@ def find_images(words: Sequence[str], out: Path) -> list[InputImage]:
     Hidden files are left out. So are folders that hold the results of an earlier prediction, unless a word names them.
     Raises ValueError when a path does not exist or there is no image.
     """
-    from bbframe.data.images.image_folder import SUFFIXES
+    from bbframe.data.decode import SUFFIXES
+    from bbframe.data.images.image_folder import walk_once
 
     files: list[str] = []
     roots: list[str] = []
@@ -45,9 +46,7 @@ def find_images(words: Sequence[str], out: Path) -> list[InputImage]:
             roots.append(os.path.abspath(path if os.path.isdir(path) else os.path.dirname(path)))
             if not os.path.isdir(path):
                 files.append(path)
-            for folder, subfolders, names in os.walk(path, followlinks=True):
-                visible = [name for name in subfolders if name[0] != "."]
-                subfolders[:] = [name for name in visible if not _holds_results(os.path.join(folder, name))]
+            for folder, names, _ in walk_once(path, _holds_results):
                 found = [n for n in names if n[0] != "." and os.path.splitext(n)[1].lower() in SUFFIXES]
                 files += [os.path.join(folder, name) for name in found]
     if not files:

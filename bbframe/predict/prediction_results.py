@@ -135,7 +135,7 @@ def write_predictions(
 
     def load(number: int, item: InputImage) -> LoadedImage | str:
         try:
-            image = read_image(item.path)
+            image = read_image(item.path, network.decoding)
             return LoadedImage(number, item, image, *network.prepare(image))
         except Exception as error:  # a decoder may raise anything on a broken file
             return reason(error)

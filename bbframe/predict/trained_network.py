@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bbframe.data.decode import AS_USUAL, Decoding
 from bbframe.data.images.image_transforms import eval_input
 from bbframe.hub.client import no_repository
 from bbframe.preprocessing import Preprocessing
@@ -25,7 +26,8 @@ class TrainedNetwork:
     """A task in evaluation mode on a device.
 
     `prepare` turns an image into the network's input (C, H, W) and says by which factors it scaled x and y.
-    `category_ids` are the numbers by which the data set calls the classes, by default their indices.
+    `category_ids` are the numbers by which the data set calls the classes, by default their indices. `decoding` says
+    how the training read image files.
     """
 
     task: Task
@@ -33,6 +35,7 @@ class TrainedNetwork:
     class_names: Sequence[str]
     category_ids: Sequence[int]
     device: torch.device
+    decoding: Decoding = AS_USUAL
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Any]:
@@ -59,4 +62,4 @@ def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
     place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     prepare = eval_input(plan.data, Preprocessing(**saved.run.inputs), backbone.config.num_channels)
     ids = saved.run.category_ids or range(len(names))
-    return TrainedNetwork(task.eval().to(place), prepare, names, list(ids), place)
+    return TrainedNetwork(task.eval().to(place), prepare, names, list(ids), place, Decoding.of(plan.data))

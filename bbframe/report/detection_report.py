@@ -28,7 +28,7 @@ def write_detection_report(task: Detection, data: DetectionDataModule, folder: P
     rows = [
         {**row, "image": data.source(part, index)}
         for index, boxes, scores, labels, masks in task.predictions
-        for row in coco_results(data.image_id(part, index), boxes, scores, labels, masks, data.category_ids)
+        for row in coco_results(data.image_id(part, index), boxes, scores, labels, masks, data.part_category_ids(part))
     ]
     write_text(folder / "predictions.json", json.dumps(rows) + "\n")
     order = torch.randperm(len(task.predictions), generator=torch.Generator().manual_seed(0))[:SHOWN].tolist()

@@ -49,15 +49,6 @@ def log_network(plan: Configuration, task: Task, data: DataModule, macs: float) 
         log.info("          there are no test images: the validation images are tested")
 
 
-def log_skipped(plan: Configuration, data: DataModule) -> None:
-    """Log every image that was left out, and the limit on their number."""
-    for name, why in data.skipped.items():
-        log.warning("skipped %s: %s", name, why)
-    if data.skipped:
-        most = getattr(plan.data, "max_errors", 0)
-        log.warning("skipped %d %s; data.max_errors=%d may be", len(data.skipped), data.skipped_kind, most)
-
-
 def write_results(plan: Configuration, task: Task, data: DataModule, summary: dict[str, Any], folder: Path) -> None:
     """Write metrics.json and the pictures, and log the closing table.
 

@@ -24,7 +24,7 @@ from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.masking import mask_overrides, mask_secrets
 from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
-from bbframe.run.results import log_network, log_skipped, write_results
+from bbframe.run.results import log_network, write_results
 from bbframe.run.run_log import logging_to
 from bbframe.run.trainer import make_trainer
 from bbframe.tasks.task import Task
@@ -98,6 +98,8 @@ class TrainingRun:
             stride=max(backbone.strides),
             masks=self.plan.head.masks,
         )
+        if (bits := getattr(data.options, "bits", None)) is not None:  # as found, which a prediction must know
+            self.config["data"]["bits"] = bits
         return self.plan.make_task(backbone, data.class_names), data
 
     def saved_run(self, task: Task, data: DataModule) -> SavedRun:
@@ -153,7 +155,6 @@ class TrainingRun:
     def reported(self, trainer: pl.Trainer, task: Task, data: DataModule, scores: dict[str, Any]) -> dict[str, Any]:
         """Write and log the results; returns the content of metrics.json."""
         plan, backbone, source = self.plan, task.backbone, self.plan.backbone.source
-        log_skipped(plan, data)
         summary = {
             "status": "ok",
             "name": plan.run.name,
@@ -169,6 +170,7 @@ class TrainingRun:
             "test_part": data.test_part,
             **task.class_scores(),
             "skipped": len(data.skipped),
+            "assumed": {what: len(names) for what, names in data.assumed.items()},
             "seconds": self.seconds,
             "peak_memory_bytes": peak_memory_bytes(),
             "seed": plan.run.seed,

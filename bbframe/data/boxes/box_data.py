@@ -90,5 +90,9 @@ class DetectionDataModule(DataModule):
         """What a file of annotations calls the image."""
         return index
 
+    def part_category_ids(self, part: str) -> list[int]:
+        """What the annotations of a part call the classes."""
+        return self.category_ids
+
     def _batches(self, part: str, train: bool) -> TargetBatches:
         return TargetBatches(self.parts[part], *self._processing(train), masks=self.masks)

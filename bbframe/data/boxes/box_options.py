@@ -111,6 +111,7 @@ class FileDetectionOptions(FileOptions, DetectionDataOptions):
 
     min_size: Pixels | None = 800
     max_size: Pixels | None = 1333
+    exif: Literal["apply", "ignore"] | None = None  # turn images as their EXIF says; null: as width and height say
     augment: DetectionAugmentOptions | None = field(default_factory=lambda: DetectionAugmentOptions(flip=True))
 
     def __post_init__(self) -> None:

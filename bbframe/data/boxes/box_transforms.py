@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes, Mask, TVTensor
 
 from bbframe.data.boxes.box_options import DetectionDataOptions
+from bbframe.data.decode import MAX_PIXELS
 from bbframe.data.pixels import ChosenTransforms, ToTensor, mirror_steps
 from bbframe.preprocessing import Preprocessing
 
@@ -99,6 +100,8 @@ def resized(sample: Sample, factor: float, mode: InterpolationMode) -> Sample:
         return sample
     # the small term keeps 800 / 375 * 375 from becoming 799
     new = [max(1, int(side * factor + 1e-6)) for side in (height, width)]
+    if new[0] * new[1] > max(MAX_PIXELS, width * height):
+        raise ValueError(f"{width}x{height} would become {new[1]}x{new[0]} pixels; set data.max_size, say to 1333")
     scale = sample["scale"] * torch.tensor([new[1] / width, new[0] / height])
     return {**_geometric(sample, lambda x: F.resize(x, new, mode)), "scale": scale}
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree  # expat fetches no external entity, and stops those that would grow without end
 
-from bbframe.data.boxes.annotated import AnnotatedDataModule, Reading
+from bbframe.data.boxes.annotated import AnnotatedDataModule
+from bbframe.data.boxes.annotated_files import Reading
 from bbframe.data.boxes.box_options import VocOptions
 
 
@@ -24,6 +27,9 @@ class Voc(AnnotatedDataModule):
         sets = {
             part: name for part in ("train", "val", "test") if (name := getattr(options, f"{part}_set")) is not None
         }
+        if not has_lists(root) and annotation_folder(root) is not None:
+            # no lists: all annotations train, and give the other parts a fraction; or a folder for each part
+            sets = {part: name for part, name in sets.items() if part == "train" or (root / name).is_dir()}
         documents = {part: Documents(root, name) for part, name in sets.items()}
         names = {found.name for page in documents["train"].pages.values() for found in page.objects if found.name}
         readings = {
@@ -50,44 +56,93 @@ class Page(NamedTuple):
 
 
 class Documents:
-    """The `pages` of a set by their images' names, the `broken` ones and why, and what is wrong with its `list`."""
+    """The `pages` of a set by their images' names, the `broken` ones and why, and what is wrong with its `list`.
+
+    Without a list the set is all annotations of its folder. `images` is where their images should be.
+    """
 
     def __init__(self, root: Path, name: str):
-        self.root, self.file = root, root / "ImageSets" / "Main" / f"{name}.txt"
+        self.file = root / "ImageSets" / "Main" / f"{name}.txt"
         self.pages: dict[str, Page] = {}
         self.broken: dict[str, str] = {}
         self.list: list[str] = []
+        self.assumed: list[tuple[str, str]] = []
+        home = root
+        if has_lists(root) or (found := annotation_folder(root, name)) is None:
+            found = root / "Annotations"
+            stems = self._listed(found)
+        else:
+            home = root / name if (root / name).is_dir() else root
+            self.assumed.append(
+                ("folders without a list in ImageSets/Main, of which all annotations are taken", f"{home}")
+            )
+            stems, self.file = sorted(path.stem for path in found.glob("*.xml")), home
+        self.folder, self.prefix = found, "" if found == home else f"{found.name}/"
+        places = [home / name for name in ("JPEGImages", "images", "Images", "imgs")]
+        self.images = next((place for place in places if place.is_dir()), found if self.file == home else places[0])
+        for stem in stems:
+            try:
+                self.pages[stem] = _page(found / f"{stem}.xml")
+            except (OSError, ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
+                self.broken[stem] = (getattr(error, "strerror", None) or str(error)).lower()
+
+    def _listed(self, folder: Path) -> list[str]:
         try:
-            lines = self.file.read_text().split("\n")
+            raw = self.file.read_bytes()
+            lines = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             self.list.append(f"cannot be read: {getattr(error, 'strerror', None) or 'no text'}".lower())
-            return
-        for stem in dict.fromkeys(line.split()[0] for line in lines if line.strip()):
+            return []
+        stems = []
+        for line in filter(None, map(str.strip, lines)):
+            # a name may hold spaces, and a number behind it says if the image shows a class
+            tried = [line, re.sub(r"\s+-?[01]$", "", line)]
+            tried += [os.path.splitext(name)[0] for name in tried]
+            known = (name for name in tried if "/" not in name and (folder / f"{name}.xml").is_file())
+            stem = next(known, line if "/" in line or "\\" in line else line.split()[0])
             if "/" in stem or "\\" in stem:
                 self.list.append(f"{stem!r} is no name of an image")
-                continue
-            try:
-                self.pages[stem] = _page(root / "Annotations" / f"{stem}.xml")
-            except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-                self.broken[stem] = (getattr(error, "strerror", None) or str(error)).lower()
+            else:
+                stems.append(stem)
+        return list(dict.fromkeys(stems))
+
+
+def has_lists(root: Path) -> bool:
+    """Whether there are lists of images, as in Pascal VOC."""
+    return any((root / "ImageSets" / "Main").glob("*.txt"))
+
+
+def annotation_folder(root: Path, part: str | None = None) -> Path | None:
+    """Where annotations without a list lie: in the folder of a `part`, in Annotations/, or beside the images."""
+    names = ("Annotations", "annotations", "labels", "xmls", ".")
+    homes = [root / part, root] if part and (root / part).is_dir() else [root]
+    homes += [root / "train"] if part is None else []
+    return next((home / name for home in homes for name in names if any((home / name).glob("*.xml"))), None)
 
 
 def read_voc(documents: Documents, options: VocOptions, class_names: list[str]) -> Reading:
     """The images and objects of one set, and its faults; without any class names, no class is a fault."""
-    reading = Reading(documents.file, documents.root / "JPEGImages", options, masks=False)
+    reading = Reading(documents.file, documents.images, options, masks=False)
     reading.class_names = class_names
     for why in documents.list:
         reading.faults.fatal(why)
+    for what, name in documents.assumed:
+        reading.faults.assume(what, name)
     for stem, why in documents.broken.items():
-        reading.faults.drop("unreadable annotations", f"Annotations/{stem}.xml", why)
+        reading.faults.drop("unreadable annotations", f"{documents.prefix}{stem}.xml", why)
     for stem, page in documents.pages.items():
-        if min(page.width, page.height) < 1:
-            reading.faults.drop("images without a size", f"Annotations/{stem}.xml")
-            continue
-        path = page.path or f"{stem}.jpg"
-        image = reading.image(f"Annotations/{stem}.xml", path, int(page.width), int(page.height), stem)
+        title = f"{documents.prefix}{stem}.xml"
+        size = (int(page.width), int(page.height)) if min(page.width, page.height) >= 1 else None
+        if size is None:
+            reading.faults.assume("annotations without the size of their image, which is the file's", title)
+        path = page.path if ".." in page.path else re.split(r"[/\\]", page.path)[-1]
+        if not path or not (documents.images / path).is_file():
+            if path and os.path.splitext(path)[0] != stem and ".." not in path:
+                reading.faults.assume("annotations that name another image, taken for that of their own name", title)
+            path = path if ".." in path else f"{stem}{os.path.splitext(path)[1] or '.jpg'}"
+        image = reading.image(title, path, size, stem)
         for number, (name, box, difficult) in enumerate(page.objects, 1):
-            title = f"object {number} of Annotations/{stem}.xml"
+            title = f"object {number} of {documents.prefix}{stem}.xml"
             if class_names and name not in class_names:
                 reading.faults.drop("classes that no training image has", title, str(name))
             elif len(box) < 4:
@@ -108,9 +163,10 @@ def _page(path: Path) -> Page:
     for found in document.iter("object"):
         sides = [_number_at(found, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
         box = [side for side in sides if side is not None]
-        objects.append(Object(found.findtext("name"), box, bool(_number_at(found, "difficult"))))
+        name = " ".join((found.findtext("name") or "").split()) or None
+        objects.append(Object(name, box, bool(_number_at(found, "difficult"))))
     width, height = (_number_at(document, f"size/{side}") or 0.0 for side in ("width", "height"))
-    return Page(document.findtext("filename") or "", width, height, objects)
+    return Page((document.findtext("filename") or "").strip(), width, height, objects)
 
 
 def _number_at(element: ElementTree.Element, path: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from PIL import Image
@@ -17,6 +18,7 @@ from bbframe.data.pixels import ChosenTransforms, ToTensor, mirror_steps, normal
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import PartOptions
 
+LONGEST = 16  # times the aspect ratio of the target; of a longer image the middle is enough
 POLICIES = {"randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWide, "autoaugment": v2.AutoAugment}
 
 
@@ -36,12 +38,19 @@ class Fit(nn.Module):
     def forward(self, image: Image.Image) -> Image.Image:
         if self.cover is None:
             return F.resize(image, list(self.size), self.mode)
+        image = self._middle(image, self.cover)
         width, height = image.size
         if self.cover[0] * width > self.cover[1] * height:  # wider than the target: the heights meet
             sides = [self.cover[0], max(self.cover[1], int(self.cover[0] * width / height))]
         else:
             sides = [max(self.cover[0], int(self.cover[1] * height / width)), self.cover[1]]
         return F.center_crop(F.resize(image, sides, self.mode), list(self.size))
+
+    def _middle(self, image: Image.Image, cover: tuple[int, int]) -> Image.Image:
+        """What the crop can see of an image that is very long or very high, which would become huge."""
+        width = min(image.width, math.ceil(LONGEST * image.height * cover[1] / cover[0]))
+        height = min(image.height, math.ceil(LONGEST * image.width * cover[0] / cover[1]))
+        return image if (width, height) == image.size else F.center_crop(image, [height, width])
 
 
 class ByteRandomResizedCrop(v2.RandomResizedCrop):

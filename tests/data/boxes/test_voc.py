@@ -68,10 +68,11 @@ def test_sets_can_be_split(root):
 def test_all_faults_are_told_at_once(root):
     (root / "Annotations" / "a.xml").write_text("<annotation><object>")
     (root / "Annotations" / "b.xml").write_text(
-        annotation("b", thing("dog", 1, 1, 30, 4), thing("dog", "x", 1, 2, 2), thing("dog", 1, 1, 4, 4))
+        annotation("b", thing("dog", 25, 1, 30, 4), thing("dog", "x", 1, 2, 2), thing("dog", 1, 1, 4, 4))
     )
     (root / "Annotations" / "c.xml").unlink()
     (root / "Annotations" / "e.xml").write_text(annotation("gone", thing("cow", 1, 1, 4, 4)))
+    (root / "JPEGImages" / "e.png").unlink()
     (root / "Annotations" / "f.xml").write_text(annotation("f", thing("bird", 1, 1, 4, 4), thing("dog", 5, 1, 3, 4)))
     with pytest.raises(ValueError, match=r"^data: ") as caught:
         load(root)
@@ -80,7 +81,7 @@ def test_all_faults_are_told_at_once(root):
     for part in (
         "train.txt: unreadable annotations: Annotations/a.xml (no element found: line 1, column 20)",
         "Annotations/c.xml (no such file or directory)",
-        "boxes outside their image: object 1 of Annotations/b.xml (x1, y1, x2, y2 = 0, 0, 30, 4 in 20x12)",
+        "boxes outside their image: object 1 of Annotations/b.xml (x1, y1, x2, y2 = 24, 0, 30, 4 in 20x12)",
         "malformed boxes: object 2 of Annotations/b.xml",
         "val.txt: unreadable images: Annotations/e.xml, ",
         "classes that no training image has: object 1 of Annotations/f.xml (bird)",
@@ -98,8 +99,7 @@ def test_other_faults(root):
     with pytest.raises(ValueError, match=r"data: voc has no masks; choose a head without, or data=coco"):
         load(root, masks=True)
     (root / "Annotations" / "a.xml").write_text(annotation("../../a", thing("dog", 1, 1, 2, 2)))
-    (root / "Annotations" / "b.xml").write_text(annotation("b", thing("dog", 1, 1, 2, 2), width=0))
-    with pytest.raises(ValueError, match=r"paths that leave the folder.*images without a size: Annotations/b.xml"):
+    with pytest.raises(ValueError, match=r"paths that leave the folder"):
         load(root)
     (root / "ImageSets" / "Main" / "val.txt").write_text("../a\n")
     with pytest.raises(ValueError, match=r"val.txt: '../a' is no name of an image"):

@@ -103,6 +103,11 @@ class DataModule(lightning.LightningDataModule):
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:  # testing restores checkpoints too
             self._resume = state_dict
 
+    def take_back(self, batches: int) -> None:
+        """Count the latest batches as not handed out: no step was taken with them."""
+        if self._train is not None:
+            self._train.done -= batches
+
     def teardown(self, stage: str) -> None:
         """End the workers of all loaders, as `on_exception` does when a run fails."""
         for loader in self._loaders:

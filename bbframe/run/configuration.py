@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from bbframe.backbone import Backbone
@@ -53,7 +55,8 @@ class RunOptions:
 @dataclass(frozen=True, kw_only=True)
 class TrainerOptions:
     """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result) and
-    `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated)."""
+    `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated) and
+    `checkpoint_every` (so many optimizer steps, or minutes as in "10 min", last.ckpt is written within an epoch)."""
 
     max_epochs: int = 10
     max_steps: int = -1
@@ -74,6 +77,7 @@ class TrainerOptions:
     sync_batchnorm: bool = False
     early_stopping: int | None = None
     ema_decay: float | None = None
+    checkpoint_every: int | str | None = None
 
     def __post_init__(self) -> None:
         for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps", "num_nodes"):
@@ -85,6 +89,20 @@ class TrainerOptions:
             raise ValueError(f"trainer: early_stopping={self.early_stopping} epochs must be 1 or more, or null")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"trainer: ema_decay={self.ema_decay} must be within 0..1, such as 0.999, or null")
+        if self.checkpoint_every is not None and not self.interval:
+            raise ValueError(
+                f"trainer: checkpoint_every={self.checkpoint_every} must be optimizer steps, 1 or more, such as 500, or"
+                " minutes, such as 10min"
+            )
+
+    @property
+    def interval(self) -> int | timedelta | None:
+        """`checkpoint_every` as a number of steps or a time; None when it is neither."""
+        text = str(self.checkpoint_every)
+        if re.fullmatch(r"[0-9]{1,18}", text):
+            return int(text) or None
+        minutes = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(?:m|min|minutes?)", text)
+        return timedelta(minutes=float(minutes[1])) or None if minutes else None
 
 
 @dataclass(frozen=True, kw_only=True)

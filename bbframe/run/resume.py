@@ -1,4 +1,4 @@
-"""What a resumed training takes from its configuration, and not from the checkpoint: the optimizer's options."""
+"""What a resumed training takes from its configuration, and not from the checkpoint: the options that it has now."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.run.checkpoint import SavedRun
@@ -77,3 +78,39 @@ class ResumedOptimizer(Callback):
             return [f"{now['name']} without the state of {then['name']}"]
         now = {key: list(value) if isinstance(value, tuple) else value for key, value in now.items()}
         return [f"{key}={value} (was {then[key]})" for key, value in now.items() if then.get(key, value) != value]
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """Lightning's, which leaves the average in the network when a validation is broken off."""
+
+    swapped = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        self.swapped = self._average_model is not None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_end(trainer, pl_module)
+        self.swapped = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self.swapped:
+            self._swap_models(pl_module)
+        self.swapped = False
+
+
+class ResumedEarlyStopping(EarlyStopping):
+    """Lightning's, which looks at validated epochs only, and keeps a stop and the configuration's patience."""
+
+    def __init__(self, monitor: str, *, mode: str, patience: int) -> None:
+        super().__init__(monitor, mode=mode, patience=patience, check_on_train_epoch_end=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """End a run that had ended here."""
+        waited = checkpoint["callbacks"].get(self.state_key, {}).get("wait_count", 0)
+        if trainer.state.fn == TrainerFn.FITTING and waited >= self.patience:
+            trainer.should_stop = True
+            log.info("training  no epoch of the last %d was better; trainer.early_stopping may be raised", waited)

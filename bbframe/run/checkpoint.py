@@ -72,11 +72,11 @@ class LoadedCheckpoint:
         """The run that left it. Raises ValueError when it is no checkpoint of bbframe."""
         return SavedRun.of(self.content, self.path)
 
-    def check_resumable(self) -> None:
-        """Raise ValueError when something is missing that a training needs to go on."""
-        missing = [key for key in RESUMED if key not in self.content]
+    def check_complete(self, train: bool) -> None:
+        """Raise ValueError when something is missing that a test, or to `train` on, needs."""
+        missing = [key for key in (RESUMED if train else RESUMED[:3]) if key not in self.content]
         if missing:
-            raise ValueError(f"checkpoint {self.path} is incomplete: no training goes on without its {missing[0]!r}")
+            raise ValueError(f"checkpoint {self.path} is incomplete: it lacks {', '.join(map(repr, missing))}")
 
     def check_fits(self, task: Task) -> None:
         """Raise ValueError when it holds other classes or another network than `task`; nothing is loaded."""

@@ -91,8 +91,8 @@ class TrainerOptions:
             raise ValueError(f"trainer: ema_decay={self.ema_decay} must be within 0..1, such as 0.999, or null")
         if self.checkpoint_every is not None and not self.interval:
             raise ValueError(
-                f"trainer: checkpoint_every={self.checkpoint_every} must be optimizer steps, 1 or more, such as 500, or"
-                " minutes, such as 10min"
+                f"trainer: checkpoint_every={self.checkpoint_every} must be a number of optimizer steps, such as 500,"
+                " or of minutes, such as 10min"
             )
 
     @property

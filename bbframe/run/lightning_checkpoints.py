@@ -32,8 +32,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a temporary file in the same folder, then rename it, so that a kill never costs a file."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as part:
-            torch.save(checkpoint, part)
+        with atomic(path) as part, part.open("wb") as file:  # torch's own file hides why it cannot be written
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
@@ -189,8 +189,9 @@ class LastCheckpoint(FiniteCheckpoint):
             self._save_if_due(trainer, pl_module)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and (stop := self._asked(trainer)[0]):
-            raise Interrupted(stop)  # `on_exception` saves
+        # several processes may have different numbers of batches, so they finish the validation
+        if trainer.state.fn == TrainerFn.FITTING and trainer.world_size == 1 and self.signals.stop:
+            raise Interrupted(self.signals.stop)  # `on_exception` saves
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: `on_train_epoch_end` comes next."""
@@ -203,8 +204,11 @@ class LastCheckpoint(FiniteCheckpoint):
             raise Interrupted(stop)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what was learnt up to the last whole step, unless it is not finite."""
-        fitting = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
+        """Save what was learnt up to the last whole step, unless it is not finite.
+
+        One of several processes does not: it would wait for the others.
+        """
+        fitting = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0 and trainer.world_size == 1
         whole = not isinstance(exception, KeyboardInterrupt) or self.state.validating
         if fitting and whole and self.state.rewind(trainer) and not_finite(pl_module) is None:
             self._save(trainer)

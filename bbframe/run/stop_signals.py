@@ -34,6 +34,16 @@ def signals_raised() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Raise the signal again of which Lightning has made a SystemExit."""
+    try:
+        yield
+    except SystemExit as error:
+        stopped = error.__context__
+        raise stopped if isinstance(stopped, Interrupted) else KeyboardInterrupt from error
+
+
 def _heeded(number: int) -> bool:
     """Whether a signal is not ignored, as SIGHUP is under nohup."""
     return signal.getsignal(number) not in (signal.SIG_IGN, None)

@@ -28,7 +28,7 @@ from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
 from bbframe.run.results import log_network, log_skipped, write_results
 from bbframe.run.run_log import logging_to
-from bbframe.run.stop_signals import Interrupted, signals_raised
+from bbframe.run.stop_signals import signals_kept, signals_raised
 from bbframe.run.trainer import make_trainer
 from bbframe.tasks.task import Task
 
@@ -66,7 +66,7 @@ def in_one_line(error: BaseException, folder: Path) -> BaseException:
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
     full = next((e for e in causes if isinstance(e, OSError) and e.errno in FULL), None)
-    if full is not None and not isinstance(error, ValueError):
+    if full is not None and isinstance(error, Exception) and not isinstance(error, ValueError):
         where = full.filename or getattr(full, "path", None) or folder
         return ValueError(f"{where}: {full.strerror}; make room, or give another output_dir{goes_on}")
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
@@ -109,12 +109,13 @@ class TrainingRun:
         options = self.plan.run
         if options.ckpt_path is None:
             return None
-        path = checkpoint_in(Path(options.ckpt_path).expanduser(), ("last", "best") if options.train else ("best", "last"))
+        path = checkpoint_in(
+            Path(options.ckpt_path).expanduser(), ("last", "best") if options.train else ("best", "last")
+        )
         self.plan = dataclasses.replace(self.plan, run=dataclasses.replace(options, ckpt_path=str(path)))
         self.config["ckpt_path"] = str(path)
         saved = load_checkpoint(path)
-        if options.train:
-            saved.check_resumable()
+        saved.check_complete(options.train)
         if is_first():
             remove_parts(path.parent)
         return saved
@@ -167,10 +168,8 @@ class TrainingRun:
         if self.plan.run.train:
             with self.timed("fit"):
                 try:
-                    trainer.fit(task, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
-                except SystemExit as error:  # what Lightning makes of a signal, once last.ckpt is saved
-                    stopped = error.__context__
-                    raise stopped if isinstance(stopped, Interrupted) else KeyboardInterrupt from error
+                    with signals_kept():
+                        trainer.fit(task, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
                 except MisconfigurationException as error:
                     raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
@@ -187,7 +186,7 @@ class TrainingRun:
         """Test if the plan says so, and save the trained backbone; returns the metrics, the monitored one first."""
         metrics: Mapping[str, float] = {}
         if self.plan.run.test:
-            with self.timed("test"):
+            with self.timed("test"), signals_kept():
                 metrics = trainer.test(task, datamodule=data, verbose=False)[0]
         if self.plan.run.train and trainer.is_global_zero:
             task.backbone.preprocessing = data.preprocessing

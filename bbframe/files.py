@@ -77,8 +77,10 @@ def atomic(path: Path) -> Iterator[Path]:
             _sync(part)
             os.replace(part, path)
         _sync(path.parent)
-    except OSError as error:
-        error.filename = error.filename or str(path)
+    except Exception as error:
+        reason = error if isinstance(error, OSError) else error.__context__  # torch has an error of its own
+        if isinstance(reason, OSError):
+            reason.filename = reason.filename or str(path)
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-# make train, make test, make slow, make lint, make bench, make gpu: each makes .venv first when it is missing
+# make train, make test, make slow, make lint, make bench, make kill, make gpu: each makes .venv first when it is missing
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: train test slow lint bench gpu wheel clean
+.PHONY: train test slow lint bench kill gpu wheel clean
 train: $(VENV)/.ready
 	$(BIN)/python train.py $(ARGS)
 
@@ -23,6 +23,9 @@ lint: $(VENV)/.ready
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+kill: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.kill $(ARGS)
 
 gpu: $(VENV)/.bench
 	$(BIN)/python benchmarks/gpu.py $(ARGS)

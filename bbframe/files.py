@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore
+
+PART = ".part"  # the end of a temporary file's name
 FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 
 
@@ -64,14 +70,40 @@ def atomic(path: Path) -> Iterator[Path]:
 
     `path` holds the old content or the new, never a part, whenever the machine stops.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}{PART}")
     try:
-        yield part
-        _sync(part)
-        os.replace(part, path)
+        with _locked(part, wait=True):
+            yield part
+            _sync(part)
+            os.replace(part, path)
         _sync(path.parent)
+    except Exception as error:
+        reason = error if isinstance(error, OSError) else error.__context__  # torch has an error of its own
+        if isinstance(reason, OSError):
+            reason.filename = reason.filename or str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the temporary files that killed processes have left in a folder; those of living ones are locked."""
+    for part in folder.glob(f".*{PART}"):
+        with suppress(OSError), _locked(part, wait=False):
+            part.unlink()
+
+
+@contextmanager
+def _locked(part: Path, wait: bool) -> Iterator[None]:
+    """Hold a lock on a file, which the kernel releases when the process ends, where the file system has locks.
+
+    Raises OSError when another process holds it, unless it may `wait`.
+    """
+    with open(part, "ab") as file:
+        if fcntl is not None:
+            with suppress(OSError) if wait else nullcontext():
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
 
 
 def _sync(path: Path) -> None:

@@ -26,12 +26,12 @@ def exit_code(run: Callable[[list[str]], int], arguments: list[str]) -> int:
         code = run(arguments)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         from bbframe.app.execution import RUN_FOLDER_VARIABLE
 
         last = Path(os.environ.get(RUN_FOLDER_VARIABLE, os.devnull), "checkpoints", "last.ckpt")
         print(f"interrupted; this continues it: python train.py ckpt_path={last}" if last.is_file() else "interrupted")
-        return 130
+        return 128 + getattr(error, "number", 2)
     except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -221,6 +222,7 @@ class BatchLoader:
                 timeout=self.timeout if self.num_workers else 0,
                 persistent_workers=self.num_workers > 0,
                 pin_memory=gpu,
+                worker_init_fn=_leave_signals,
                 generator=torch.Generator(),  # without one, each epoch would draw from the training's random numbers
             )
         return self._loader
@@ -230,7 +232,17 @@ class BatchLoader:
         workers = getattr(self._loader, "_iterator", None)
         if workers is not None:
             workers._shutdown_workers()
+            for worker in workers._workers:
+                if worker.is_alive():  # one that was stopped obeys nothing else
+                    worker.kill()
         self._loader = None
+
+
+def _leave_signals(worker: int) -> None:
+    """Let the process that trains decide what a signal to all processes, such as Ctrl-C, means."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -75,16 +75,18 @@ class DataModule(lightning.LightningDataModule):
         self._resume: dict[str, int] = {}
 
     def train_dataloader(self) -> TrainLoader:
-        """Raises ValueError when a resumed run had another number of batches an epoch."""
+        """Raises ValueError when a run is resumed within an epoch that had another number of batches."""
         order = TrainOrder(self.counts["train"], self.options.batch_size, self.seed, *self._place())
         loader = self._loader(TrainLoader, "train", order)
         if self._resume:
-            if self._resume["epoch_batches"] != len(loader):
+            done, then, now = self._resume["batches"], self._resume["epoch_batches"], len(loader)
+            epoch = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+            if then != now and (done % then or epoch is None or epoch.ready != epoch.processed):
                 raise ValueError(
-                    f"data: the checkpoint comes from epochs of {self._resume['epoch_batches']} batches, and an epoch "
-                    f"now has {len(loader)}; resume with the images and the data.batch_size of that run"
+                    f"data: the checkpoint comes from epochs of {then} batches, and an epoch now has {now}; resume"
+                    " with the images and the data.batch_size of that run, or from the end of an epoch"
                 )
-            loader.done = self._resume["batches"]
+            loader.done = done if then == now else done // then * now
         elif self._train and self.trainer and self.trainer.current_epoch:  # reloaded in the middle of a training
             loader.done = self._train.done
         self._resume, self._train = {}, loader
@@ -108,6 +110,11 @@ class DataModule(lightning.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:  # testing restores checkpoints too
             self._resume = state_dict
+
+    def take_back(self, batches: int) -> None:
+        """Count the latest batches as not handed out: no step was taken with them."""
+        if self._train is not None:
+            self._train.done -= batches
 
     def teardown(self, stage: str) -> None:
         """End the workers of all loaders, as `on_exception` does when a run fails."""

@@ -6,7 +6,7 @@ import dataclasses
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,6 +19,10 @@ from bbframe.hub.checkpoint_files import RECORD
 
 if TYPE_CHECKING:
     from bbframe.tasks.task import Task
+
+
+# what Lightning restores a training from
+RESUMED = ("state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,12 @@ class LoadedCheckpoint:
         """The run that left it. Raises ValueError when it is no checkpoint of bbframe."""
         return SavedRun.of(self.content, self.path)
 
+    def check_complete(self, train: bool) -> None:
+        """Raise ValueError when something is missing that a test, or to `train` on, needs."""
+        missing = [key for key in (RESUMED if train else RESUMED[:3]) if key not in self.content]
+        if missing:
+            raise ValueError(f"checkpoint {self.path} is incomplete: it lacks {', '.join(map(repr, missing))}")
+
     def check_fits(self, task: Task) -> None:
         """Raise ValueError when it holds other classes or another network than `task`; nothing is loaded."""
         then, now = self.run.config["task"]["name"], task.options.name
@@ -104,6 +114,19 @@ class LoadedCheckpoint:
                 f"({theirs.get(wrong[0], 'missing')} there, {ours.get(wrong[0], 'missing')} here); leave out the "
                 "overrides that change the network"
             )
+
+
+def checkpoint_in(path: Path, names: Sequence[str]) -> Path:
+    """`path`, or of a run folder the first of its checkpoints called `names`; raises ValueError when it has none."""
+    if not path.is_dir():
+        return path
+    found = [file for name in names if (file := path / "checkpoints" / f"{name}.ckpt").is_file()]
+    if not found:
+        raise ValueError(
+            f"ckpt_path={path}: the run left no checkpoint, so nothing of it is there to go on from; rerun={path} does"
+            " it again"
+        )
+    return found[0]
 
 
 def load_checkpoint(path: Path) -> LoadedCheckpoint:

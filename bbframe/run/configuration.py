@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from bbframe.auto import refuse_too_large
@@ -58,6 +60,9 @@ Devices = Annotated[int, Range(1, 1024)]
 Device = Annotated[int, Range(0, 1023)]
 DeviceText = Annotated[str, Text('such as "2" or "0,1"', r"-1|\d{1,4}(,\d{1,4})*")]
 Batches = Annotated[int, Range(1, 10**9, "batches")] | Annotated[float, Range(0.0001, 1, "of them")]
+Minutes = Annotated[
+    str, Text("a number of minutes such as 10min", r"(0*[1-9][0-9]{0,5}(\.[0-9]{1,6})?) ?(m|min|minutes?)")
+]
 # fmt: off
 Strategy = Literal[  # Lightning's, whose registry would take seconds to import
     "auto", "single_device", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_false",
@@ -74,7 +79,8 @@ Strategy = Literal[  # Lightning's, whose registry would take seconds to import
 @dataclass(frozen=True, kw_only=True)
 class TrainerOptions(Options):
     """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result) and
-    `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated)."""
+    `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated) and
+    `checkpoint_every` (so many optimizer steps, or minutes as in "10 min", last.ckpt is written within an epoch)."""
 
     prefix: ClassVar[str] = "trainer: "
 
@@ -97,6 +103,7 @@ class TrainerOptions(Options):
     sync_batchnorm: bool = False
     early_stopping: Annotated[int, Range(1, 10**6, "epochs")] | None = None
     ema_decay: Fraction | None = None
+    checkpoint_every: Annotated[int, Range(1, 10**9, "optimizer steps")] | Minutes | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,6 +112,13 @@ class TrainerOptions(Options):
         rule = f"would never validate in max_epochs={self.max_epochs}"
         seldom = self.max_epochs != -1 and self.check_val_every_n_epoch > self.max_epochs
         demand(not seldom, "trainer: check_val_every_n_epoch", self.check_val_every_n_epoch, rule)
+
+    @property
+    def interval(self) -> int | timedelta | None:
+        """`checkpoint_every` as a number of steps or a time."""
+        if not isinstance(self.checkpoint_every, str):
+            return self.checkpoint_every
+        return timedelta(minutes=float(re.sub(r"[a-z ]", "", self.checkpoint_every)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
+import time
+from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.files import atomic
 from bbframe.run.checkpoint import SavedRun, load_checkpoint
+from bbframe.run.epoch_state import EpochState
+from bbframe.run.stop_signals import Interrupted, NotedSignals
 
 log = logging.getLogger("bbframe")
 
@@ -27,8 +32,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a temporary file in the same folder, then rename it, so that a kill never costs a file."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as part:
-            torch.save(checkpoint, part)
+        with atomic(path) as part, part.open("wb") as file:  # torch's own file hides why it cannot be written
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
@@ -37,11 +42,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return copy.deepcopy(load_checkpoint(Path(path)).content)
 
 
-def checkpoint_callbacks(folder: Path, monitor: str | None, mode: str) -> list[Callback]:
-    """Callbacks that keep <folder>/checkpoints/last.ckpt and, with a `monitor`, best.ckpt by its "max" or "min"."""
-    last = LastCheckpoint(folder / "checkpoints")
+def checkpoint_callbacks(
+    folder: Path, monitor: str | None, mode: str, every: int | timedelta | None = None
+) -> list[Callback]:
+    """Callbacks that keep <folder>/checkpoints/last.ckpt and, with a `monitor`, best.ckpt by its "max" or "min".
+
+    `every` so many steps, or so much time, last.ckpt is written within an epoch too.
+    """
+    state = EpochState()
+    last = LastCheckpoint(folder / "checkpoints", state, every)
     # the best comes first, so that last.ckpt knows the best value up to its own epoch
-    return [last] if monitor is None else [BestCheckpoint(folder / "checkpoints", monitor, mode), last]
+    best = [] if monitor is None else [BestCheckpoint(folder / "checkpoints", monitor, mode)]
+    return [state, *best, last]
 
 
 class RunInCheckpoint(Callback):
@@ -65,20 +77,36 @@ class FiniteCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save. Raises ValueError when a weight is not finite."""
-        bad = next((name for name, p in pl_module.named_parameters() if not p.isfinite().all()), None)
-        if bad is not None:
+        self.check_finite(trainer, pl_module)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def check_finite(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises ValueError when a weight, or a statistic such as BatchNorm's, is not finite."""
+        if (bad := not_finite(pl_module)) is not None:
             raise ValueError(
                 f"epoch {trainer.current_epoch}: the weights {bad!r} are no longer finite, so no checkpoint was"
                 f" written over those in {self.dirpath}; lower the learning rate, or clip the gradients"
             )
-        super().on_train_epoch_end(trainer, pl_module)
+
+
+def not_finite(module: LightningModule) -> str | None:
+    """The name of the first parameter, or running statistic, that is NaN or infinite."""
+    statistics = ((name, x) for name, x in module.named_buffers() if name.endswith(("running_mean", "running_var")))
+    return next((name for name, x in chain(module.named_parameters(), statistics) if not x.isfinite().all()), None)
 
 
 class BestCheckpoint(FiniteCheckpoint):
     """best.ckpt. A resumed run takes over the best file and value of the run that it continues."""
 
     def __init__(self, folder: Path, monitor: str, mode: str) -> None:
-        super().__init__(folder, "best", monitor, mode=mode, enable_version_counter=False)
+        super().__init__(
+            folder, "best", monitor, mode=mode, save_on_train_epoch_end=True, enable_version_counter=False
+        )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if this epoch was validated."""
+        if self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """The best value alone: where the file lies is known, also after the folder has moved."""
@@ -103,10 +131,7 @@ class BestCheckpoint(FiniteCheckpoint):
             what = f"{self.monitor}={value:g} beside it: the best is sought anew"
             log.info("best      %s has no best.ckpt of %s", resumed, what)
             return
-        if source.resolve() != target and trainer.is_global_zero:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(target) as part:
-                shutil.copyfile(source, part)
+        take_over(source, target, trainer)
         self.best_model_path = self.kth_best_model_path = str(target)
         self.best_model_score = self.kth_value = self.current_score = torch.tensor(value)
         self.best_k_models = {str(target): self.best_model_score}
@@ -116,19 +141,100 @@ class BestCheckpoint(FiniteCheckpoint):
         return checkpoint["callbacks"].get(self.state_key, {}).get("best")
 
 
-class LastCheckpoint(FiniteCheckpoint):
-    """last.ckpt, after every epoch and on the way out of an interrupted or failed run."""
+def take_over(source: Path, target: Path, trainer: Trainer) -> None:
+    """Copy a checkpoint of an earlier run into the folder of this one."""
+    if source.resolve() != target.resolve() and trainer.is_global_zero:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(target) as part:
+            shutil.copyfile(source, part)
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder, "last", save_on_exception=True, save_on_train_epoch_end=True, enable_version_counter=False
-        )
+
+class LastCheckpoint(FiniteCheckpoint):
+    """last.ckpt: after every epoch, every so often within one, and on the way out of an interrupted or failed run.
+
+    It is written only where a run can be resumed to the bit: between two optimizer steps, before a validation, and
+    after an epoch. There a signal ends the run.
+    """
+
+    def __init__(self, folder: Path, state: EpochState, every: int | timedelta | None = None) -> None:
+        super().__init__(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+        self.state, self.every = state, every
+        self.signals = NotedSignals()
+        self._saved = (0, 0.0)  # the step and the time
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the file's name says it all."""
         return {}
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take over the checkpoint that is resumed: this folder can then be resumed too, whatever comes next."""
+        if trainer.state.fn == TrainerFn.FITTING and trainer.ckpt_path is not None:
+            take_over(Path(trainer.ckpt_path), Path(self.format_checkpoint_name({})), trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.signals.install()
+        self._saved = (trainer.global_step, time.monotonic())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time or a signal has come, unless the epoch ends here: it is validated first."""
+        within = (batch_idx + 1) % trainer.accumulate_grad_batches
+        if not (within or trainer.is_last_batch or trainer.global_step == trainer.max_steps):
+            self._save_if_due(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._save_if_due(trainer, pl_module)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        # several processes may have different numbers of batches, so they finish the validation
+        if trainer.state.fn == TrainerFn.FITTING and trainer.world_size == 1 and self.signals.stop:
+            raise Interrupted(self.signals.stop)  # `on_exception` saves
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: `on_train_epoch_end` comes next."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last_global_step_saved = -1  # a checkpoint before the validation does not stand in for this one
+        super().on_train_epoch_end(trainer, pl_module)
+        self._saved = (trainer.global_step, time.monotonic())
+        if stop := self._asked(trainer)[0]:
+            raise Interrupted(stop)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what was learnt, unless it is not finite."""
-        if all(p.isfinite().all() for p in pl_module.parameters()):
-            super().on_exception(trainer, pl_module, exception)
+        """Save what was learnt up to the last whole step, unless it is not finite.
+
+        One of several processes does not: it would wait for the others.
+        """
+        fitting = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0 and trainer.world_size == 1
+        whole = not isinstance(exception, KeyboardInterrupt) or self.state.validating
+        if fitting and whole and self.state.rewind(trainer) and not_finite(pl_module) is None:
+            self._save(trainer)
+
+    def _save_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        stop, requeue = self._asked(trainer)
+        step, moment = self._saved
+        due = isinstance(self.every, int) and trainer.global_step - step >= self.every
+        if isinstance(self.every, timedelta):
+            due = trainer.strategy.broadcast(time.monotonic() - moment >= self.every.total_seconds())
+        if stop or due:
+            self.check_finite(trainer, pl_module)
+            self._save(trainer)
+        if requeue:
+            self.signals.answer_requeue()
+        if stop:
+            raise Interrupted(stop)
+
+    def _save(self, trainer: Trainer) -> None:
+        self._save_checkpoint(trainer, self.format_checkpoint_name({}))
+        self._saved = (trainer.global_step, time.monotonic())
+
+    def _asked(self, trainer: Trainer) -> tuple[int, bool]:
+        """The signal that ends the run, 0 for none, and whether Slurm's has come: the same in all processes."""
+        stop, requeue = self.signals.stop or 0, self.signals.requeue
+        if trainer.world_size > 1:
+            asked = torch.tensor([stop, int(requeue)], device=trainer.strategy.root_device)
+            stop, requeue = trainer.strategy.reduce(asked, reduce_op="max").tolist()
+        return stop, bool(requeue)

@@ -50,11 +50,10 @@ def log_network(plan: Configuration, task: Task, data: DataModule, macs: float) 
 
 
 def write_results(plan: Configuration, task: Task, data: DataModule, summary: dict[str, Any], folder: Path) -> None:
-    """Write metrics.json and the pictures, and log the closing table.
+    """Write the pictures and, when all the rest is there, metrics.json, and log the closing table.
 
     The tested images are shown for classification and detection, and for tasks that extend either.
     """
-    write_text(folder / "metrics.json", json.dumps(finite(summary), indent=2) + "\n")
     pictures, history = folder / "pictures", folder / "metrics.csv"
     pictures.mkdir(exist_ok=True)
     if plan.run.train and not plan.run.debug and history.is_file():
@@ -63,6 +62,7 @@ def write_results(plan: Configuration, task: Task, data: DataModule, summary: di
         write_classification_report(task, data, folder)
     if task.predictions and isinstance(task, Detection) and isinstance(data, DetectionDataModule):
         write_detection_report(task, data, folder)
+    write_text(folder / "metrics.json", json.dumps(finite(summary), indent=2) + "\n")
     log.info("\n%s", run_table(summary))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -18,7 +18,7 @@ from bbframe.data.seeds import derive
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from bbframe.run.lightning_parts import make_lightning_parts
-from bbframe.run.resume import ResumedOptimizer
+from bbframe.run.resume import AveragedWeights, ResumedEarlyStopping, ResumedOptimizer
 from bbframe.run.run_log import EpochLines
 from bbframe.tasks.task import Task
 
@@ -47,19 +47,20 @@ def make_trainer(plan: Configuration, task: Task, folder: Path, more: Sequence[p
     """
     settings = dataclasses.asdict(plan.trainer)
     patience, decay = settings.pop("early_stopping"), settings.pop("ema_decay")
+    del settings["checkpoint_every"]
     if isinstance(settings["devices"], tuple):
         settings["devices"] = list(settings["devices"])
     if plan.run.debug:
         settings.update(max_epochs=1, max_steps=1, limit_train_batches=1, limit_val_batches=1, limit_test_batches=1)
     callbacks: list[pl.Callback] = [SeedEveryBatch(plan.run.seed), EpochLines(), ResumedOptimizer(plan.optim), *more]
     if decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=decay))
+        callbacks.append(AveragedWeights(decay=decay))
+    if not plan.run.debug:
+        callbacks += checkpoint_callbacks(folder, task.monitor, task.mode, plan.trainer.interval)
     if patience is not None:
-        callbacks.append(EarlyStopping(task.monitor, mode=task.mode, patience=patience))
+        callbacks.append(ResumedEarlyStopping(task.monitor, mode=task.mode, patience=patience))
     if sys.stdout.isatty():
         callbacks.append(RichProgressBar(leave=False))
-    if not plan.run.debug:
-        callbacks += checkpoint_callbacks(folder, task.monitor, task.mode)
     callbacks += make_lightning_parts("callbacks", plan.callbacks, folder)
     loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
     loggers += make_lightning_parts("logger", plan.logger, folder)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import time
 from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from bbframe.backbone import Backbone
 from bbframe.data import make_data
 from bbframe.data.data_module import DataModule
+from bbframe.files import remove_parts
 from bbframe.registry import plugins
 from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
-from bbframe.run.checkpoint import LoadedCheckpoint, SavedRun, load_checkpoint
+from bbframe.run.checkpoint import LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.masking import mask_overrides, mask_secrets
@@ -26,8 +28,11 @@ from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
 from bbframe.run.results import log_network, write_results
 from bbframe.run.run_log import logging_to
+from bbframe.run.stop_signals import signals_kept, signals_raised
 from bbframe.run.trainer import make_trainer
 from bbframe.tasks.task import Task
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the disk, of a quota, in a file
 
 
 def run(
@@ -38,15 +43,36 @@ def run(
     `config` is the plain data that the plan was parsed from, and `overrides` made it: both are recorded, without the
     values in `secrets`. Raises ValueError for whatever the user can mend; any failure leaves its text in `error.txt`.
     """
-    with logging_to(folder / "train.log"):
+    with signals_raised(), logging_to(folder / "train.log"):
         try:
             recorded = mask_secrets(config, secrets), mask_overrides(overrides, secrets)
             return TrainingRun(plan, *recorded, folder).complete()
         except BaseException as error:
+            told = in_one_line(error, folder)
             if is_first():
                 details = getattr(error, "details", "")  # what a message of one line had to cut short
-                write_failure(folder, overrides, f"{str(error) or type(error).__name__}\n{details}".rstrip())
-            raise
+                with suppress(OSError):  # a full disk must not hide what happened
+                    write_failure(folder, overrides, f"{str(told) or type(told).__name__}\n{details}".rstrip())
+            if told is error:
+                raise
+            raise told from error
+
+
+def in_one_line(error: BaseException, folder: Path) -> BaseException:
+    """A failure of the machine, such as a full disk, as a ValueError that says where and what to do."""
+    last = folder / "checkpoints" / "last.ckpt"
+    goes_on = f"; then this goes on: ckpt_path={last}" if last.is_file() else ""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    full = next((e for e in causes if isinstance(e, OSError) and e.errno in FULL), None)
+    if full is not None and isinstance(error, Exception) and not isinstance(error, ValueError):
+        where = full.filename or getattr(full, "path", None) or folder
+        return ValueError(f"{where}: {full.strerror}; make room, or give another output_dir{goes_on}")
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        reason = " ".join(str(error).split())
+        return ValueError(f"data: {reason} Less memory is used with data.num_workers=0{goes_on}")
+    return error
 
 
 @dataclass
@@ -63,8 +89,7 @@ class TrainingRun:
         """Build, train, test and report."""
         with self.timed("total"):
             reset_peak_memory()
-            path = self.plan.run.ckpt_path
-            saved = None if path is None else load_checkpoint(Path(path))
+            saved = self.opened_checkpoint()
             pl.seed_everything(self.plan.run.seed, workers=True, verbose=False)
             backbone = self.recorded_backbone(saved)
             task, data = self.network_and_data(backbone)
@@ -75,6 +100,25 @@ class TrainingRun:
             trainer = make_trainer(self.plan, task, self.folder, [RunInCheckpoint(self.saved_run(task, data))])
             scores = {"best": self.trained(trainer, task, data, saved), "test": self.tested(trainer, task, data)}
         return self.reported(trainer, task, data, {"gmacs": round(macs, 6), **scores})
+
+    def opened_checkpoint(self) -> LoadedCheckpoint | None:
+        """The checkpoint that the plan names, by its file or its run folder, whose last or best one it then is.
+
+        Raises ValueError when it cannot serve.
+        """
+        options = self.plan.run
+        if options.ckpt_path is None:
+            return None
+        path = checkpoint_in(
+            Path(options.ckpt_path).expanduser(), ("last", "best") if options.train else ("best", "last")
+        )
+        self.plan = dataclasses.replace(self.plan, run=dataclasses.replace(options, ckpt_path=str(path)))
+        self.config["ckpt_path"] = str(path)
+        saved = load_checkpoint(path)
+        saved.check_complete(options.train)
+        if is_first():
+            remove_parts(path.parent)
+        return saved
 
     def recorded_backbone(self, saved: LoadedCheckpoint | None) -> Backbone:
         """Write the record, build the backbone, and record the weights that it has loaded."""
@@ -126,9 +170,8 @@ class TrainingRun:
         if self.plan.run.train:
             with self.timed("fit"):
                 try:
-                    trainer.fit(task, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
-                except SystemExit as error:  # what Lightning makes of Ctrl-C, once last.ckpt is saved
-                    raise KeyboardInterrupt from error
+                    with signals_kept():
+                        trainer.fit(task, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
                 except MisconfigurationException as error:
                     raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
         score = getattr(trainer.checkpoint_callback, "best_model_score", None)
@@ -145,7 +188,7 @@ class TrainingRun:
         """Test if the plan says so, and save the trained backbone; returns the metrics, the monitored one first."""
         metrics: Mapping[str, float] = {}
         if self.plan.run.test:
-            with self.timed("test"):
+            with self.timed("test"), signals_kept():
                 metrics = trainer.test(task, datamodule=data, verbose=False)[0]
         if self.plan.run.train and trainer.is_global_zero:
             task.backbone.preprocessing = data.preprocessing

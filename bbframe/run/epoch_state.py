@@ -1,0 +1,157 @@
+"""What a checkpoint holds beyond Lightning's, so that a run goes on to the bit from the middle of an epoch.
+
+Lightning resumes exactly from three moments: between two optimizer steps, before a validation, and after an epoch. A
+checkpoint is of one of these. What breaks off a step is taken back to the end of the step before.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerFn
+
+from bbframe.files import write_text
+
+KEY = "epoch_state"  # where it lies in a checkpoint
+REDUCTIONS = {"mean": torch.mean, "sum": torch.sum, "max": torch.max, "min": torch.min}
+
+
+class EpochState(Callback):
+    """Keeps the running means of an epoch and the rows of metrics.csv in checkpoints, and takes back broken steps."""
+
+    def __init__(self) -> None:
+        self.validating = self.ended = self.stepping = False
+        self._window: dict[str, Any] | None = None  # what was so before the first batch of this optimizer step
+        self._loaded: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._loaded:
+            shares = self._loaded["means"]
+            rank = trainer.global_rank if len(shares) == trainer.world_size else 0
+            self._set_means(trainer, shares[rank])
+            self._loaded = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}  # BatchNorm's change
+            self._window = {"batches": batch_idx, "buffers": buffers, "means": self._means(trainer)}
+            self.stepping = False
+        self.ended = False
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self.stepping = True
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validating = trainer.state.fn == TrainerFn.FITTING
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validating, self.ended = False, True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.ended = True
+
+    def rewind(self, trainer: Trainer) -> bool:
+        """Take back what an exception has broken off; False when no earlier moment of this epoch can be restored."""
+        if self.ended or self._window is None:
+            return False
+        if self.validating:
+            return True  # it is done again
+        progress, window = trainer.fit_loop.epoch_loop.batch_progress, self._window
+        now, handed_out = progress.current, progress.current.ready
+        if now.ready == now.completed and self.stepping:
+            return not progress.is_last_batch  # after which a resumed run would not validate
+        if self.stepping or window["batches"] == 0:  # the checkpoint of the epoch before is as good
+            return False
+        with torch.no_grad():
+            for name, buffer in trainer.lightning_module.named_buffers():
+                buffer.copy_(window["buffers"][name])
+        self._set_means(trainer, window["means"])
+        back = now.completed - window["batches"]
+        for part in (progress.total, now):
+            part.completed -= back
+            part.ready = part.started = part.processed = part.completed
+        progress.is_last_batch = False
+        if (data := getattr(trainer, "datamodule", None)) is not None and hasattr(data, "take_back"):
+            data.take_back(handed_out - window["batches"])
+        return True
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add this state; of a checkpoint before or during validation, say that the validation is still to be done."""
+        means, row = self._means(trainer), None
+        if self.ended:  # Lightning writes the row of the epoch after its checkpoint
+            logged = trainer.fit_loop.epoch_loop._results.metrics(on_step=False)["log"] if means else {}
+            row = {name: value.item() for name, value in logged.items()}
+            means = []
+        shares: list[Any] = [means]
+        if trainer.world_size > 1:
+            shares = [None] * trainer.world_size
+            torch.distributed.all_gather_object(shares, means)
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
+        row = {**row, "epoch": trainer.current_epoch, "step": step} if row else None
+        checkpoint[KEY] = {"means": shares, "history": _history(trainer), "row": row}
+        if self.validating:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            progress["current"] = dict.fromkeys(progress["current"], 0)
+            progress["total"].update(ready=1, started=1, processed=0, completed=0)
+            progress["is_last_batch"] = False
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Begin metrics.csv with the rows that the earlier run had written up to this checkpoint."""
+        if trainer.state.fn != TrainerFn.FITTING or KEY not in checkpoint:
+            return
+        self._loaded = state = checkpoint[KEY]
+        logger = _csv_logger(trainer)
+        if logger is None or not trainer.is_global_zero:
+            return
+        if state["history"]:
+            writer = logger.experiment
+            writer.metrics_keys = next(csv.reader(io.StringIO(state["history"])))
+            write_text(Path(writer.metrics_file_path), state["history"])
+        if row := state["row"]:
+            logger.log_metrics({key: value for key, value in row.items() if key != "step"}, row["step"])
+
+    def _means(self, trainer: Trainer) -> list[dict[str, Any]]:
+        """The running means of this epoch; a device is not waited for."""
+        found = []
+        names = {function: name for name, function in REDUCTIONS.items()}
+        for metric in trainer.fit_loop.epoch_loop._results.values():
+            meta = metric.meta
+            if metric.is_tensor and meta.on_epoch and not metric.has_reset and meta.reduce_fx in names:
+                kept = {key: getattr(meta, key) for key in ("fx", "name", "prog_bar", "logger", "on_step", "on_epoch")}
+                kept |= {"reduce_fx": names[meta.reduce_fx], "sync_dist": meta.sync.should}
+                found.append({**kept, "value": metric.value, "size": getattr(metric, "cumulated_batch_size", None)})
+        return found
+
+    def _set_means(self, trainer: Trainer, means: list[dict[str, Any]]) -> None:
+        results, device = trainer.fit_loop.epoch_loop._results, trainer.strategy.root_device
+        results.reset(metrics=False)
+        for mean in means:
+            settings = {key: value for key, value in mean.items() if key not in ("fx", "name", "value", "size")}
+            settings |= {"reduce_fx": REDUCTIONS[mean["reduce_fx"]], "sync_dist_fn": trainer.strategy.reduce}
+            value = mean["value"].to(device)
+            results.log(mean["fx"], mean["name"], value, batch_size=1, **settings)
+            metric = results[f"{mean['fx']}.{mean['name']}"]
+            metric.value = value
+            if mean["size"] is not None:
+                metric.cumulated_batch_size = torch.as_tensor(mean["size"]).to(device)
+            trainer._logger_connector._current_fx = mean["fx"]  # else the first batch would begin them anew
+
+
+def _csv_logger(trainer: Trainer) -> CSVLogger | None:
+    return next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
+
+
+def _history(trainer: Trainer) -> str:
+    """The rows of metrics.csv so far."""
+    logger = _csv_logger(trainer)
+    if logger is None or not trainer.is_global_zero:
+        return ""
+    logger.save()
+    path = Path(logger.experiment.metrics_file_path)
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

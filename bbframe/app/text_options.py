@@ -23,9 +23,10 @@ def as_text(config: DictConfig, overrides: list[str]) -> list[str]:
 def text_options(config: DictConfig) -> set[str]:
     """The dotted keys of a configuration whose values are text and never numbers."""
     groups: dict[str, list[Any]] = {"": [RunOptions], "backbone.": [Source]}
-    for group, node in config.items():
+    for group in filter(registry.KINDS.__contains__, config):  # another key may be an interpolation without an end
+        node = config[group]
         name = node.get("model_type" if group == "backbone" else "name") if hasattr(node, "keys") else None
-        if group in registry.KINDS and name is not None:
+        if name is not None:
             with suppress(ValueError):  # the check says what is wrong with it
                 groups.setdefault(f"{group}.", []).append(registry.find(str(group), name).options)
     return {

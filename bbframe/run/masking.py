@@ -25,9 +25,9 @@ SECRET_WORDS = frozenset(
 LAST_WORDS = frozenset("token tokens key pass auth oauth pat".split())
 MODEL_WORDS = frozenset(  # a class token belongs to a model, a number of tokens is a count, an image's key is a column
     "class cls mask pad num number max min total special register prefix patch image visual eos bos sep unk dist "
-    "primary foreign sort label group cache forward backward single multi low high band one two".split()
+    "full primary foreign sort label group cache forward backward single multi low high band one two".split()
 )
-ENDINGS = re.compile(r"(v?\d+|values?|strings?|text|header|raw|plain|b64|base64)$")  # api_token_v2, secret_value
+ENDINGS = re.compile(r"(v|v?\d+|values?|strings?|text|header|raw|plain|b64|base64)$")  # api_token_v2, secret_value
 COMPOUND = re.compile(  # hftoken, dbpassword: without a separator
     r"(?<!de)token$|(passw(or)?d|pwd|secret)$|^(db|ssh|pg|my|smtp|user|admin|root)pass$"
     r"|(api|access|private|secret|ssh|hf|wandb|openai|auth|account|storage|license|signing|encryption)keys?$"
@@ -144,7 +144,8 @@ def _mask_inline(value: str) -> str:
     start = 0
     while found := INLINE_KEY.search(value, start):
         start = found.end()
-        if not _names_secret(found[2]) or not 0 <= value.find("{") < found.start():
+        inside = value.count("{", 0, found.start()) > value.count("}", 0, found.start())
+        if not inside or not _names_secret(found[2]):
             continue
         depth, end = 0, start
         quoted = re.compile(r"\"[^\"]*\"|'[^']*'").match(value, start)

@@ -23,7 +23,8 @@ from bbframe.sweep.jobs import report_failure
 
 NAMES = """
     pass pwd auth bearer key wandb_key pat tokens hftoken api_token_v2 secret_value cookie my_key connection_string
-    webhook     DB_PASS GH_PAT OPENAI_KEY AZURE_STORAGE_KEY DATABASE_URL sas_token session_cookie webhook_url ssh_key privateKey
+    webhook
+    DB_PASS GH_PAT OPENAI_KEY AZURE_STORAGE_KEY DATABASE_URL sas_token session_cookie webhook_url ssh_key privateKey
     SSHPASS PGPASSWORD basic_auth REDIS_URL SENTRY_DSN api_keys x-api-key connectionString MONGO_URI bearer_token
     auth_header user_pwd hf_token_2 TOKEN1 X-Auth-Token refresh_token AccountKey slack_webhook jwt GITHUB_TOKEN
 """.split()

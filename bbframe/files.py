@@ -17,6 +17,7 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore
 
 PART = ".part"  # the end of a temporary file's name
+MOST_BYTES, MOST_VALUES, DEEPEST = 10_000_000, 200_000, 60  # of a YAML file
 FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 
 
@@ -47,11 +48,43 @@ def dump_yaml(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=119)
 
 
+def check_yaml(path: Path) -> None:
+    """Refuse a YAML file that would fill the memory: by its size, its depth or what its aliases (*a) repeat.
+
+    Raises ValueError in one line. A file that is no YAML passes: who reads it says so.
+    """
+    if path.is_file() and path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path}: has {path.stat().st_size} bytes; a configuration has at most {MOST_BYTES}")
+    anchors: dict[str | None, int] = {}  # how many values stand below each, its aliases followed
+    opened: list[tuple[str | None, int]] = []  # the collections around an event, and the values met before each
+    count = 0
+    try:
+        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+            anchor, start = getattr(event, "anchor", None), count
+            if isinstance(event, yaml.AliasEvent):
+                if event.anchor in [name for name, _ in opened]:
+                    raise ValueError(f"{path}: *{event.anchor} stands inside of itself")
+                count += anchors.get(event.anchor, 0)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                opened.append((anchor, count))
+                anchor = None
+            elif isinstance(event, yaml.CollectionEndEvent):
+                anchor, start = opened.pop()
+            count += 1
+            if anchor is not None:
+                anchors[anchor] = count - start
+            if count > MOST_VALUES or len(opened) > DEEPEST:
+                raise ValueError(f"{path}: is nested deeper than {DEEPEST} levels, or its aliases repeat too much")
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return
+
+
 def read_yaml(path: Path, kind: type) -> Any:
     """The content of a YAML file, a `kind` (dict or list); raises ValueError in one line when it is broken."""
+    check_yaml(path)
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-99-99
         raise ValueError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, kind):
         raise ValueError(f"{path}: must hold a {'mapping' if kind is dict else 'list'}, not {type(data).__name__}")

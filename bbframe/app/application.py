@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bbframe.app import execution
 from bbframe.app.command_line import hydra_arguments, quoted
-from bbframe.app.composition import ERRORS, composition, register_everything, secrets
+from bbframe.app.composition import ERRORS, composition, register_everything
 from bbframe.app.execution import RUN_FOLDER_VARIABLE, errors_raised, users_environment
 from bbframe.app.hydra_settings import VERSION
 from bbframe.app.places import CONF
@@ -23,7 +23,7 @@ from bbframe.app.run_folder import make_run_folder
 from bbframe.app.run_request import RunRequest
 from bbframe.app.sweeper import FailedJobs
 from bbframe.files import dump_yaml
-from bbframe.run.masking import mask_secrets
+from bbframe.run.masking import mask_secrets, remembered
 from bbframe.sweep.jobs import Job
 
 
@@ -89,7 +89,7 @@ def run_hydra(command: argparse.Namespace, further: Sequence[str], job: Job | No
             assert job is not None  # of a sweep, the sweeper runs the jobs
             try:
                 with users_environment():
-                    execution.execute(execution.placed(job), secrets())
+                    execution.execute(execution.placed(job), remembered())
             except Exception:
                 stack.enter_context(redirect_stderr(said))
                 raise
@@ -113,7 +113,7 @@ def shown(request: RunRequest, command: argparse.Namespace) -> str:
     ours = {**raw, **data} if command.resolve or request.source else {**data, **raw}
     ours["backbone_name"] = data["backbone_name"]
     whole = {"job": ours, "hydra": {"hydra": settings}, "all": {"hydra": settings, **ours}}[command.cfg]
-    masked: Any = mask_secrets(whole, secrets())
+    masked: Any = mask_secrets(whole)
     if command.package in (None, "_global_"):
         return dump_yaml(masked).rstrip()
     for part in command.package.split("."):

@@ -35,6 +35,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     command.config_dir = existing_folder("config-dir", command.config_dir)
     if command.experimental_rerun is not None:
         raise ValueError("--experimental-rerun unpickles a file, which can run code; type rerun=<run folder>")
+    command.config_name = command.config_name.removesuffix(".yaml")
     modes = ("run", "multirun", "cfg", "info", "shell_completion")
     if len(chosen := [mode for mode in modes if getattr(command, mode)]) > 1:
         raise ValueError(f"{_flag(chosen[0])} and {_flag(chosen[1])} exclude each other; give one of them")
@@ -96,7 +97,8 @@ def hydra_arguments(command: argparse.Namespace, overrides: Sequence[str]) -> li
     values = ("config_name", "config_path", "config_dir", "info")
     line = [word for name in values if (value := getattr(command, name)) for word in (_flag(name), str(value))]
     line += [_flag(name) for name in ("multirun", "hydra_help", "shell_completion") if getattr(command, name)]
-    path = [f"hydra.searchpath=[{','.join(map(quoted, command.search_path))}]"] if command.search_path else []
+    # given in any case, because a file's own search path would import packages
+    path = [] if command.shell_completion else [f"hydra.searchpath=[{','.join(map(quoted, command.search_path))}]"]
     return [*line, *command.overrides, *path, *overrides]
 
 

@@ -29,17 +29,11 @@ from bbframe.app.hydra_settings import (
     set_resolver,
 )
 from bbframe.app.places import CONF
+from bbframe.run.masking import is_secret, remember
 from bbframe.schema import nearest
 
 Compose = Callable[[list[str]], DictConfig]
 ERRORS = (HydraException, OmegaConfBaseException, YAMLError, RecursionError)
-
-_secrets: set[str] = set()  # values of environment variables that are called a token, a key or the like
-
-
-def secrets() -> frozenset[str]:
-    """The secret values that configurations have read from the environment so far."""
-    return frozenset(_secrets)
 
 
 @contextmanager
@@ -113,14 +107,12 @@ def settings_alone(overrides: Sequence[str]) -> DictConfig:
 
 def _environment_variable(key: str, *default: Any) -> Any:
     """OmegaConf's `oc.env`, which also takes note of what is secret, so that no record shows it."""
-    from bbframe.run.masking import is_secret
-
     if key not in os.environ:
         if not default:
             raise ValueError(f"the configuration reads the environment variable {key}, which is not set")
         return default[0]
     if is_secret(key):
-        _secrets.add(os.environ[key])
+        remember([os.environ[key]])
     return os.environ[key]
 
 

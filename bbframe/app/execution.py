@@ -10,10 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
 from bbframe import registry
+from bbframe.files import dump_yaml, read_yaml, write_text
+from bbframe.run.masking import mask_overrides, mask_secrets, outward, remember
 from bbframe.sweep.jobs import Job, report_failure
 
 RUN_FOLDER_VARIABLE = "BBFRAME_RUN_FOLDER"  # tells the other processes of a run where it writes
@@ -40,6 +43,11 @@ def execute(job: Job, secrets: frozenset[str]) -> None:
 def placed(job: Job) -> Job:
     """The job with the folder that Hydra says, which is absolute when Hydra changed the working directory."""
     settings = HydraConfig.get()
+    if settings.output_subdir is not None:  # Hydra has written its record there
+        for file in Path(settings.runtime.output_dir, settings.output_subdir).glob("*.yaml"):
+            content = read_yaml(file, object)
+            masked: Any = mask_overrides(content) if isinstance(content, list) else mask_secrets(content)
+            write_text(file, dump_yaml(masked))
     return replace(job, folder=Path(settings.runtime.output_dir)) if settings.job.chdir else job
 
 
@@ -47,14 +55,15 @@ def execute_isolated(jobs: Sequence[Job], plugins: Sequence[str], secrets: froze
     """Do the job of a sweep that Hydra says it is; a failure is reported and leaves the other jobs alone."""
     number = HydraConfig.get().job.num
     job = placed(jobs[number])
+    remember(secrets)  # this may be another process
     try:
         load_plugins(plugins)
         job.folder.mkdir(parents=True, exist_ok=True)
-        print(f"\n[{number + 1}/{len(jobs)}] {' '.join(job.overrides)}", flush=True)
+        print(f"\n[{number + 1}/{len(jobs)}] {' '.join(mask_overrides(job.overrides))}", flush=True)
         execute(job, secrets)
     except Exception as error:
         if job.config["debug"] or unexpected(error):
-            traceback.print_exc()
+            print(outward(traceback.format_exc()), file=sys.stderr)
         report_failure(job.folder, job.overrides, error)
         return False
     return True

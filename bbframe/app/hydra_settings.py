@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -22,12 +23,15 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bbframe import registry
-from bbframe.app.command_line import names_hydra
+from bbframe.app.command_line import key_of, names_hydra
 from bbframe.app.places import CONF, RECIPES, file_choices
+from bbframe.files import check_yaml
+from bbframe.run.masking import mask_literals, mask_text
 
 # what Hydra 1.3 wants to hear, and later ones do not
 VERSION: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -58,6 +62,7 @@ class ExtraFolders(SearchPathPlugin):
 def register_settings() -> None:
     """Give Hydra this application's defaults, its sweeper and the recipes."""
     Plugins.instance().register(ExtraFolders)
+    _check_files()
     set_resolver("bbframe.name", _run_name)
     set_resolver("bbframe.backbone", _backbone_name)
     store_config("hydra/sweeper", "bbframe", {"_target_": SWEEPER, "_recursive_": False, "params": None})
@@ -70,6 +75,19 @@ def register_settings() -> None:
         header = re.search(r"^#\s*@package\s+(\S+)", recipe.read_text(encoding="utf-8"), re.MULTILINE)
         package = header[1] if header else None
         store_config("recipes", recipe.stem, OmegaConf.load(recipe), package)
+
+
+def _check_files() -> None:
+    """Let Hydra read a file only after `check_yaml` has looked at it."""
+    sources: Any = Plugins.instance().discover(ConfigSource)
+    source = next(cls for cls in sources if cls.scheme() == "file")
+    load = source.load_config
+
+    def load_config(self: ConfigSource, config_path: str) -> ConfigResult:
+        check_yaml(Path(self.path, self._normalize_file_name(config_path)))
+        return load(self, config_path)
+
+    source.load_config = load_config
 
 
 def store_config(group: str, name: str, node: Any, package: str | None = None) -> None:
@@ -87,7 +105,7 @@ def set_resolver(name: str, resolver: Callable[..., Any]) -> None:
 
 
 def _run_name(default: str | None = None, *, _root_: DictConfig) -> str:
-    return re.sub(r"[^\w.+=-]+", "-", str(_root_.get("name") or default or _backbone_name(_root_=_root_)))
+    return re.sub(r"[^\w.+=-]+", "-", mask_text(str(_root_.get("name") or default or _backbone_name(_root_=_root_))))
 
 
 def _backbone_name(*, _root_: DictConfig) -> str:
@@ -148,6 +166,8 @@ def check_primary(file: Path) -> None:
 
     Raises ValueError in one line.
     """
+    if file.is_file():
+        check_yaml(file)
     data = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
     node = data.get("hydra") if isinstance(data, dict) else None
     for path, _ in _leaves(node or {}):
@@ -166,20 +186,39 @@ def check_settings(config: DictConfig, alone: DictConfig, given: Sequence[str]) 
     composed, base = (dict(_leaves(OmegaConf.to_container(c.hydra, resolve=False))) for c in (config, alone))
     for path in sorted(composed.keys() | base.keys(), key=str):
         filled = any(path[: len(known)] == known for known in FILLED)
-        if not filled and composed.get(path) != base.get(path) and not _may_differ(path):
+        if not filled and composed.get(path) != base.get(path, ...) and not _may_differ(path):
             raise ValueError(_refusal(where, path))
     recorded: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
     for line in [*recorded["hydra"], *recorded["task"]]:
         if line not in given:
             raise ValueError(_refusal(where, ("overrides",)))
-    for key, value in ((config.hydra.sweeper or {}).get("params") or {}).items():
+    check_params((config.hydra.sweeper or {}).get("params") or {}, where)
+    if not any(key_of(override) == "output_dir" for override in given):
+        _check_output(config, where)
+    changed = {path for path in FOLDERS if composed.get(path) != base.get(path)}
+    _check_folders(config, changed, where)
+
+
+def check_params(params: Mapping[Any, Any], where: str) -> None:
+    """Refuse sweep parameters that are more than values of a run's options. Raises ValueError in one line."""
+    for key, value in params.items():
         text = str(key)
-        if names_hydra(text) or not re.fullmatch(r"[+~]{0,2}[A-Za-z][\w./@:-]*", text):
+        named = names_hydra(text) or key_of(text) == "output_dir"
+        if named or not re.fullmatch(r"[+~]{0,2}[A-Za-z][\w./@:-]*", text):
             raise ValueError(f"{where}: hydra.sweeper.params may not hold {text!r}; it sweeps options of a run alone")
         if OmegaConf.is_dict(value):
             raise ValueError(f"{where}: hydra.sweeper.params.{text} must be values such as 1,2, not a mapping")
-    changed = {path for path in FOLDERS if composed.get(path) != base.get(path)}
-    _check_folders(config, changed, where)
+
+
+def _check_output(config: DictConfig, where: str) -> None:
+    """An output_dir that nobody typed must lead below the current folder, or be the one of conf/config.yaml."""
+    text, here = str(config.get("output_dir")), os.getcwd()
+    below = Path(here) in Path(os.path.normpath(os.path.join(here, os.path.expanduser(text)))).parents
+    if not below and text != str(OmegaConf.select(OmegaConf.load(CONF / "config.yaml"), "output_dir")):
+        raise ValueError(
+            f"{where}: output_dir={text} leads out of the current folder, and a file may not say so; "
+            f"if you want it, type output_dir={text} yourself"
+        )
 
 
 def _check_folders(config: DictConfig, changed: set[tuple[str, ...]], where: str) -> None:
@@ -226,6 +265,6 @@ def settled(config: DictConfig, data: Mapping[str, Any], key: str, number: int |
     before = HydraConfig.instance().cfg
     HydraConfig.instance().cfg = whole  # type: ignore[assignment]
     try:
-        return str(OmegaConf.select(whole, key, throw_on_missing=True))
+        return mask_literals(str(OmegaConf.select(whole, key, throw_on_missing=True)))
     finally:
         HydraConfig.instance().cfg = before

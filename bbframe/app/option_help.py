@@ -22,9 +22,10 @@ _SELECTION = {key: tuple[Name, ...] | None if key == "out_features" else tuple[i
 def option_classes(config: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The options classes of a configuration's groups, by the beginning of their keys, such as "optim."."""
     groups: dict[str, list[Any]] = {"": [RunOptions], "trainer.": [TrainerOptions], "backbone.": [Source]}
-    for group, node in config.items():
+    for group in filter(registry.KINDS.__contains__, config):  # another key may be an interpolation without an end
+        node = config[group]
         name = node.get("model_type" if group == "backbone" else "name") if hasattr(node, "keys") else None
-        if group in registry.KINDS and name is not None:
+        if name is not None:
             with suppress(ValueError):  # the check says what is wrong with it
                 groups.setdefault(f"{group}.", []).append(registry.find(str(group), name).options)
     return groups

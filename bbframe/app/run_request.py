@@ -15,6 +15,8 @@ from bbframe.app.composition import Compose, composed, plain_data, resolved
 
 SOURCES = ("rerun", "ckpt_path")  # a run folder or a checkpoint; each brings its recorded configuration
 
+OWN_KEYS = ("rerun", "output_dir")  # of the run that is started, never of a record: a stranger may have written it
+
 log = logging.getLogger("bbframe")
 
 
@@ -54,7 +56,7 @@ class RunRequest:
         from bbframe.run.masking import masked_keys
 
         before = plain_data(self.compose, self.before)
-        data = {**_changed_keys(self.recorded, before, after), "rerun": after.get("rerun")}
+        data = {**_changed_keys(self.recorded, before, after), **{key: after.get(key) for key in OWN_KEYS}}
         if hidden := masked_keys(data):
             raise ValueError(f"{self.source}: {hidden[0]} was masked in the record; give it again: {hidden[0]}=...")
         return data
@@ -101,7 +103,7 @@ def _read_checked(source: Path) -> tuple[dict[str, Any], list[str]]:
             raise ValueError(f"{source}: its run used the plugin {module!r}; give it again: --plugin {module}")
         if plugin["sha256"] != loaded[module].sha256:
             log.warning("the plugin %s is another file than the run in %s used", module, source)
-    return config, overrides
+    return config, [override for override in overrides if key_of(override) not in OWN_KEYS]
 
 
 def changed(record: Any, before: Any, after: Any) -> Any:

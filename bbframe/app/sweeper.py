@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.errors import OverrideParseException
 from hydra.plugins.sweeper import Sweeper
@@ -17,14 +19,17 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from bbframe import registry
 from bbframe.app.command_line import key_of, quoted, readable
-from bbframe.app.composition import secrets, settings_alone
+from bbframe.app.composition import settings_alone
 from bbframe.app.composition_errors import unreadable
 from bbframe.app.execution import execute_isolated, users_environment
-from bbframe.app.hydra_settings import SWEEP_FOLDER, check_settings, settled
+from bbframe.app.hydra_settings import SWEEP_FOLDER, check_params, check_settings, settled
 from bbframe.app.run_folder import new_folder
 from bbframe.app.run_request import RunRequest
+from bbframe.run.masking import remembered
 from bbframe.schema import nearest
 from bbframe.sweep.jobs import Job, check_new, one_device, report_failure, report_lost
+
+MOST_RUNS = 10_000  # of one sweep; a file that names a billion values shall not fill the memory
 
 
 class FailedJobs(Exception):
@@ -39,6 +44,7 @@ class CheckedSweeper(Sweeper):
 
     def __init__(self, params: DictConfig | None = None) -> None:
         self.params: dict[str, Any] = {str(key): value for key, value in (params or {}).items()}
+        check_params(self.params, "configuration")  # what it is now, whatever its interpolations were before
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config, self.task_function = hydra_context, config, task_function
@@ -112,7 +118,7 @@ class CheckedSweeper(Sweeper):
 
     def _launch(self, jobs: Sequence[Job], overrides: Sequence[list[str]], folder: Path) -> None:
         """Hand the jobs to the launcher that the configuration names: Hydra's basic one, joblib, submitit."""
-        plugins, hidden = [plugin.module for plugin in registry.plugins()], secrets()
+        plugins, hidden = [plugin.module for plugin in registry.plugins()], remembered()
 
         def work(_: Any) -> bool:
             return execute_isolated(jobs, plugins, hidden)
@@ -123,6 +129,11 @@ class CheckedSweeper(Sweeper):
         launcher = Plugins.instance().instantiate_launcher(self.hydra_context, task_function=work, config=config)
         with users_environment():
             launcher.launch(overrides, initial_job_idx=0)
+
+
+def _length(span: RangeSweep) -> float:
+    """How many numbers range(start, stop, step) names, about."""
+    return abs(((span.stop or 0) - (span.start or 0)) / (span.step or 1))
 
 
 def expand(overrides: Sequence[str], loader: Any = None) -> list[list[str]]:
@@ -143,10 +154,15 @@ def expand(overrides: Sequence[str], loader: Any = None) -> list[list[str]]:
                 f"{override.get_key_element()}=0.001,0.01 or range(1,4)"
             )
         if override.is_sweep_override():
+            span = override.value()
+            if isinstance(span, RangeSweep) and _length(span) > MOST_RUNS:
+                raise ValueError(f"{line} names more than {MOST_RUNS} values; list fewer")
             values = list(override.sweep_string_iterator())
             if not values:
                 raise ValueError(f"{line} matches nothing{nearest(line, [])}")
             axes.append([f"{override.get_key_element()}={value}" for value in values])
         else:
             axes.append([line])
+    if (count := math.prod(map(len, axes))) > MOST_RUNS:
+        raise ValueError(f"these values make {count} runs, and a sweep has at most {MOST_RUNS}; list fewer values")
     return [list(combination) for combination in itertools.product(*axes)]

@@ -37,10 +37,12 @@ def exit_code(run: Callable[[list[str]], int], arguments: list[str]) -> int:
         return 0
     except Exception as error:
         from bbframe.app.execution import unexpected
+        from bbframe.run.masking import outward
 
         if unexpected(error) or "debug=true" in map(str.lower, arguments):
-            traceback.print_exception(error)
-        print(f"error: {error}", file=sys.stderr)
+            print(outward("".join(traceback.format_exception(error))), file=sys.stderr)
+        text = str(error) if type(error) is ValueError else " ".join(str(error).split())
+        print(outward(f"error: {text}"), file=sys.stderr)
         return 1
 
 

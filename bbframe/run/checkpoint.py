@@ -64,12 +64,20 @@ class SavedRun:
         """The record in a checkpoint's content. Raises ValueError that names the file when there is none."""
         record = checkpoint.get(RECORD) if isinstance(checkpoint, Mapping) else None
         names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(record, Mapping) or not names <= record.keys():
+        if not isinstance(record, Mapping) or not names <= record.keys() or not _plain(record):
             raise ValueError(
                 f"checkpoint {path} does not say how its images were prepared: it is not a checkpoint of bbframe, or "
                 "one of an earlier version; train again"
             )
         return cls(**{name: record[name] for name in names})
+
+
+def _plain(record: Mapping[str, Any]) -> bool:
+    """Whether the parts of a record by which a run is repeated are of their kinds."""
+    plugins, overrides = record["plugins"], record["overrides"]
+    lists = isinstance(plugins, list) and isinstance(overrides, list)
+    mappings = [record["config"], record["backbone"], *(plugins if lists else ())]
+    return lists and all(isinstance(m, dict) for m in mappings) and all(isinstance(o, str) for o in overrides)
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,8 @@ def _damage(path: Path) -> str | None:
         return "is empty"
     try:
         with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                return "expands when it is read, which no checkpoint does: torch stores its tensors as they are"
             damaged = archive.testzip()
     except OSError as error:
         return f"cannot be read ({error.strerror})"

@@ -60,8 +60,12 @@ Devices = Annotated[int, Range(1, 1024)]
 Device = Annotated[int, Range(0, 1023)]
 DeviceText = Annotated[str, Text('such as "2" or "0,1"', r"-1|\d{1,4}(,\d{1,4})*")]
 Batches = Annotated[int, Range(1, 10**9, "batches")] | Annotated[float, Range(0.0001, 1, "of them")]
-Minutes = Annotated[
-    str, Text("a number of minutes such as 10min", r"(0*[1-9][0-9]{0,5}(\.[0-9]{1,6})?) ?(m|min|minutes?)")
+Interval = Annotated[
+    str,
+    Text(
+        "a number of optimizer steps, such as 500, or of minutes, such as 10min",
+        r"[1-9][0-9]{0,8}|(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})? ?(m|min|minutes?)",
+    ),
 ]
 # fmt: off
 Strategy = Literal[  # Lightning's, whose registry would take seconds to import
@@ -103,7 +107,7 @@ class TrainerOptions(Options):
     sync_batchnorm: bool = False
     early_stopping: Annotated[int, Range(1, 10**6, "epochs")] | None = None
     ema_decay: Fraction | None = None
-    checkpoint_every: Annotated[int, Range(1, 10**9, "optimizer steps")] | Minutes | None = None
+    checkpoint_every: Annotated[int, Range(1, 10**9, "optimizer steps")] | Interval | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,9 +120,10 @@ class TrainerOptions(Options):
     @property
     def interval(self) -> int | timedelta | None:
         """`checkpoint_every` as a number of steps or a time."""
-        if not isinstance(self.checkpoint_every, str):
-            return self.checkpoint_every
-        return timedelta(minutes=float(re.sub(r"[a-z ]", "", self.checkpoint_every)))
+        given = self.checkpoint_every
+        if given is None or str(given).isdigit():
+            return given and int(given)
+        return timedelta(minutes=float(re.sub(r"[a-z ]", "", str(given))))
 
 
 @dataclass(frozen=True, kw_only=True)

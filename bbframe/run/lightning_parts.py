@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,17 @@ ALLOWED = {
         "lightning.pytorch.loggers": "CometLogger CSVLogger MLFlowLogger TensorBoardLogger WandbLogger".split()
     },
 }
+# what a configuration may say to a logger: where it sends to and with whose login is said in the environment
+LOGGER_OPTIONS = {
+    "CometLogger": "api_key workspace project experiment_key mode online prefix name",
+    "CSVLogger": "save_dir name version prefix flush_logs_every_n_steps",
+    "MLFlowLogger": "experiment_name run_name tags save_dir log_model prefix run_id synchronous",
+    "TensorBoardLogger": "save_dir name version log_graph default_hp_metric prefix sub_dir comment purge_step "
+    "max_queue flush_secs filename_suffix",
+    "WandbLogger": "name save_dir version offline id anonymous project log_model prefix checkpoint_name "
+    "add_file_policy entity group tags notes job_type resume mode",
+}
+PLACES = ("save_dir", "name", "version", "sub_dir", "comment", "filename_suffix", "checkpoint_name", "prefix")
 KIND = {"callbacks": "callback", "logger": "logger"}
 
 
@@ -63,13 +76,33 @@ def _parse_entry(group: Group, where: str, entry: Any) -> LightningClass | PartO
     arguments = {key: value for key, value in entry.items() if key != "_target_"}
     for key, value in arguments.items():
         checked_value(value, Any, f"{where}: {key}")
+    if group == "logger":
+        _check_logger(where, target.rpartition(".")[2], arguments)
     return LightningClass(target, arguments)
 
 
-def make_lightning_parts(group: Group, parts: LightningParts, folder: Path) -> list[Any]:
-    """The objects that a group describes; a logger writes below the run folder unless it says where.
+def _check_logger(where: str, name: str, arguments: Mapping[str, Any]) -> None:
+    """A logger writes below the run folder, and sends nothing to where a file says."""
+    options = LOGGER_OPTIONS[name].split()
+    for key, value in arguments.items():
+        if key not in options:
+            raise ValueError(
+                f"{where}: {name} has no option {key!r} in a configuration{nearest(key, options)}; where it sends to "
+                "and with whose login its package reads from the environment, such as MLFLOW_TRACKING_URI"
+            )
+        text = str(value)
+        away = os.path.isabs(text) or re.search(r"^~|(^|[/\\])\.\.([/\\]|$)|::|://", text)
+        if key in PLACES and away:
+            raise ValueError(
+                f"{where}: {key}={text} must lead below the run folder; give a relative path, such as logs, and "
+                "choose the run folder on the command line: hydra.run.dir=..."
+            )
 
-    Raises ValueError for an unknown argument, or a package that is not installed.
+
+def make_lightning_parts(group: Group, parts: LightningParts, folder: Path) -> list[Any]:
+    """The objects that a group describes; a logger writes below the run folder.
+
+    Raises ValueError for an unknown argument, a value that it refuses, or a package that is not installed.
     """
     settings = [folder] if group == "logger" else []
     return [
@@ -81,6 +114,8 @@ def make_lightning_parts(group: Group, parts: LightningParts, folder: Path) -> l
 
 
 def _make_lightning_class(where: str, part: LightningClass, folder: Path) -> Any:
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
     module, _, name = part.target.rpartition(".")
     cls = getattr(importlib.import_module(module), name)
     arguments, known = dict(part.arguments), inspect.signature(cls.__init__).parameters
@@ -89,8 +124,10 @@ def _make_lightning_class(where: str, part: LightningClass, folder: Path) -> Any
         if key not in known and not takes_any:
             raise ValueError(f"{where}: unknown option {key!r}{nearest(key, set(known) - {'self'})}")
     if "save_dir" in known:
-        arguments.setdefault("save_dir", str(folder))
+        arguments["save_dir"] = str(folder / str(arguments.get("save_dir") or ""))
     try:
         return cls(**arguments)
     except ModuleNotFoundError as error:
         raise ValueError(f"{where}: {part.target} needs a package that is not installed: {error}") from error
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise ValueError(f"{where}: {part.target} refuses its options: {' '.join(str(error).split())}") from error

@@ -24,7 +24,7 @@ import torch
 from bbframe.files import dump_yaml, read_yaml, write_text
 from bbframe.registry import plugins
 from bbframe.run.checkpoint import load_checkpoint
-from bbframe.run.masking import mask_overrides, mask_secrets
+from bbframe.run.masking import mask_overrides, mask_secrets, outward
 
 PACKAGES = "bbframe torch torchvision timm lightning huggingface_hub safetensors torchmetrics".split()
 
@@ -33,13 +33,13 @@ def write_record(folder: Path, config: dict[str, Any], overrides: list[str], env
     """Write config.yaml, overrides.yaml (both masked by their keys) and environment.json into a run folder."""
     write_text(folder / "config.yaml", dump_yaml(mask_secrets(config)))
     write_text(folder / "overrides.yaml", dump_yaml(mask_overrides(overrides)))
-    write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+    write_text(folder / "environment.json", json.dumps(mask_secrets(environment), indent=2) + "\n")
 
 
 def write_failure(folder: Path, overrides: list[str], reason: str) -> None:
     """Write the reason why a run failed, and its overrides, into its folder, which is made when it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "error.txt", reason + "\n")
+    write_text(folder / "error.txt", outward(reason) + "\n")
     if not (folder / "overrides.yaml").exists():
         write_text(folder / "overrides.yaml", dump_yaml(mask_overrides(overrides)))
 
@@ -62,15 +62,23 @@ def read_record(source: Path) -> tuple[dict[str, Any], list[str]]:
         hint = f"; run folders in it: {', '.join(inside[-5:])}" if inside else ""
         raise ValueError(f"{source}: not a run folder, it holds no config.yaml{hint}")
     overrides = source / "overrides.yaml"
-    return read_yaml(source / "config.yaml", dict), read_yaml(overrides, list) if overrides.is_file() else []
+    lines = read_yaml(overrides, list) if overrides.is_file() else []
+    if not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"{overrides}: must be a list of texts such as seed=1")
+    return read_yaml(source / "config.yaml", dict), lines
 
 
 def read_plugins(source: Path) -> list[dict[str, Any]]:
     """The plugins of a run, as `registry.Plugin` names them, from its folder or from one of its checkpoint files."""
-    if source.is_file():
-        return load_checkpoint(source).run.plugins
-    file = source / "environment.json"
-    return json.loads(file.read_text(encoding="utf-8")).get("plugins", []) if file.is_file() else []
+    file = source if source.is_file() else source / "environment.json"
+    try:
+        if source.is_file():
+            found = load_checkpoint(source).run.plugins
+        else:
+            found = json.loads(file.read_text(encoding="utf-8")).get("plugins", []) if file.is_file() else []
+        return [{"module": str(plugin["module"]), "sha256": plugin.get("sha256")} for plugin in found]
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file}: does not name its plugins as a record does: {error}") from error
 
 
 def environment(seed: int, weights: dict[str, Any] | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import rich
 
+from bbframe.run.masking import outward
 from bbframe.run.processes import is_first
 
 log = logging.getLogger("bbframe")
@@ -24,6 +25,13 @@ NOISE = (
     "Found .* module.* in eval mode",  # frozen ones are
     "The number of training batches .* is smaller than the logging interval",
 )
+
+
+class OutwardFormatter(logging.Formatter):
+    """Lines without secrets or control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return outward(super().format(record))
 
 
 class _AboveProgressBar(logging.Handler):
@@ -49,11 +57,12 @@ def logging_to(path: Path) -> Iterator[None]:
             yield
             return
         file = logging.FileHandler(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file.setFormatter(OutwardFormatter("%(asctime)s %(levelname)s %(message)s"))
         terminal = _AboveProgressBar() if sys.stdout.isatty() else logging.StreamHandler(sys.stdout)
         show: Callable[..., None] = warnings.showwarning
         log.setLevel(min(log.level or logging.INFO, logging.INFO))  # DEBUG stays
         log.propagate = False
+        terminal.setFormatter(OutwardFormatter())
         handlers = [file] if log.disabled else [file, terminal]
         log.disabled = False
         for handler in handlers:

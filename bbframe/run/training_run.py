@@ -23,7 +23,7 @@ from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, r
 from bbframe.run.checkpoint import LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
-from bbframe.run.masking import mask_overrides, mask_secrets
+from bbframe.run.masking import mask_overrides, mask_secrets, remember
 from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
 from bbframe.run.results import log_network, write_results
@@ -43,9 +43,10 @@ def run(
     `config` is the plain data that the plan was parsed from, and `overrides` made it: both are recorded, without the
     values in `secrets`. Raises ValueError for whatever the user can mend; any failure leaves its text in `error.txt`.
     """
+    remember(secrets)
     with signals_raised(), logging_to(folder / "train.log"):
         try:
-            recorded = mask_secrets(config, secrets), mask_overrides(overrides, secrets)
+            recorded = mask_secrets(config), mask_overrides(overrides)
             return TrainingRun(plan, *recorded, folder).complete()
         except BaseException as error:
             told = in_one_line(error, folder)
@@ -221,6 +222,7 @@ class TrainingRun:
             "overrides": self.overrides,
             "folder": str(self.folder),
         }
+        summary = mask_secrets(summary, by_name=False)
         if trainer.is_global_zero:
             write_results(plan, task, data, summary, self.folder)
         return summary

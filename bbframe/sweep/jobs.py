@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bbframe.run.masking import mask_overrides, outward
+
 if TYPE_CHECKING:
     from bbframe.run.configuration import Configuration
 
@@ -58,7 +60,7 @@ def report_failure(folder: Path, overrides: Sequence[str], error: Exception) -> 
     from bbframe.run.record import write_failure  # imports torch
 
     write_failure(folder, list(overrides), str(error) or type(error).__name__)
-    print(f"FAILED {' '.join(overrides)}\n  {error}", file=sys.stderr, flush=True)
+    print(outward(f"FAILED {' '.join(mask_overrides(overrides))}\n  {error}"), file=sys.stderr, flush=True)
 
 
 def report_lost(jobs: Sequence[Job]) -> None:

@@ -24,8 +24,8 @@ SECRET_NAMES = [
     "credentials", "authorization", "Authorization",
 ]  # fmt: skip
 PLAIN_NAMES = [
-    "num_tokens", "tokens", "num_register_tokens", "class_token", "use_mask_token", "cls_token", "tokenizer",
-    "token_mixer", "pad_token_id", "key", "keys", "secretary", "author", "monkey",
+    "num_tokens", "num_register_tokens", "class_token", "use_mask_token", "cls_token", "tokenizer",
+    "token_mixer", "pad_token_id", "keys", "secretary", "author", "monkey",
 ]  # fmt: skip
 CONFIG = {
     "seed": 1,

@@ -84,7 +84,7 @@ Strategy = Literal[  # Lightning's, whose registry would take seconds to import
 class TrainerOptions(Options):
     """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result) and
     `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated) and
-    `checkpoint_every` (so many optimizer steps, or minutes as in "10 min", last.ckpt is written within an epoch)."""
+    `checkpoint_every` (optimizer steps, or minutes as in "10 min", between two writings of last.ckpt within an epoch)."""
 
     prefix: ClassVar[str] = "trainer: "
 
@@ -121,8 +121,10 @@ class TrainerOptions(Options):
     def interval(self) -> int | timedelta | None:
         """`checkpoint_every` as a number of steps or a time."""
         given = self.checkpoint_every
-        if given is None or str(given).isdigit():
-            return given and int(given)
+        if given is None:
+            return None
+        if str(given).isdigit():
+            return int(given)
         return timedelta(minutes=float(re.sub(r"[a-z ]", "", str(given))))
 
 

@@ -207,7 +207,7 @@ class Repository:
             found = [digest.hexdigest() for digest in sums]
         if found and announced not in found:
             return f"{len(content)} bytes with the hash {found[0]}, where the Hub announced {announced}"
-        return unreadable(path, content)
+        return json_fault(path, content)
 
     def _forget(self, path: Path) -> None:
         """Delete a file from the cache."""
@@ -219,7 +219,7 @@ class Repository:
             raise ValueError(f"{path}: damaged, and cannot be deleted ({error}); delete it and try again") from error
 
 
-def unreadable(path: Path, content: bytes) -> str | None:
+def json_fault(path: Path, content: bytes) -> str | None:
     """Why a JSON file cannot be read; None when it can be, or is of another kind."""
     try:
         if path.suffix == ".json" and len(content) > _LARGEST_JSON:

@@ -35,7 +35,8 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 class WeightsFile(NamedTuple):
     """What one file held when it was read: `sha256` is of the very bytes that the tensors came from.
 
-    `picked` says what was taken where the file holds more than tensors. `record` is what a run of bbframe left there, if any.
+    `picked` says what was taken where the file holds more than tensors. `record` is what a run of bbframe left there,
+    if any.
     """
 
     name: str

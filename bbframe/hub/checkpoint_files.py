@@ -26,7 +26,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 _MOST_SHARDS = 1024
 _AGAIN = "delete it and fetch it again"
-RECORD = "bbframe"  # where a checkpoint of a run of ours holds the record of that run
+RECORD = "bbframe"  # where a checkpoint of a run of bbframe holds the record of that run
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _PLAIN_NAME = re.compile(r"\w[\w .+-]{0,200}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -35,7 +35,8 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 class WeightsFile(NamedTuple):
     """What one file held when it was read: `sha256` is of the very bytes that the tensors came from.
 
-    `picked` says what was taken where the file holds more than tensors. `record` is that of a run of ours, if any.
+    `picked` says what was taken where the file holds more than tensors. `record` is what a run of bbframe left there,
+    if any.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Checkpoint:
     def config(self) -> dict[str, Any] | None:
         """The content of its `config.json`, read once; None when the checkpoint lacks it.
 
-        A checkpoint of a run of ours holds its backbone's config itself.
+        A checkpoint of a run of bbframe holds its backbone's config itself.
         """
         if self.record is not None:
             return dict(self.record["backbone"])
@@ -96,7 +97,7 @@ class Checkpoint:
 
     @property
     def record(self) -> Mapping[str, Any] | None:
-        """The record in a checkpoint that a run of ours left, None for any other."""
+        """The record in a checkpoint that a run of bbframe left, None for any other."""
         own_run = self.local and self.path.suffix == ".ckpt" and self.path.is_file()
         return self.weights[0].record if own_run else None
 

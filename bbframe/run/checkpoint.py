@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bbframe.auto import backbone_class
+from bbframe.backbone_mixin import BackboneType
 from bbframe.hub.checkpoint_files import RECORD
 
 if TYPE_CHECKING:
@@ -52,12 +53,12 @@ class SavedRun:
     @property
     def backbone_options(self) -> dict[str, Any]:
         """The backbone's group of a configuration, by what was built: it names no weights, and no place of any."""
-        options = backbone_class(str(self.backbone.get("model_type"))).config_class.option_names() | {"model_type"}
-        options -= {"use_pretrained_backbone"}
-        given = self.config.get("backbone")
-        fast = given.get("fast", True) if isinstance(given, Mapping) else True
-        built = {key: value for key, value in self.backbone.items() if key in options}
-        return {**built, **({} if "features_only" in built else {"fast": fast})}
+        backbone, given = backbone_class(str(self.backbone.get("model_type"))), self.config.get("backbone")
+        known = backbone.config_class.option_names() - {"use_pretrained_backbone"} | {"model_type"}
+        built = {key: value for key, value in self.backbone.items() if key in known}
+        if backbone.backbone_type is not BackboneType.TIMM and isinstance(given, Mapping):
+            built["fast"] = given.get("fast", True)
+        return built
 
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any], path: Path | str) -> SavedRun:

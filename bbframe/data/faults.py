@@ -38,7 +38,7 @@ class Skipped:
                 self.assumed[what][name] = None
                 new.setdefault(what, []).append(name)
         for what, names in new.items():
-            log.warning("data: %d %s: %s", len(names), what, shortened(names))
+            log.warning("data: %d %s: %s", len(names), what, first_few(names))
 
     def note(self, errors: list[tuple[str, str]]) -> None:
         """Raises FaultsError when there are more than allowed."""
@@ -91,7 +91,7 @@ class Faults:
             self.fatal(kind, f"{name} ({why})" if why else name)
 
 
-def shortened(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     return ", ".join(names[:MOST]) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
 
@@ -102,7 +102,7 @@ def raise_all(sources: Iterable[Faults]) -> None:
     for faults in sources:
         kinds = []
         for kind, found in faults.kinds.items():
-            kinds.append(f"{kind}: {shortened(found)}" if found else kind)
+            kinds.append(f"{kind}: {first_few(found)}" if found else kind)
             details += [f"{faults.source}: {kind}: {what}" for what in found] or [f"{faults.source}: {kind}"]
             cut = cut or len(found) > MOST
         if kinds:

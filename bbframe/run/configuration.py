@@ -84,7 +84,8 @@ Strategy = Literal[  # Lightning's, whose registry would take seconds to import
 class TrainerOptions(Options):
     """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result) and
     `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated) and
-    `checkpoint_every` (optimizer steps, or minutes as in "10 min", between two writings of last.ckpt within an epoch)."""
+    `checkpoint_every` (optimizer steps, or minutes as in "10 min", between two writings of last.ckpt).
+    """
 
     prefix: ClassVar[str] = "trainer: "
 

@@ -47,7 +47,7 @@ def checkpoint_callbacks(
 ) -> list[Callback]:
     """Callbacks that keep <folder>/checkpoints/last.ckpt and, with a `monitor`, best.ckpt by its "max" or "min".
 
-    `every` so many steps, or so much time, last.ckpt is written within an epoch too.
+    Within an epoch last.ckpt is written every `every` steps, or after that time.
     """
     state = EpochState()
     last = LastCheckpoint(folder / "checkpoints", state, every)

@@ -296,6 +296,5 @@ class TimmBackbone(Backbone):
         try:
             network.set_grad_checkpointing(True)
         except (AttributeError, AssertionError) as error:
-            raise ValueError(
-                f"timm_backbone: {self.config.backbone} cannot recompute its activations; switch that off"
-            ) from error
+            name = self.config.backbone
+            raise ValueError(f"timm_backbone: {name} cannot recompute its activations; switch that off") from error

@@ -19,7 +19,7 @@ def as_text(config: DictConfig, overrides: list[str]) -> list[str]:
 
 def text_options(config: DictConfig) -> set[str]:
     """The dotted keys of a configuration whose values are text and never numbers."""
-    classes: dict[str, list[Any]] = option_classes(config)  # type: ignore[arg-type]
+    classes: dict[str, list[Any]] = option_classes(config)
     return {
         prefix + name
         for prefix, group in classes.items()

@@ -229,7 +229,7 @@ def difference(whole: Path, other: Path) -> str | None:
     for key in ("status", "best", "test", "epochs", "class_f1", "class_ap", "test_part"):
         if ours.get(key) != theirs.get(key):
             return f"metrics.json has {key}={theirs.get(key)}, not {ours.get(key)}"
-    ours, theirs = (list(csv.DictReader((run / "metrics.csv").open())) for run in (whole, other))
+    ours, theirs = (list(csv.DictReader((run / "metrics.csv").read_text().splitlines())) for run in (whole, other))
     if ours != theirs:
         return f"metrics.csv has {len(theirs)} rows, not {len(ours)}, or other values"
     names = [{str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()} for run in (whole, other)]

@@ -9,7 +9,8 @@ import torch
 
 from bbframe.app.composition import composition, plain_data
 from bbframe.auto import AutoBackbone
-from benchmarks import compare, measure, peers, report
+from bbframe.run.configuration import parse_configuration
+from benchmarks import compare, kill, measure, peers, report
 from benchmarks.cases import GROUPS, Measure, cases
 from tests.tiny import names
 
@@ -138,3 +139,17 @@ def test_a_compiled_network_with_other_maps_does_not_count(error, counts, monkey
     found = measure.time_in_turn({"bbframe": Net()}, cases()["resnet"], Measure("compile-forward1"), job)
     assert ("bbframe" in found["values"]) == counts
     assert found["errors"] == ({} if counts else {"bbframe": "ValueError: the compiled maps differ by 1.0e-02"})
+
+
+def test_every_case_of_kills_is_a_configuration():
+    with composition() as compose:
+        for case in kill.CASES:
+            assert parse_configuration(plain_data(compose, list(case.options))).trainer.max_epochs == 3
+
+
+def test_a_difference_in_one_bit_is_a_difference():
+    tensors = {"a": torch.ones(3), "b": [torch.zeros(2), 1.0]}
+    other = {"a": torch.ones(3), "b": [torch.zeros(2), 1.0]}
+    assert kill.equal(tensors, other)
+    other["b"][0][1] = 1e-45
+    assert not kill.equal(tensors, other)

@@ -153,7 +153,7 @@ def whole(setting):
 def left(folder):
     kept = ("epoch", "global_step", "state_dict", "current_model_state", "optimizer_states", "lr_schedulers")
     checkpoints = {name: {key: load(folder, name).get(key) for key in kept} for name in ("best", "last")}
-    return checkpoints, list(csv.DictReader((folder / "metrics.csv").open()))
+    return checkpoints, list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
 
 
 PLACES = {
@@ -181,13 +181,12 @@ def check_resumed(folder, setting, plug):
     assert resumed_rows == rows
 
 
-@pytest.mark.parametrize("setting", ["plain", "everything"])
 @pytest.mark.parametrize("act", ACTS, ids=["SIGTERM", "SIGINT", "error"])
 @pytest.mark.parametrize("place", PLACES)
-def test_a_run_is_resumed_to_the_bit(tmp_path, place, act, setting):
-    if place == "backward" and setting == "everything":
-        pytest.skip("there are fewer optimizer steps")
-    check_resumed(tmp_path, setting, Plug(place, PLACES[place], act))
+def test_a_run_is_resumed_to_the_bit(tmp_path, place, act):
+    setting = "plain" if isinstance(act, OSError) else "everything"
+    visit = min(PLACES[place], 5) if place == "backward" else PLACES[place]
+    check_resumed(tmp_path, setting, Plug(place, visit, act))
 
 
 @pytest.mark.parametrize("setting", [name for name in SETTINGS if name not in ("plain", "everything")])
@@ -211,7 +210,9 @@ def test_a_run_stopped_early_is_not_trained_further(tmp_path):
     assert trainer.current_epoch == 3 < SETTINGS["everything"]["max_epochs"]
     again = fit(tmp_path / "second", "everything", resume=folder / "checkpoints" / "last.ckpt")
     assert again.global_step == trainer.global_step
-    torch.testing.assert_close(left(tmp_path / "second"), left(folder), rtol=0, atol=0)
+    (weights, rows), (resumed, resumed_rows) = left(folder), left(tmp_path / "second")
+    torch.testing.assert_close(resumed, weights, rtol=0, atol=0)
+    assert resumed_rows == rows
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

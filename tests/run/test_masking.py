@@ -56,7 +56,7 @@ IN_TEXT = {
 }
 READABLE = [
     hashlib.sha1(b"a").hexdigest(), hashlib.sha256(b"a").hexdigest(), hashlib.sha1(b"a").hexdigest().upper(),
-    "/home/ann/photos/2026-11-27_08-43-02_resnet18/checkpoints/best.ckpt", "facebook/convnextv2-tiny-22k-224",
+    "/data/ann/photos/2026-11-27_08-43-02_resnet18/checkpoints/best.ckpt", "facebook/convnextv2-tiny-22k-224",
     "vit_base_patch14_reg4_dinov2.lvd142m", "Dinov2WithRegistersForImageClassification", "2026-11-27T08:43:02+00:00",
     "ConvNextV2ForImageClassification", "models--fb--dinov2-base/snapshots/f9e44c814b77203eaa57a6bdbbd535f21ede1415",
     "backbone.hidden_sizes=[96,192,384,768]", "optim.lr=0.001 task.freeze=none seed=1", "http://127.0.0.1:8080/a@b",

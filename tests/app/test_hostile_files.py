@@ -373,7 +373,7 @@ CHECKPOINTS = {
     "a config of text": (saved(config="x"), "it is not a checkpoint of bbframe"),
     "overrides of numbers": (saved(overrides=[1]), "it is not a checkpoint of bbframe"),
     "a tensor as config": (saved(config=torch.ones(2)), "it is not a checkpoint of bbframe"),
-    "plugins of text": (saved(plugins="antigravity"), "it is not a checkpoint of bbframe"),
+    "plugins of text": (saved(plugins="antigravity"), "does not name its plugins"),
     "a plugin": (saved(plugins=[{"module": "antigravity", "sha256": ""}]), "give it again: --plugin antigravity"),
     "overrides of Hydra's": (saved(overrides=["hydra.searchpath=[pkg://antigravity]"]), "its record sets"),
     "an empty config": (saved(config=OrderedDict()), "is missing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -176,7 +177,9 @@ def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
     import torch
     from torchvision.io import decode_png
 
-    found = decode_png(torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8))
+    with warnings.catch_warnings():  # torchvision means to give its decoders to another package
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = decode_png(torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8))
     return found.permute(1, 2, 0).numpy().astype(np.uint32)
 
 

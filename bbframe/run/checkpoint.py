@@ -75,10 +75,8 @@ class SavedRun:
 
 def _plain(record: Mapping[str, Any]) -> bool:
     """Whether the parts of a record by which a run is repeated are of their kinds."""
-    plugins, overrides = record["plugins"], record["overrides"]
-    lists = isinstance(plugins, list) and isinstance(overrides, list)
-    mappings = [record["config"], record["backbone"], *(plugins if lists else ())]
-    return lists and all(isinstance(m, dict) for m in mappings) and all(isinstance(o, str) for o in overrides)
+    texts = isinstance(record["overrides"], list) and all(isinstance(line, str) for line in record["overrides"])
+    return texts and isinstance(record["config"], dict) and isinstance(record["backbone"], dict)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 MASK = "***"
-SWITCHES = ("true", "false", "null", "none", "...", "")
+SWITCHES = ("true", "false", "null", "none", "value", "...", "")  # "value" as in key=value
 SHORTEST_SECRET = 6  # a shorter literal is masked only where it is the whole value
 
 # names, by their words: any of SECRET_WORDS, or a last word of LAST_WORDS that no word of MODEL_WORDS stands before

@@ -202,8 +202,8 @@ RECIPES = {
         "-cn first",
         "output_dir=../out leads",
     ),
-    "a name with slashes": ({"recipes/x.yaml": GLOBAL + "name: ../../../out\n"}, X, "leave out slashes"),
-    "a name with escapes": ({"recipes/x.yaml": GLOBAL + 'name: "a\\nb\\e[2J"\n'}, X, None),
+    "a name with slashes": ({"recipes/x.yaml": GLOBAL + "name: ../../../out\n"}, X, "no slashes"),
+    "a name with escapes": ({"recipes/x.yaml": GLOBAL + 'name: "a\\nb\\e[2J"\n'}, X, "name="),
     "a task with slashes": ({"recipes/x.yaml": GLOBAL + "task: {name: ../../../out}\n"}, X, "task: name="),
     "a subfolder by a name": (
         {
@@ -211,7 +211,7 @@ RECIPES = {
             + "backbone_name: '..'\nhydra: {sweep: {subdir: '${bbframe.backbone:}/../${seed}'}}\n"
         },
         f"-m {X} seed=1,2",
-        "must lead below hydra.sweep.dir",
+        "no slashes",
     ),
     "a run folder by an option": (
         {"recipes/x.yaml": GLOBAL + "hydra: {run: {dir: '${output_dir}/../../${seed}'}}\n"},
@@ -305,7 +305,7 @@ RECORDS = {
     "a mapping": ({}, [{"a": 1}], "must be a list of texts"),
     "no override": ({}, ["what is this"], "what is this"),
     "a task with slashes": ({"task": {"name": "../../out"}}, [], "task: name="),
-    "a name with slashes": ({"name": "../../out"}, [], "leave out slashes"),
+    "a name with slashes": ({"name": "../../out"}, [], "no slashes"),
     "a group of text": ({"trainer": "x"}, [], "trainer"),
     "an unknown plugin": ({"plugins": [{"module": "antigravity", "sha256": ""}]}, [], "give it again: --plugin"),
     "plugins of text": ({"plugins": "antigravity"}, [], "does not name its plugins"),
@@ -373,7 +373,7 @@ CHECKPOINTS = {
     "a config of text": (saved(config="x"), "it is not a checkpoint of bbframe"),
     "overrides of numbers": (saved(overrides=[1]), "it is not a checkpoint of bbframe"),
     "a tensor as config": (saved(config=torch.ones(2)), "it is not a checkpoint of bbframe"),
-    "plugins of text": (saved(plugins="antigravity"), "it is not a checkpoint of bbframe"),
+    "plugins of text": (saved(plugins="antigravity"), "does not name its plugins"),
     "a plugin": (saved(plugins=[{"module": "antigravity", "sha256": ""}]), "give it again: --plugin antigravity"),
     "overrides of Hydra's": (saved(overrides=["hydra.searchpath=[pkg://antigravity]"]), "its record sets"),
     "an empty config": (saved(config=OrderedDict()), "is missing"),

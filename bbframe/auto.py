@@ -173,7 +173,7 @@ def refuse_too_large(config: BackboneConfigMixin, copies: int = 1) -> None:
     if torch.get_default_device().type == "meta" or getattr(config, "use_pretrained_backbone", False):
         return
     try:
-        with LateDraws(), torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), LateDraws(), torch.device("meta"):
             net = backbone_class(config.model_type)(config)
         size: float = sum(tensor.nbytes for tensor in [*net.parameters(), *net.buffers()])
     except (

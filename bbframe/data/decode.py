@@ -140,7 +140,9 @@ def _opened(file: str | Path | BinaryIO, max_pixels: int) -> Image.Image:
     """Read the header. Our limit takes the place of Pillow's, which would also meet what is cut out of an image."""
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
-    image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    with warnings.catch_warnings():  # of EXIF that does not parse, which is counted where it is read
+        warnings.simplefilter("ignore")
+        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
     if image.width * image.height > max_pixels:
         image.close()
         size = f"{image.width}x{image.height}"

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from PIL import Image
 
 from bbframe.app import train
 from bbframe.app.places import HOME
@@ -103,10 +102,6 @@ def bad(at):
     shutil.copytree(at / "resnet", at / "empty")
     (at / "empty" / "model.safetensors").write_bytes(b"")
     (at / "nothing").mkdir()
-    for name, count in (("cat", 5), ("dog", 1)):
-        (at / "few" / name).mkdir(parents=True)
-        for i in range(count):
-            Image.new("RGB", (8, 6)).save(at / "few" / name / f"{i}.png")
     return at
 
 
@@ -130,7 +125,7 @@ def test_weights_that_do_not_serve_are_said_in_one_line(line, said, bad, capsys)
         assert part in error
 
 
-@pytest.mark.parametrize(("root", "said"), [("nothing", "no class folders"), ("few", "'dog' (1)")])
+@pytest.mark.parametrize(("root", "said"), [("nothing", "no class folders")])
 def test_images_that_do_not_serve_are_said_in_one_line(root, said, bad, capsys):
     assert train.main(["data=image_folder", f"data.root={root}"]) == 1
     error = capsys.readouterr().err.strip()

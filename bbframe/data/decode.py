@@ -140,9 +140,9 @@ def _opened(file: str | Path | BinaryIO, max_pixels: int) -> Image.Image:
     """Read the header. Our limit takes the place of Pillow's, which would also meet what is cut out of an image."""
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
-    with warnings.catch_warnings():  # of EXIF that does not parse, which is counted where it is read
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as caught:  # what Pillow says of broken EXIF, it says without a path
         image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+        image.info["broken_exif"] = any("EXIF" in str(warning.message) for warning in caught)
     if image.width * image.height > max_pixels:
         image.close()
         size = f"{image.width}x{image.height}"
@@ -151,9 +151,13 @@ def _opened(file: str | Path | BinaryIO, max_pixels: int) -> Image.Image:
 
 
 def _orientation(image: Image.Image, assumed: list[str]) -> int:
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # it may hold anything
+    broken, orientation = image.info.get("broken_exif"), 1
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        except Exception:  # it may hold anything
+            broken = True
+    if broken or caught:
         assumed.append("EXIF that cannot be read, and is left out")
         return 1
     return orientation if isinstance(orientation, int) else 1
@@ -174,15 +178,18 @@ def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
     """The values of 16-bit pixels, (H, W) or (H, W, C) up to 65535, None for others; Pillow keeps half their bits."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return np.asarray(image).astype(np.uint32)
-    if image.format != "PNG" or not image.tile or not str(image.tile[0].args).endswith(";16B"):
+    tile = image.tile[0] if image.tile else None
+    raw = "" if tile is None else tile.args if isinstance(tile.args, str) else str(tile.args[0])
+    if tile is None or not raw.endswith((";16B", ";16L")):
         return None
-    import torch
-    from torchvision.io import decode_png
-
-    with warnings.catch_warnings():  # torchvision means to give its decoders to another package
-        warnings.simplefilter("ignore", DeprecationWarning)
-        found = decode_png(torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8))
-    return found.permute(1, 2, 0).numpy().astype(np.uint32)
+    # unpacked as if the other byte came first, it is the low one that is kept; grey with alpha is unpacked as bytes
+    other = "RGBA" if raw == "LA;16B" else raw[:-1] + ("L" if raw.endswith("B") else "B")
+    with _opened(path, image.width * image.height) as low:
+        low.tile = [tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:]))]
+        pair = np.asarray(low).astype(np.uint32)
+    if raw == "LA;16B":
+        return pair[..., ::2] * 256 + pair[..., 1::2]
+    return np.asarray(image).astype(np.uint32) * 256 + pair
 
 
 def _told_bits(path: str | Path, image: Image.Image) -> int | None:

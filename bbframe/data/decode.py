@@ -6,7 +6,7 @@ import os
 import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
@@ -50,7 +50,7 @@ class Decoding:
     @classmethod
     def of(cls, options: object) -> Decoding:
         """What the options of a data set say, where they say anything."""
-        given = {entry.name: getattr(options, entry.name, entry.default) for entry in fields(cls)}
+        given: dict[str, Any] = {entry.name: getattr(options, entry.name, entry.default) for entry in fields(cls)}
         return cls(**given)
 
 
@@ -180,7 +180,8 @@ def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
     """The values of 16-bit pixels, (H, W) or (H, W, C) up to 65535, None for others; Pillow keeps half their bits."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return np.asarray(image).astype(np.uint32)
-    tile = image.tile[0] if image.tile else None
+    tiles: list[Any] = getattr(image, "tile", [])
+    tile = tiles[0] if tiles else None
     raw = "" if tile is None else tile.args if isinstance(tile.args, str) else str(tile.args[0])
     if tile is None or not raw.endswith((";16B", ";16L")):
         return None

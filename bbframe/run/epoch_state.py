@@ -73,6 +73,7 @@ class EpochState(Callback):
                 buffer.copy_(window["buffers"][name])
         self._set_means(trainer, window["means"])
         back = now.completed - window["batches"]
+        part: Any
         for part in (progress.total, now):
             part.completed -= back
             part.ready = part.started = part.processed = part.completed

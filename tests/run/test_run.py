@@ -369,7 +369,12 @@ def test_a_group_and_one_of_its_keys_are_swept_together():
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_says_what_to_try(capsys):
-    assert train.main([*TINY, "optim.lr=100", "optim.momentum=0.99", "name=diverged", "optim=sgd", "schedule.warmup_epochs=0"]) == 1
+    assert (
+        train.main(
+            [*TINY, "optim.lr=100", "optim.momentum=0.99", "name=diverged", "optim=sgd", "schedule.warmup_epochs=0"]
+        )
+        == 1
+    )
     error = capsys.readouterr().err
     assert "optim.lr" in error or "learning rate" in error
     assert "Traceback" not in error

@@ -141,10 +141,10 @@ def read_voc(documents: Documents, options: VocOptions, class_names: list[str]) 
                 reading.faults.assume("annotations that name another image, taken for that of their own name", title)
             path = path if ".." in path else f"{stem}{os.path.splitext(path)[1] or '.jpg'}"
         image = reading.image(title, path, size, stem)
-        for number, (name, box, difficult) in enumerate(page.objects, 1):
+        for number, (said, box, difficult) in enumerate(page.objects, 1):
             title = f"object {number} of {documents.prefix}{stem}.xml"
-            if class_names and name not in class_names:
-                reading.faults.drop("classes that no training image has", title, str(name))
+            if class_names and said not in class_names:
+                reading.faults.drop("classes that no training image has", title, str(said))
             elif len(box) < 4:
                 reading.faults.drop("malformed boxes", title, "must have xmin, ymin, xmax and ymax")
             elif image is not None:
@@ -152,7 +152,7 @@ def read_voc(documents: Documents, options: VocOptions, class_names: list[str]) 
                 inside = reading.box(title, image, [box[0] - 1, box[1] - 1, box[2], box[3]])
                 if inside is not None:
                     area = (inside[2] - inside[0]) * (inside[3] - inside[1])
-                    label = class_names.index(name) if class_names and name else 0
+                    label = class_names.index(said) if class_names and said else 0
                     reading.add(image, inside, label, difficult, area)
     return reading
 

@@ -33,7 +33,8 @@ class Fit(nn.Module):
         self.size, self.mode = preprocessing.size, InterpolationMode(preprocessing.interpolation)
         squash = preprocessing.crop_mode == "squash"
         # the small term keeps 224 / (224 / 375), the edge 375 of a processor, from becoming 374
-        self.cover = None if squash else tuple(int(side / preprocessing.crop_pct + 1e-6) for side in self.size)
+        height, width = (int(side / preprocessing.crop_pct + 1e-6) for side in self.size)
+        self.cover = None if squash else (height, width)
 
     def forward(self, image: Image.Image) -> Image.Image:
         if self.cover is None:

@@ -141,6 +141,7 @@ def _opened(file: str | Path | BinaryIO, max_pixels: int) -> Image.Image:
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
     with warnings.catch_warnings(record=True) as caught:  # what Pillow says of broken EXIF, it says without a path
+        warnings.simplefilter("always")
         image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
         image.info["broken_exif"] = any("EXIF" in str(warning.message) for warning in caught)
     if image.width * image.height > max_pixels:
@@ -153,6 +154,7 @@ def _opened(file: str | Path | BinaryIO, max_pixels: int) -> Image.Image:
 def _orientation(image: Image.Image, assumed: list[str]) -> int:
     broken, orientation = image.info.get("broken_exif"), 1
     with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
             orientation = image.getexif().get(_ORIENTATION, 1)
         except Exception:  # it may hold anything

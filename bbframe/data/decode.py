@@ -50,8 +50,8 @@ class Decoding:
     @classmethod
     def of(cls, options: object) -> Decoding:
         """What the options of a data set say, where they say anything."""
-        given = {entry.name: getattr(options, entry.name, entry.default) for entry in fields(cls)}
-        return cls(**given)
+        named = [entry.name for entry in fields(cls) if hasattr(options, entry.name)]
+        return cls(**{name: getattr(options, name) for name in named})
 
 
 AS_USUAL = Decoding()
@@ -180,7 +180,8 @@ def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
     """The values of 16-bit pixels, (H, W) or (H, W, C) up to 65535, None for others; Pillow keeps half their bits."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return np.asarray(image).astype(np.uint32)
-    tile = image.tile[0] if image.tile else None
+    tiles = getattr(image, "tile", None)
+    tile = tiles[0] if tiles else None
     raw = "" if tile is None else tile.args if isinstance(tile.args, str) else str(tile.args[0])
     if tile is None or not raw.endswith((";16B", ";16L")):
         return None

@@ -121,8 +121,8 @@ class Scan:
         chosen = {part: names[0] for part, names in named.items() if names}
         for part in [part for part in ("val", "test") if part in chosen]:
             folder, there = chosen[part], _subfolders(self.root / chosen[part])
-            names = {_plain(name) for name in _subfolders(self.root / chosen["train"])}
-            if (not there or (len(there) == 1 and _plain(there[0]) not in names)) and self._walk(folder):
+            classes = {_plain(name) for name in _subfolders(self.root / chosen["train"])}
+            if (not there or (len(there) == 1 and _plain(there[0]) not in classes)) and self._walk(folder):
                 what = "folders whose images have no class, so that they are left out (`bbframe predict` takes them)"
                 self.faults.assume(what, f"{folder}/")
                 del chosen[part]
@@ -238,7 +238,8 @@ def walk_once(
     top = os.path.realpath(root)
     seen = {top}
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        kept, twice = [], []
+        kept: list[str] = []
+        twice: list[str] = []
         for name in sorted(subfolders):
             if name.startswith(".") or name.lower() in JUNK:
                 continue

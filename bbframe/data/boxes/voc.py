@@ -126,8 +126,8 @@ def read_voc(documents: Documents, options: VocOptions, class_names: list[str]) 
     reading.class_names = class_names
     for why in documents.list:
         reading.faults.fatal(why)
-    for what, name in documents.assumed:
-        reading.faults.assume(what, name)
+    for what, place in documents.assumed:
+        reading.faults.assume(what, place)
     for stem, why in documents.broken.items():
         reading.faults.drop("unreadable annotations", f"{documents.prefix}{stem}.xml", why)
     for stem, page in documents.pages.items():
@@ -163,8 +163,8 @@ def _page(path: Path) -> Page:
     for found in document.iter("object"):
         sides = [_number_at(found, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
         box = [side for side in sides if side is not None]
-        name = " ".join((found.findtext("name") or "").split()) or None
-        objects.append(Object(name, box, bool(_number_at(found, "difficult"))))
+        title = " ".join((found.findtext("name") or "").split()) or None
+        objects.append(Object(title, box, bool(_number_at(found, "difficult"))))
     width, height = (_number_at(document, f"size/{side}") or 0.0 for side in ("width", "height"))
     return Page((document.findtext("filename") or "").strip(), width, height, objects)
 

@@ -186,7 +186,7 @@ class Scan:
         return sorted(paths)
 
     def _own(self, path: str, prefix: str) -> bool:
-        """Whether no link has put an image into another class before."""
+        """Whether no link puts an image into another class too."""
         owner = self.owners.setdefault(os.path.realpath(self.root / path), prefix)
         if owner == prefix:
             return True

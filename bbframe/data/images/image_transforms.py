@@ -47,7 +47,7 @@ class Fit(nn.Module):
             sides = [max(self.cover[0], int(self.cover[1] * height / width)), self.cover[1]]
         return F.center_crop(F.resize(image, sides, self.mode), list(self.size))
 
-    def _middle(self, image: Image.Image, cover: tuple[int, int]) -> Image.Image:
+    def _middle(self, image: Image.Image, cover: tuple[int, ...]) -> Image.Image:
         """What the crop can see of an image that is very long or very high, which would become huge."""
         width = min(image.width, math.ceil(LONGEST * image.height * cover[1] / cover[0]))
         height = min(image.height, math.ceil(LONGEST * image.width * cover[0] / cover[1]))

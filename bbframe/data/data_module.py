@@ -74,7 +74,7 @@ class DataModule(lightning.LightningDataModule):
         loader = self._loader(TrainLoader, "train", order)
         if self._resume:
             done, then, now = self._resume["batches"], self._resume["epoch_batches"], len(loader)
-            epoch = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+            epoch: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
             if then != now and (done % then or epoch is None or epoch.ready != epoch.processed):
                 raise ValueError(
                     f"data: the checkpoint comes from epochs of {then} batches, and an epoch now has {now}; resume"
@@ -113,7 +113,7 @@ class DataModule(lightning.LightningDataModule):
     def teardown(self, stage: str) -> None:
         """End the workers of all loaders, as `on_exception` does when a run fails."""
         for loader in self._loaders:
-            loader.close()
+            loader.close(kill=stage == "exception")
         self._loaders.clear()
 
     def on_exception(self, exception: BaseException) -> None:

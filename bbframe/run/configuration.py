@@ -56,7 +56,7 @@ class RunOptions:
 class TrainerOptions:
     """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result) and
     `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated) and
-    `checkpoint_every` (so many optimizer steps, or minutes as in "10 min", last.ckpt is written within an epoch)."""
+    `checkpoint_every` (optimizer steps, or minutes as in "10 min", between writings of last.ckpt within an epoch)."""
 
     max_epochs: int = 10
     max_steps: int = -1

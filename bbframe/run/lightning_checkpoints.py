@@ -47,7 +47,7 @@ def checkpoint_callbacks(
 ) -> list[Callback]:
     """Callbacks that keep <folder>/checkpoints/last.ckpt and, with a `monitor`, best.ckpt by its "max" or "min".
 
-    `every` so many steps, or so much time, last.ckpt is written within an epoch too.
+    With `every`, a number of steps or a time, last.ckpt is written within an epoch too.
     """
     state = EpochState()
     last = LastCheckpoint(folder / "checkpoints", state, every)

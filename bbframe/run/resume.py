@@ -76,7 +76,7 @@ class ResumedOptimizer(Callback):
 
     def _position(self, trainer: Trainer, step: int) -> int:
         """Where the schedule goes on: after as many epochs as are done, also if they had other numbers of steps."""
-        epoch = trainer.fit_loop.epoch_progress.current
+        epoch: Any = trainer.fit_loop.epoch_progress.current
         if trainer.max_steps != -1 or epoch.ready != epoch.processed:
             return step
         return trainer.current_epoch * math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)

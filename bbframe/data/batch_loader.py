@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from bbframe.data.decode import reason
 from bbframe.data.faults import Skipped
@@ -201,7 +202,7 @@ class BatchLoader:
             if empty:
                 raise ValueError(f"data: none of {len(self.dataset)} images can be read")
         except Exception as error:
-            self.close()
+            self.close(kill=True)
             if "DataLoader timed out" not in str(error):
                 raise
             raise ValueError(
@@ -227,14 +228,20 @@ class BatchLoader:
             )
         return self._loader
 
-    def close(self) -> None:
-        """End the workers now, not at garbage collection; a new iteration starts new ones."""
+    def close(self, kill: bool = False) -> None:
+        """End the workers now, not at garbage collection; a new iteration starts new ones.
+
+        After a failure `kill` them: one that hangs or was stopped obeys nothing else, and asking it would hang too.
+        """
         workers = getattr(self._loader, "_iterator", None)
-        if workers is not None:
-            workers._shutdown_workers()
+        if workers is not None and kill:
+            signal_handling._remove_worker_pids(id(workers))  # torch would raise an error over their end
+            workers._shutdown, workers._worker_pids_set = True, False
             for worker in workers._workers:
-                if worker.is_alive():  # one that was stopped obeys nothing else
-                    worker.kill()
+                worker.kill()
+                worker.join()
+        elif workers is not None:
+            workers._shutdown_workers()
         self._loader = None
 
 

@@ -119,7 +119,7 @@ class DataModule(lightning.LightningDataModule):
     def teardown(self, stage: str) -> None:
         """End the workers of all loaders, as `on_exception` does when a run fails."""
         for loader in self._loaders:
-            loader.close()
+            loader.close(kill=stage == "exception")
         self._loaders.clear()
 
     def on_exception(self, exception: BaseException) -> None:

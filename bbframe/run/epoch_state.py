@@ -62,7 +62,8 @@ class EpochState(Callback):
             return False
         if self.validating:
             return True  # it is done again
-        progress, window = trainer.fit_loop.epoch_loop.batch_progress, self._window
+        window = self._window
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
         now, handed_out = progress.current, progress.current.ready
         if now.ready == now.completed and self.stepping:
             return not progress.is_last_batch  # after which a resumed run would not validate

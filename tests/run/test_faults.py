@@ -210,7 +210,7 @@ def test_a_stopped_worker_keeps_no_process_alive():
     iterator = iter(loader)
     workers = []
     close = loader.close
-    loader.close = lambda: (workers.extend(loader._loader._iterator._workers), close())
+    loader.close = lambda **how: (workers.extend(loader._loader._iterator._workers), close(**how))
     with pytest.raises(ValueError, match="1 workers gave no batch for 1 s"):
         next(iterator)
     workers[0].join(5)

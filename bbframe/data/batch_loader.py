@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -185,6 +186,7 @@ class BatchLoader:
         batches.most_errors = skipped.most
         self.num_workers, self.timeout = num_workers, timeout
         self._loader: DataLoader[Batch] | None = None
+        self._hung = False
 
     def __len__(self) -> int:
         return len(self.order)
@@ -192,7 +194,7 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         empty = True
         try:
-            for batch in self._inner():
+            for batch in self._in_time(self._inner()):
                 self.skipped.assume(batch.pop("assumed"))
                 if errors := batch.pop("errors"):
                     self.skipped.note(errors)
@@ -203,12 +205,33 @@ class BatchLoader:
                 raise ValueError(f"data: none of {len(self.dataset)} images can be read")
         except Exception as error:
             self.close(kill=True)
-            if "DataLoader timed out" not in str(error):
+            if not (self._hung or "DataLoader timed out" in str(error)):
                 raise
             raise ValueError(
                 f"data: {self.num_workers} workers gave no batch for {self.timeout} s; a slow disk needs a larger "
                 "data.timeout, and data.num_workers=0 shows where a hung one hangs"
             ) from error
+
+    def _in_time(self, loader: DataLoader[Batch]) -> Iterator[Batch]:
+        """The batches; workers are killed when one is late, because torch waits for ever for a tensor half sent."""
+        batches = iter(loader)
+        while True:
+            timer = threading.Timer(self.timeout + 1, self._kill_workers, [batches])
+            timer.daemon = True
+            if self.num_workers:
+                timer.start()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                timer.cancel()
+            yield batch
+
+    def _kill_workers(self, batches: Any) -> None:
+        self._hung = True
+        for worker in batches._workers:
+            worker.kill()
 
     def _inner(self) -> DataLoader[Batch]:
         if self._loader is None:

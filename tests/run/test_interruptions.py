@@ -189,6 +189,7 @@ def test_a_run_is_resumed_to_the_bit(tmp_path, place, act):
     check_resumed(tmp_path, setting, Plug(place, visit, act))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [name for name in SETTINGS if name not in ("plain", "everything")])
 @pytest.mark.parametrize(
     ("place", "act"), [("step", signal.SIGTERM), ("before", OSError("no")), ("validation", signal.SIGINT)]
@@ -197,6 +198,7 @@ def test_a_run_of_other_settings_is_resumed_to_the_bit(tmp_path, setting, place,
     check_resumed(tmp_path, setting, Plug(place, PLACES[place], act))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("visit", range(1, 3 * BATCHES + 1))
 def test_a_signal_in_any_step_loses_nothing(tmp_path, visit):
     check_resumed(tmp_path, "everything", Plug("step", visit, signal.SIGTERM))

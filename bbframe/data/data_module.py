@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from bbframe.data.batch_loader import Batches, BatchLoader, ImageBatches, Images, TrainLoader, TrainOrder, eval_order
+from bbframe.data.batch_loader import Batches, BatchLoader, ImageBatches, Images, TrainLoader
+from bbframe.data.batch_order import TrainOrder, eval_order
 from bbframe.data.faults import Skipped
 from bbframe.data.images.image_options import ImageDataOptions
 from bbframe.data.images.image_transforms import batch_mix, eval_transform, train_transform

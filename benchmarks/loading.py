@@ -138,6 +138,7 @@ def run(plan: Configuration, backbone: Any, folder: Path) -> float:
     data = data_of(plan, backbone)
     task = plan.make_task(backbone, data.class_names)
     trainer = make_trainer(plan, task, folder)
+    trainer.limit_val_batches = 0  # training alone is timed
     clock = Clock()
     trainer.callbacks.append(clock)
     trainer.fit(task, datamodule=data)
@@ -171,7 +172,6 @@ def main() -> None:
             f"data.root={photos}",
             "data=image_folder",
             "trainer.max_epochs=1000",
-            "trainer.limit_val_batches=0",
         ]
         overrides += [f"{key}={value}" for key, value in given.items()]
         for name in names:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
-from dataclasses import dataclass, field, fields
+import zlib
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 MAX_PIXELS = 178_956_970  # more than this Pillow takes for an attack: 512 MiB of colours
 # a name says little about what a file holds; left out are formats that start a program, such as EPS, and rare ones
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".jfif", ".tif", ".tiff", ".ppm", ".pgm"}
 _GREY = {"1", "L", "LA"}
+_MCU = 16  # rows of pixels that a JPEG codes together
 _TAIL = 2**16  # bytes in which the end of an image is looked for: some cameras write more behind it
 _ORIENTATION = 0x0112
 _TURNS = dict(
@@ -77,9 +80,27 @@ def read_image(path: str | Path, decoding: Decoding = AS_USUAL, said: tuple[int,
 
     Its EXIF orientation is applied, unless the (width, height) that annotations `said` are those of the stored pixels
     alone. Transparency lies on white as in a viewer. 16-bit values are scaled, not clipped: by the bits that the file
-    or `decoding` names, else by 12 when the largest value has 11 or 12, as from many cameras, else by 16. Raises
-    OSError or ValueError, or whatever the decoder raises, when the file cannot be read.
+    or `decoding` names, else by 12 when the largest value has 11 or 12, as from many cameras, else by 16. A JPEG,
+    PNG or GIF of which the last bytes are missing is read as far as it goes. Raises OSError or ValueError, or whatever the
+    decoder raises, when the file cannot be read.
     """
+    try:
+        return _read(path, decoding, said)
+    except OSError as error:
+        if "truncated" not in str(error):
+            raise
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        if not _nearly_whole(path, _read(path, replace(decoding, exif="ignore"), None)):
+            raise ValueError("is cut off")
+        seen = _read(path, decoding, said)
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    seen.info["assumed"].append("image files without their last bytes, read as far as they go")
+    return seen
+
+
+def _read(path: str | Path, decoding: Decoding, said: tuple[int, int] | None) -> Image.Image:
     assumed: list[str] = []
     with _opened(path, decoding.max_pixels) as image:
         deep = _deep_pixels(path, image)
@@ -183,6 +204,9 @@ def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
     tiles: list[Any] = getattr(image, "tile", [])
     tile = tiles[0] if tiles else None
     raw = "" if tile is None else tile.args if isinstance(tile.args, str) else str(tile.args[0])
+    if raw.endswith(";16N"):  # as it comes from a compressed TIFF: in this machine's order
+        order = {"little": "L", "big": "B"}[sys.byteorder]
+        raw = raw[:-1] + order
     if tile is None or not raw.endswith((";16B", ";16L")):
         return None
     # unpacked as if the other byte came first, it is the low one that is kept; grey with alpha is unpacked as bytes
@@ -232,6 +256,35 @@ def _is_alpha(image: Image.Image, seen: Image.Image) -> bool:
         return False
     counts = seen.getchannel("A").histogram()
     return 2 * (counts[0] + counts[255]) >= sum(counts)
+
+
+def _nearly_whole(path: str | Path, stored: Image.Image) -> bool:
+    """Whether what a cut off JPEG, PNG or GIF lacks is some of its last rows at most."""
+    with open(path, "rb") as file:
+        content = file.read()
+    if content.startswith(b"\x89PNG"):
+        place, packed = 8, b""
+        while place < len(content):
+            length = int.from_bytes(content[place : place + 4], "big")
+            if content[place + 4 : place + 8] == b"IDAT":
+                packed += content[place + 8 : place + 8 + length]
+            place += length + 12
+        depth, channels = content[24], {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(content[25], 1)
+        row = 1 + (stored.width * depth * channels + 7) // 8
+        return len(zlib.decompressobj().decompress(packed, row * stored.height)) >= 15 / 16 * row * stored.height
+    pixels = np.asarray(stored).reshape(stored.height, stored.width, -1)
+    filler: Any = 128  # what the decoder leaves
+    few = max(_MCU, stored.height // 16)
+    if content.startswith(b"\xff\xd8"):
+        scan = content.rfind(b"\xff\xda")
+        low_bit = scan + 1 + int.from_bytes(content[scan + 2 : scan + 4], "big")
+        if content[low_bit : low_bit + 1] not in (b"\0", b"\x10"):
+            return False  # a progressive JPEG breaks off before the scans of the last bits
+    elif content.startswith(b"GIF8"):
+        filler, few = pixels[-1, -1], max(1, stored.height // 16)
+    else:
+        return False
+    return bool((pixels == filler).all((1, 2))[::-1].cumprod().sum() <= few)
 
 
 def _ends(file: BinaryIO) -> bool:

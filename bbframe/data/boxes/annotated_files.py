@@ -76,6 +76,7 @@ class Reading:
         self.class_names: list[str] = []
         self.category_ids: list[int] = []
         self.paths: list[str] = []
+        self.taken: set[str] = set()  # the paths of images that can serve or not
         self.ids: list[int | str] = []
         self.sizes: list[tuple[int, int]] = []
         self.table = array("d")  # image, x1, y1, x2, y2, class, crowd, area of each object
@@ -88,10 +89,14 @@ class Reading:
 
         None when it cannot serve.
         """
-        if os.path.isabs(path) or ".." in re.split(r"[/\\]", path) or re.match(r"[/\\]|\w:", path):
+        found = self._located(path)
+        if found is None:
             self.faults.fatal("paths that leave the folder of the images", f"{name} ({path!r})")
             return None
-        found = self._located(path)
+        if found in self.taken:
+            self.faults.drop("duplicate file names", name, found)
+            return None
+        self.taken.add(found)
         if found != path:
             self.faults.assume("images found under another spelling of their name", f"{name} ({found})")
         if (self.verify or said is None) and (said := self._looked_at(name, found, said)) is None:
@@ -106,14 +111,22 @@ class Reading:
         self.sizes.append((said[1], said[0]))
         return len(self.paths) - 1
 
-    def _located(self, path: str) -> str:
-        """The file that a path means: as it is, with slashes, without folders, or with another suffix."""
-        plain = path.replace("\\", "/")
-        for tried in (path, plain, plain.rsplit("/", 1)[-1]):
-            if os.path.isfile(self.root / tried) if "\0" not in tried else False:
+    def _located(self, path: str) -> str | None:
+        """The file that a path means: as it is, with slashes, without leading folders, or with another suffix.
+
+        None for a path that leads elsewhere, where no file below the folder has its last names.
+        """
+        names = re.split(r"[/\\]", re.sub(r"^\w:", "/", path))
+        leaves = ".." in names or names[0] == ""
+        last = max((place + 1 for place, name in enumerate(names) if name == ".."), default=0)
+        names = [name for name in names[last:] if name not in ("", ".")]
+        spellings = ["/".join(names[place:]) for place in range(len(names))]
+        for tried in spellings if leaves else [path, *spellings]:
+            if "\0" not in tried and os.path.isfile(self.root / tried):
                 return tried
-        name = plain.rsplit("/", 1)[-1].lower()
-        return self._files_by_name.get(name) or self._files_by_name.get(os.path.splitext(name)[0]) or plain
+        title = names[-1].lower() if names else ""
+        other = self._files_by_name.get(title) or self._files_by_name.get(os.path.splitext(title)[0])
+        return other or (None if leaves else path.replace("\\", "/"))
 
     @functools.cached_property
     def _files_by_name(self) -> dict[str, str]:

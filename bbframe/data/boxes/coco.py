@@ -132,7 +132,6 @@ def _categories(found: list[Any], reading: Reading, used: set[str]) -> dict[str,
 def _images(found: list[Any], reading: Reading) -> dict[str, int | None]:
     """Image ids as text -> places; None for an image that cannot serve."""
     places: dict[str, int | None] = {}
-    paths = set()
     for name, entry in _entries(found, "image", reading):
         path, image_id = entry.get("file_name"), whole(entry["id"])
         width, height = (_number(entry.get(key)) for key in ("width", "height"))
@@ -140,10 +139,7 @@ def _images(found: list[Any], reading: Reading) -> dict[str, int | None]:
         if not isinstance(path, str) or not path or not _size(width) or not _size(height):
             why = f"file_name={path!r}, width={entry.get('width')!r}, height={entry.get('height')!r}"
             reading.faults.drop("malformed image entries", name, why)
-        elif path in paths:
-            reading.faults.drop("duplicate file names", name, path)
         else:
-            paths.add(path)
             places[str(image_id)] = reading.image(name, path, (width, height), image_id)
     return places
 

@@ -98,7 +98,7 @@ def test_other_faults(root):
         load(root, val_set="nothing")
     with pytest.raises(ValueError, match=r"data: voc has no masks; choose a head without, or data=coco"):
         load(root, masks=True)
-    (root / "Annotations" / "a.xml").write_text(annotation("../../a", thing("dog", 1, 1, 2, 2)))
+    (root / "Annotations" / "a.xml").write_text(annotation("../../gone", thing("dog", 1, 1, 2, 2)))
     with pytest.raises(ValueError, match=r"paths that leave the folder"):
         load(root)
     (root / "ImageSets" / "Main" / "val.txt").write_text("../a\n")

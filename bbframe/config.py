@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -114,7 +115,13 @@ class BackboneConfigMixin(Selects):
         """A config from the data of a `config.json`; ValueError names an unknown key and the nearest known one."""
         cls.refuse_unknown(cls.foreign_keys(data))
         options = {*cls.field_names(), *SELECTION}
-        return cls(**{key: value for key, value in cls.unaliased(data).items() if key in options})
+        try:
+            return cls(**{key: value for key, value in cls.unaliased(data).items() if key in options})
+        except ValueError as error:
+            text = str(error)
+            for alias in cls.attribute_map.keys() & data:  # what was written is what is named
+                text = re.sub(rf"\b{cls.attribute_map[alias]}(?==)", alias, text, count=1)
+            raise ValueError(text) from error
 
     @classmethod
     def option_names(cls) -> set[str]:

@@ -103,7 +103,7 @@ def check_backbone(options: Mapping[str, Any]) -> BackboneOptions:
     source = parse(Source, {key: value for key, value in options.items() if key in names}, where)
     ours = {key: value for key, value in options.items() if key not in {*sources, "model_type"} and value is not None}
     given = backbone.config_class.unaliased(ours)
-    config = backbone.config_class.from_dict(given)
+    config = backbone.config_class.from_dict(ours)
     if source.source == "timm" and source.timm_name is None:
         raise ValueError(f"{where}: source=timm needs timm_name, the name that timm gives this network")
     if source.source == "transformers" and source.pretrained and source.checkpoint is None and not from_timm:

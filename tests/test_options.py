@@ -24,6 +24,7 @@ from bbframe.layers.activation import activation
 from bbframe.predict.predict_options import PredictOptions
 from bbframe.run.configuration import RunOptions, Strategy, TrainerOptions, parse_configuration
 from bbframe.schema import Length, Range, Text, type_hints
+from docs import options as options_page
 
 COCO = ("data=coco", "data.train_images=p", "data.train_annotations=b.json")
 CONFIGURATIONS = [
@@ -337,3 +338,8 @@ def test_help_knows_every_key_of_a_configuration(overrides):
 def test_what_a_constraint_holds(constraint, good, bad):
     assert all(map(constraint.holds, good))
     assert not any(map(constraint.holds, bad))
+
+
+def test_the_page_of_options_is_what_the_code_says():
+    """`python docs/options.py` writes it again."""
+    assert options_page.PAGE.read_text(encoding="utf-8") == options_page.page()

@@ -68,10 +68,10 @@ def option_help(config: Mapping[str, Any], key: str) -> str:
         f"  type:    {spell(hints[key])}",
         f"  value:   {json.dumps(value, ensure_ascii=False)}",
     ]
-    return "\n".join([*lines, *(f"  {line}" for line in _meaning(config, key))])
+    return "\n".join([*lines, *(f"  meaning: {line}" for line in meaning_of(config, key))])
 
 
-def _meaning(config: Mapping[str, Any], key: str) -> list[str]:
+def meaning_of(config: Mapping[str, Any], key: str) -> list[str]:
     """The comment beside a key in the first file that has one."""
     group, _, rest = key.partition(".")
     files = [CONF / "config.yaml"]
@@ -82,5 +82,5 @@ def _meaning(config: Mapping[str, Any], key: str) -> list[str]:
     comment = re.compile(rf"(?m)^ *{re.escape(key.rpartition('.')[2])}:[^#\n]*# (.*(?:\n +# .*)*)")
     for file in files:
         if file.is_file() and (found := comment.search(file.read_text(encoding="utf-8"))):
-            return [f"meaning: {' '.join(found[1].replace('#', '').split())}"]
+            return [" ".join(found[1].replace("#", "").split())]
     return []

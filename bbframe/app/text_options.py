@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args
 
 from omegaconf import DictConfig
@@ -31,6 +32,9 @@ def text_options(config: DictConfig) -> set[str]:
 
 def _literal(override: str) -> str:
     key, equals, value = override.partition("=")
+    if found := re.fullmatch(r"\[([^\[\]{}()\"'\\]+)\]", value.strip()):
+        pieces = [_literal(f"{key}={piece.strip()}").partition("=")[2] for piece in found[1].split(",")]
+        return f"{key}=[{','.join(pieces)}]"
     parsed = parsed_value(override) if equals else None
     if parsed is None:
         return override

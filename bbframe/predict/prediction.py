@@ -40,7 +40,7 @@ def predict_images(options: PredictOptions) -> int:
         count, skipped = write_predictions(network, inputs, out, options.threshold, options.batch_size)
     if skipped:
         more = f"\n  and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
-        print("skipped:", *skipped[:LISTED], sep="\n  ", end=f"{more}\n")
+        print("skipped:", *map(outward, skipped[:LISTED]), sep="\n  ", end=f"{more}\n")
     seconds = time.perf_counter() - started
     print(f"predicted {count} of {len(inputs)} images, {len(skipped)} skipped, {seconds:.1f} s: {out}")
     return 0 if count else 1

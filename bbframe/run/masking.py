@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 from urllib.parse import quote
 
+from bbframe.files import printable
+
 MASK = "***"
 SWITCHES = ("true", "false", "null", "none", "value", "...", "")  # "value" as in key=value
 SHORTEST_SECRET = 6  # a shorter literal is masked only where it is the whole value
@@ -53,7 +55,6 @@ VALUE = r"""("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&'"{}()\[\]]+)"""
 ASSIGNED = re.compile(rf"""([A-Za-z_][\w.@/:-]*)={VALUE}""")
 HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key)(\s*:\s*)[^\r\n\"']+")
 INLINE_KEY = re.compile(r"""(["']?)([\w.\-]+)\1\s*:\s*""")  # of {key: value}
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 _remembered: set[str] = set()  # as read, and as other programs quote it
 
@@ -110,7 +111,7 @@ def mask_literals(text: str, secrets: Set[str] = frozenset()) -> str:
 
 def outward(text: str) -> str:
     """A text for a terminal or a log: secrets masked, and control characters, as names of files have, spelled out."""
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), mask_text(text))
+    return printable(mask_text(text), keep="\n\t")
 
 
 def _masked_if_named(found: re.Match[str]) -> str:

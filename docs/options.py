@@ -1,0 +1,79 @@
+"""Every option with its type, its unit, its range and its default; run, it writes docs/options.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bbframe.app.composition import composition, plain_data
+from bbframe.app.option_help import meaning_of, option_hints
+from bbframe.auto import list_backbones
+from bbframe.schema import spell
+
+PAGE = Path(__file__).resolve().parent / "options.md"
+DETECTION = ("task=detection",)
+FILES = ("data.train_images=images", "data.train_annotations=train.json")
+# what is chosen, and what must be chosen with it
+CHOICES: dict[str, tuple[str, ...]] = {
+    "trainer=default": (),
+    "task=classification": (),
+    "task=detection": (),
+    "data=digits": (),
+    "data=image_folder": ("data.root=photos",),
+    "data=digit_scenes": DETECTION,
+    "data=coco": (*DETECTION, *FILES),
+    "data=voc": (*DETECTION, "data.root=VOC2012"),
+    "head=linear": (),
+    "head=multi_level": (),
+    "head=fcos": DETECTION,
+    "head=retinanet": DETECTION,
+    "head=faster_rcnn": DETECTION,
+    "head=mask_rcnn": (*DETECTION, "data=coco", *FILES),
+    "optim=adamw": (),
+    "optim=sgd": (),
+    "schedule=cosine": (),
+    "schedule=multistep": (),
+    "schedule=constant": (),
+    "logger=csv": (),
+    "logger=tensorboard": (),
+    **{f"backbone={name}": () for name in list_backbones()},
+}
+
+
+def page() -> str:
+    """The page: a table for what every run has, and one for each choice of a group."""
+    lines = ["# Options", ""]
+    lines += [
+        "Made by `python docs/options.py` from the declarations that check every configuration. `python train.py"
+    ]
+    lines += ["--help KEY` prints a row for the configuration that is typed before it.", ""]
+    with composition() as compose:
+        lines += _table("Every run", "", plain_data(compose, []))
+        for choice, needed in CHOICES.items():
+            lines += _table(f"`{choice}`", f"{choice.partition('=')[0]}.", plain_data(compose, [*needed, choice]))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(title: str, prefix: str, config: Mapping[str, Any]) -> Iterator[str]:
+    rows = [row for key, hint in option_hints(config).items() if (row := _row(prefix, key, hint, config))]
+    yield from (f"## {title}", "", "| option | type | default | meaning |", "|---|---|---|---|", *rows, "")
+
+
+def _row(prefix: str, key: str, hint: Any, config: Mapping[str, Any]) -> str | None:
+    rest = key.removeprefix(prefix)
+    own = key.startswith(prefix) if prefix else "." not in key
+    if not own or rest == "name":
+        return None
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if isinstance(value, Mapping):  # a row for each of its keys follows
+        return None
+    cells = [f"`{key}`", spell(hint), f"`{json.dumps(value, ensure_ascii=False)}`", " ".join(meaning_of(config, key))]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

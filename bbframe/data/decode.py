@@ -81,8 +81,8 @@ def read_image(path: str | Path, decoding: Decoding = AS_USUAL, said: tuple[int,
     Its EXIF orientation is applied, unless the (width, height) that annotations `said` are those of the stored pixels
     alone. Transparency lies on white as in a viewer. 16-bit values are scaled, not clipped: by the bits that the file
     or `decoding` names, else by 12 when the largest value has 11 or 12, as from many cameras, else by 16. A JPEG,
-    PNG or GIF of which the last bytes are missing is read as far as it goes. Raises OSError or ValueError, or whatever the
-    decoder raises, when the file cannot be read.
+    PNG or GIF without its last bytes is read as far as it goes. Raises OSError or ValueError, or whatever the decoder
+    raises, when the file cannot be read.
     """
     try:
         return _read(path, decoding, said)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bbframe.predict.input_images import TABLES, InputImage, find_images
 from bbframe.predict.predict_options import PredictOptions
+from bbframe.run.masking import outward
 from bbframe.run.record import read_record
 
 LISTED = 20  # skipped images that the last lines name

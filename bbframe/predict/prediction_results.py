@@ -25,6 +25,7 @@ from bbframe.report.chart_style import GREY, save_picture
 from bbframe.report.coco_results import CocoResult, coco_results
 from bbframe.report.tables import write_csv
 from bbframe.report.text_drawing import add_caption, enlarge_for_text
+from bbframe.run.masking import outward
 from bbframe.tasks.classification import Classification
 from bbframe.tasks.detection import Detection, to_original
 from bbframe.tasks.mask_rle import encode_mask
@@ -158,7 +159,7 @@ def write_predictions(
                         read.append(loaded)
                     else:
                         skipped.append(f"{item.path}: {loaded}")
-                        print(f"skipped {skipped[-1]}", file=sys.stderr)
+                        print(outward(f"skipped {skipped[-1]}"), file=sys.stderr)
                 answers = network([loaded.pixels for loaded in read]) if read else []
                 rows += pool.map(draw, read, answers)
                 bar.advance(job, len(batch))

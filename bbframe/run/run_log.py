@@ -85,9 +85,12 @@ def logging_to(path: Path) -> Iterator[None]:
 
 
 class EpochLines(pl.Callback):
-    """Log one line an epoch: the metrics at its end, and its seconds."""
+    """Log one line an epoch: the metrics at its end, and its seconds, in a resumed epoch those since it went on."""
 
     started = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.perf_counter()  # a resumed epoch has no start
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started = time.perf_counter()

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from bbframe.run.resume import AveragedWeights, ResumedEarlyStopping
+from bbframe.run.run_log import EpochLines
 from bbframe.run.stop_signals import Interrupted, signals_raised
 from bbframe.run.trainer import SeedEveryBatch
 from tests.data.test_loader import BATCHES, noise
@@ -125,7 +126,7 @@ def fit(folder, setting, plug=None, resume=None):
     trainer = lightning.Trainer(
         accelerator="cpu",
         logger=CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1),
-        callbacks=[*callbacks, Hooks(plug)],
+        callbacks=[*callbacks, Hooks(plug), EpochLines()],
         plugins=[AtomicCheckpointIO()],
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -236,3 +237,14 @@ def test_a_statistic_that_is_not_finite_never_replaces_a_checkpoint(tmp_path, bu
             fit(tmp_path, "plain")
     assert load(tmp_path, "last")["epoch"] == 0
     assert all(x.isfinite().all() for x in load(tmp_path, "last")["state_dict"].values())
+
+
+def test_a_resumed_epoch_says_the_seconds_since_it_went_on(tmp_path, caplog):
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        fit(tmp_path, "plain", Plug("step", BATCHES + 2, signal.SIGTERM))
+    caplog.clear()
+    with caplog.at_level("INFO", "bbframe"):
+        fit(tmp_path, "plain", resume=tmp_path / "last.ckpt")
+    lines = [message for message in caplog.messages if message.startswith("epoch ")]
+    assert [line[:9] for line in lines] == ["epoch 2/3", "epoch 3/3"]
+    assert all(float(line.split()[-2]) < 60 for line in lines), lines

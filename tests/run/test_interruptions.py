@@ -241,10 +241,10 @@ def test_a_statistic_that_is_not_finite_never_replaces_a_checkpoint(tmp_path, bu
 
 def test_a_resumed_epoch_says_the_seconds_since_it_went_on(tmp_path, caplog):
     with pytest.raises((SystemExit, KeyboardInterrupt)):
-        fit(tmp_path, "plain", Plug("step", BATCHES + 2, signal.SIGTERM))
+        fit(tmp_path / "first", "plain", Plug("step", BATCHES + 2, signal.SIGTERM))
     caplog.clear()
     with caplog.at_level("INFO", "bbframe"):
-        fit(tmp_path, "plain", resume=tmp_path / "last.ckpt")
+        fit(tmp_path / "second", "plain", resume=tmp_path / "first" / "checkpoints" / "last.ckpt")
     lines = [message for message in caplog.messages if message.startswith("epoch ")]
     assert [line[:9] for line in lines] == ["epoch 2/3", "epoch 3/3"]
     assert all(float(line.split()[-2]) < 60 for line in lines), lines

@@ -60,6 +60,7 @@ class ResumedOptimizer(Callback):
             scheduler.last_epoch = self._position(trainer, scheduler.last_epoch)
             for group, rate, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
                 group["lr"] = rate * factor(scheduler.last_epoch)
+            scheduler._last_lr = [group["lr"] for group in groups]  # which may be saved before the next step
         if changes := self._changes(self.saved):
             log.info("optimizer %s from here on", ", ".join(changes))
         now = max(group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups)

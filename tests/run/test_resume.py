@@ -106,6 +106,22 @@ def test_the_same_options_say_nothing_and_change_nothing(stopped):
     assert "from here on" not in (folder / "train.log").read_text()
 
 
+class Rates(Callback):
+    """The learning rates that a checkpoint written before the first step would hold, and those of the optimizer."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        scheduler = trainer.lr_scheduler_configs[0].scheduler
+        self.seen = scheduler.get_last_lr(), [group["lr"] for group in scheduler.optimizer.param_groups]
+        self.on_train_batch_start = lambda *_: None
+
+
+def test_a_checkpoint_before_the_first_resumed_step_holds_its_learning_rate(stopped):
+    _, _, checkpoint = stopped
+    rates = Rates()
+    command_with(rates, f"ckpt_path={checkpoint}", "trainer.max_epochs=2", "optim.lr=0.002")
+    assert rates.seen[0] == rates.seen[1]
+
+
 def test_another_optimizer_starts_without_state(stopped):
     kind, _, checkpoint = stopped
     other = {"adamw": "sgd", "sgd": "adamw"}[kind]

@@ -119,9 +119,10 @@ def info(arguments: list[str]) -> int:
         data = request.with_text().data
 
     from bbframe.app.catalog import describe, description
+    from bbframe.run.masking import outward
 
     facts = describe(data)
-    print(json.dumps(facts, indent=2) if "--json" in arguments else description(facts))
+    print(outward(json.dumps(facts, indent=2) if "--json" in arguments else description(facts)))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from bbframe.files import printable
+from bbframe.files import visible
 
 MOST = 5  # of one kind that the line names
 
@@ -48,17 +48,17 @@ class Skipped:
         self.images.update(new)
         if len(self.images) <= self.most:
             if new:
-                told = ", ".join(f"{printable(name)} ({why})" for name, why in new.items())
+                told = ", ".join(f"{visible(name)} ({why})" for name, why in new.items())
                 limit = f"of at most data.max_errors={self.most}"
                 log.warning("data: skipped %d %s, %s: %s", len(new), self.what, limit, told)
             return
-        name, why = printable(errors[0][0]), errors[0][1]
+        name, why = visible(errors[0][0]), errors[0][1]
         if self.most == 0:
             message = f"data: cannot read {name}: {why}; repair or remove it, or set data.on_error=skip"
         else:
             count = f"{len(self.images)} {self.what}, of which data.max_errors={self.most} may be skipped"
             message = f"data: {count}; the last is {name}: {why}"
-        details = [f"{printable(name)}: {why}" for name, why in self.images.items()]
+        details = [f"{visible(name)}: {why}" for name, why in self.images.items()]
         raise FaultsError(message, details, cut=len(details) > 1)
 
 
@@ -90,12 +90,12 @@ class Faults:
             self.dropped.append((kind, name, why))
         else:
             self.repairable = True
-            self.fatal(kind, printable(f"{name} ({why})" if why else name))
+            self.fatal(kind, visible(f"{name} ({why})" if why else name))
 
 
 def first_few(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
-    return ", ".join(map(printable, names[:MOST])) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
+    return ", ".join(map(visible, names[:MOST])) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
 
 
 def raise_all(sources: Iterable[Faults]) -> None:

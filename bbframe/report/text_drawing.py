@@ -12,7 +12,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font_names
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-from bbframe.files import printable
+from bbframe.files import visible
 from bbframe.report.chart_style import FONTS
 
 LEGIBLE = 320  # pixels: an image whose longer side is shorter is enlarged before text is drawn on it
@@ -81,7 +81,7 @@ def add_caption(picture: Image.Image, lines: Sequence[str], inks: Sequence[str])
 
 def _runs(text: str, size: float) -> list[tuple[ImageFont.FreeTypeFont, str]]:
     """Split a text into parts of one font each."""
-    letters_by_font = itertools.groupby(printable(text), _font_file)
+    letters_by_font = itertools.groupby(visible(text), _font_file)
     return [(_sized(file, size), "".join(letters)) for file, letters in letters_by_font]
 
 

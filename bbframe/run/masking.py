@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 from urllib.parse import quote
 
-from bbframe.files import printable
+from bbframe.files import visible
 
 MASK = "***"
 SWITCHES = ("true", "false", "null", "none", "value", "...", "")  # "value" as in key=value
@@ -111,7 +111,7 @@ def mask_literals(text: str, secrets: Set[str] = frozenset()) -> str:
 
 def outward(text: str) -> str:
     """A text for a terminal or a log: secrets masked, and control characters, as names of files have, spelled out."""
-    return printable(mask_text(text), keep="\n\t")
+    return visible(mask_text(text), keep="\n\t")
 
 
 def _masked_if_named(found: re.Match[str]) -> str:

@@ -78,3 +78,9 @@ def test_a_long_caption_widens_the_picture():
     assert seen.shape[0] > 320
     assert seen.shape[1] > 320
     assert seen[330:, -4:].min() == 255
+
+
+@pytest.mark.parametrize("letter", ["\n", "\t", "\x00", "\x1b", "\u202e"])
+def test_control_characters_are_spelled_out(letter):
+    spelled = letter.encode("unicode_escape").decode()
+    assert ink_of(f"a{letter}b") == ink_of(f"a{spelled}b")

@@ -213,7 +213,9 @@ def photos(place):
     return place / "photos"
 
 
-def test_a_folder_of_images_trains_and_counts_what_it_skips(photos):
+def test_a_folder_of_images_trains_and_counts_what_it_skips_and_assumes(photos):
+    pictures = [Image.new("L", (40, 24), grey) for grey in (0, 90, 200)]
+    pictures[0].save(photos / "digit 1" / "moving.gif", save_all=True, append_images=pictures[1:])
     folder = run(
         "data=image_folder",
         f"data.root={photos}",
@@ -226,6 +228,7 @@ def test_a_folder_of_images_trains_and_counts_what_it_skips(photos):
     done = summary(folder)
     assert done["image_size"] == [32, 64]
     assert done["skipped"] == 1
+    assert done["assumed"] == {"animations of which the first picture is taken": 1}
     assert set(done["class_f1"]) == {"digit 0", "digit 1", "digit 2"}
     assert "broken.png" in (folder / "train.log").read_text()
 

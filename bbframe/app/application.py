@@ -7,11 +7,13 @@ import io
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr
+from enum import Enum
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from bbframe.app import execution
 from bbframe.app.command_line import hydra_arguments, quoted
@@ -64,7 +66,7 @@ def checked(request: RunRequest, command: argparse.Namespace) -> tuple[list[str]
                 f"hydra/sweeper={sweeper} cannot check jobs first; leave it out: bbframe's own runs every combination "
                 "of the values that you list"
             )
-        command.overrides = as_text(request.config, request.overrides)
+        command.overrides = as_text(request.config, request.for_sweeper)
         return ([] if command.multirun else ["hydra.mode=MULTIRUN"]), None  # Hydra 1.4 takes it from no recipe
     request = request.with_text()
     plan = parse_configuration(request.data)  # before a folder is made
@@ -99,6 +101,22 @@ def run_hydra(command: argparse.Namespace, further: Sequence[str], job: Job | No
             hydra.main(config_path=str(CONF), config_name="config", **VERSION)(train)()
 
 
+def _resolved(node: Any) -> Any:
+    """The plain data of a node; what no run knows yet, such as the number of a job, is ???."""
+
+    def value(key: Any) -> Any:
+        try:
+            return _resolved(node[key])
+        except (MissingMandatoryValue, InterpolationToMissingValueError):
+            return "???"
+
+    if OmegaConf.is_dict(node):
+        return {key: value(key) for key in node}
+    if OmegaConf.is_list(node):
+        return [value(index) for index in range(len(node))]
+    return node.name if isinstance(node, Enum) else node
+
+
 def shown(request: RunRequest, command: argparse.Namespace) -> str:
     """The configuration, Hydra's or both as YAML, secrets masked; interpolations stay unless `--resolve` is given."""
     data = request.data
@@ -107,8 +125,7 @@ def shown(request: RunRequest, command: argparse.Namespace) -> str:
         HydraConfig.instance().set_config(request.config)
         config = OmegaConf.create(raw)
         OmegaConf.copy_cache(request.config, config)  # the same moment for every ${now:...}
-        OmegaConf.resolve(config.hydra)  # what no run knows yet, such as the number of a job, becomes ???
-        raw["hydra"] = OmegaConf.to_container(config.hydra)
+        raw["hydra"] = _resolved(config.hydra)
     settings = {key: value for key, value in raw.pop("hydra").items() if key not in ("help", "hydra_help")}
     ours = {**raw, **data} if command.resolve or request.source else {**data, **raw}
     ours["backbone_name"] = data["backbone_name"]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
 
 from bbframe import registry
+from bbframe.app.combinations import expand
 from bbframe.app.command_line import key_of, names_hydra, parsed_value
 from bbframe.app.composition import Compose, composed, plain_data, resolved
 
 SOURCES = ("rerun", "ckpt_path")  # a run folder or a checkpoint; each brings its recorded configuration
 
 OWN_KEYS = ("rerun", "output_dir")  # of the run that is started, never of a record: a stranger may have written it
+
+MOST_TRIED = 100  # jobs of a sweep, for one that composes
 
 log = logging.getLogger("bbframe")
 
@@ -24,8 +29,9 @@ class RunRequest:
     """The run that some overrides ask for.
 
     `rerun` and `ckpt_path` bring a record. Its overrides come before the given ones, less those that are given again,
-    and together they are `overrides`. `config` is what these compose to with Hydra's settings, without those that
-    name several values, which are `swept`. Raises ValueError in one line.
+    and together they are `overrides`; `for_sweeper` are the same as Hydra can compose them before its sweeper does.
+    `config` is what they compose to with Hydra's settings, without those that name several values, which are `swept`,
+    where that is possible. Raises ValueError in one line.
     """
 
     def __init__(self, compose: Compose, given: list[str]) -> None:
@@ -44,7 +50,29 @@ class RunRequest:
         kept = [o for o in recorded if not any(key_of(o) == key or key_of(o).startswith(f"{key}.") for key in keys)]
         self.overrides = [*kept, *self.given]
         self.swept = [override for override in self.overrides if is_swept(override)]
-        self.config = composed(self.compose, [override for override in self.overrides if override not in self.swept])
+        self.for_sweeper = self.overrides
+        single = [override for override in self.overrides if override not in self.swept]
+        try:
+            self.config = composed(self.compose, single)
+        except ValueError:
+            if not self.swept:
+                raise
+            self.config = self._first_composed(single)
+            groups = {key_of(override) for override in self.swept}
+            self.for_sweeper = [_as_choice(override, groups) for override in self.overrides]
+
+    def _first_composed(self, single: list[str]) -> DictConfig:
+        """The first job of a sweep that composes: a value may fit only what is swept, as a window's size of Swin.
+
+        Raises the ValueError of the first job where none composes.
+        """
+        errors: list[ValueError] = []
+        for combination in itertools.islice(expand(self.swept, GlobalHydra.instance().config_loader()), MOST_TRIED):
+            try:
+                return composed(self.compose, [*single, *combination])
+            except ValueError as error:
+                errors.append(error)
+        raise errors[0]
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -72,6 +100,13 @@ class RunRequest:
 
         typed = as_text(self.config, self.given)
         return self if typed == self.given else RunRequest(self.compose, typed)
+
+
+def _as_choice(override: str, groups: set[str]) -> str:
+    """An option of a swept group as a list of one value, which Hydra leaves to the jobs; all others as they are."""
+    key, equals, value = override.partition("=")
+    below = key_of(override).partition(".")[0] in groups and "." in key and not key.startswith("~")
+    return f"{key}=choice({value})" if below and equals and not is_swept(override) else override
 
 
 def is_swept(override: str) -> bool:

@@ -120,6 +120,28 @@ def test_a_job_of_a_sweep_is_looked_at_like_a_run(at, done, capsys):
     assert [job.config["trainer"]["max_epochs"] for job, _, _ in done] == [10]
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "sizes"),
+    [
+        ("backbone=swin_tiny,swin_small backbone.window_size=8", 0, [8, 8]),
+        ("backbone=glob(swin_t*) backbone.window_size=8", 0, [8]),
+        ("backbone=swin_tiny,swinv2_tiny backbone.window_size=4,8", 0, [4, 4, 8, 8]),
+        ("backbone=resnet18,swin_tiny backbone.window_size=8", 1, [8]),
+        ("backbone=swin_tiny,swin_small backbone.depths=[1,1,1,1] backbone.window_size=8 seed=1,2", 0, [8] * 4),
+    ],
+)
+def test_an_option_that_only_the_swept_backbones_have(line, code, sizes, at, done, capsys):
+    assert train.main(["-m", *line.split()]) == code
+    assert sorted(job.config["backbone"]["window_size"] for job, _, _ in done) == sizes
+    assert ("unknown option 'window_size'" in capsys.readouterr().err) is (code == 1)
+
+
+def test_an_option_that_no_swept_backbone_has(at, done, capsys):
+    assert train.main(["-m", "backbone=resnet18,resnet50", "backbone.window_size=8"]) == 1
+    assert capsys.readouterr().err.startswith("error: resnet: unknown option 'window_size'")
+    assert not done
+
+
 @pytest.mark.parametrize("override", ["hydra.searchpath=[pkg://antigravity]", "hydra.run.dir=x", "+a@hydra.job=b"])
 def test_a_record_sets_none_of_them(override, at, done, capsys):
     assert train.main([*SHORT, "name=first"]) == 0

@@ -12,7 +12,7 @@ import pytest
 from bbframe.app import train
 from bbframe.app.places import HOME
 from bbframe.app.run_request import changed
-from bbframe.app.sweeper import expand
+from bbframe.app.combinations import expand
 
 ROOT = HOME
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import bbframe
+from bbframe.app.combinations import expand
 from bbframe.app.composition import composition, plain_data
 from bbframe.app.help import usage
 from bbframe.app.places import HOME
-from bbframe.app.combinations import expand
 from bbframe.heads.levels import choose_pyramid
 from bbframe.run.configuration import parse_configuration
 

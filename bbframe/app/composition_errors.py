@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.errors import OverrideParseException
 
-from bbframe.app.command_line import key_of, quoted
+from bbframe.app.command_line import key_of, parsed_value, quoted
 from bbframe.app.hydra_settings import choices
 from bbframe.schema import nearest
 
@@ -65,7 +65,10 @@ def explained(compose: PlainCompose, overrides: list[str], error: Exception) -> 
     if key := re.search(r"Could not (?:override|delete) '([^'@=]+)", text):
         others = [o for o in overrides if key_of(o) != key.group(1)]
         if len(others) < len(overrides):  # else it stands in a file, which the text names
-            return _unknown_key(compose, others, key.group(1))
+            given = next((parsed_value(o) for o in overrides if key_of(o) == key.group(1)), None)
+            return _unknown_key(compose, others, key.group(1), given.value() if given else None)
+    if "invalid literal for int()" in text and (inside := next(filter(None, map(_list_inside, overrides)), None)):
+        return inside
     if lost := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{lost[1]}=... must be given"
     if swept := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^\n]*)'", text):
@@ -88,8 +91,20 @@ def unreadable(error: OverrideParseException) -> str:
     return f'{error.override!r} cannot be read ({reason}); quote the value: "{key}={quoted(value)}"'
 
 
-def _unknown_key(compose: PlainCompose, overrides: list[str], key: str) -> str:
+def _list_inside(override: str) -> str | None:
+    """What to type for an override of a place in a list that has no such place."""
+    parent, _, last = key_of(override).rpartition(".")
+    return f"{parent} is a list, without {last!r}; give it whole: {parent}=[...]" if parent else None
+
+
+def _unknown_key(compose: PlainCompose, overrides: list[str], key: str, given: Any = None) -> str:
+    """What is wrong with a key, or with one inside the mapping that it is given."""
     node: Any = compose(overrides)
+    if key in _keys(node):
+        known: Any = node
+        for part in key.split("."):
+            known = known[part]
+        key += "." + next((str(inner) for inner in given or () if inner not in (known or {})), "KEY")
     *parents, last = key.split(".")
     if better := _meant(node, key):
         where = f"unknown key or group {key!r}" if not parents else f"unknown option {key!r}"
@@ -105,6 +120,8 @@ def _unknown_key(compose: PlainCompose, overrides: list[str], key: str) -> str:
             where = ".".join(parents[:depth]) or "configuration"
             return f"{where}: unknown group {parent!r}{nearest(parent, inside)}"
         node = inside[parent]
+    if node in (None, {}):
+        return f"{'.'.join(parents)}: has no {last!r} yet; add it by a plus sign: +{key}=..."
     inside = node if isinstance(node, Mapping) else {}
     return f"{inside.get('model_type', '.'.join(parents))}: unknown option {last!r}{nearest(last, inside)}"
 

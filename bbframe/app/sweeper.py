@@ -23,6 +23,7 @@ from bbframe.app.run_request import RunRequest
 from bbframe.run.masking import remembered
 from bbframe.sweep.jobs import Job, check_new, one_device, report_failure, report_lost
 
+
 class FailedJobs(Exception):
     """Some jobs of a sweep failed; each has been reported."""
 

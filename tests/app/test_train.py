@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from bbframe.app import train
+from bbframe.app.combinations import expand
 from bbframe.app.places import HOME
 from bbframe.app.run_request import changed
-from bbframe.app.combinations import expand
 
 ROOT = HOME
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from bbframe import registry
-from bbframe.backbone import Backbone, checked_dtype, refuse_attention
+from bbframe.backbone import Backbone, checked_dtype, one_dtype, refuse_attention
 from bbframe.backbone_mixin import BackboneType
-from bbframe.config import BackboneConfigMixin
+from bbframe.config import SELECTION, BackboneConfigMixin
 from bbframe.fast import convert
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.foreign_arguments import without_foreign
 from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.stated_config import plain_config, stated_config
 from bbframe.schema import nearest, printable
@@ -48,23 +49,29 @@ class AutoBackbone:
         torch_dtype: str | torch.dtype | None = None,
         attn_implementation: str | None = None,
         fast: bool = True,
+        **fields: Any,
     ) -> Backbone:
         """A freshly initialised backbone from a config.
 
         `config` is a config of bbframe, a mapping with a `model_type`, or another library's config object, which has
-        a `model_type` and `to_dict()`; when that describes a bigger model, its `backbone_config` counts. The weights
-        get `dtype` (or `torch_dtype`). `fast` allows `bbframe.fast.convert`. Raises ValueError for an unknown
-        architecture, for a wrong field, and for more weights than this machine's memory holds.
+        a `model_type` and `to_dict()`; when that describes a bigger model, its `backbone_config` counts. `fields`,
+        such as `out_indices=[1, 3]`, replace those of the config. The weights get `dtype` (or `torch_dtype`). `fast`
+        allows `bbframe.fast.convert`. Raises ValueError for an unknown architecture, for a wrong field, for an
+        argument that cannot be honoured, and for more weights than this machine's memory holds.
         """
         refuse_attention(attn_implementation)
-        cast = checked_dtype(dtype or torch_dtype)
+        asked = one_dtype(dtype, torch_dtype)
+        cast = None if asked == "auto" else checked_dtype(asked)
+        fields = without_foreign("from_config", fields)
         if isinstance(config, Mapping):
-            config = config_from_dict(config)
+            config = config_from_dict(_changed(config, fields))
+        elif isinstance(config, BackboneConfigMixin) and fields:
+            config = config_from_dict(_changed(config.to_dict(), fields))
         elif not isinstance(config, BackboneConfigMixin):
             label, config = type(config).__name__, _backbone_part(config)
             cast = cast or checked_dtype(getattr(config, "dtype", None))
             data = plain_config(config)
-            config = stated_config(label, data, _class_for(label, data)).config({})
+            config = stated_config(label, data, _class_for(label, data)).config(fields)
         refuse_too_large(config)
         with LateDraws():
             net = backbone_class(config.model_type)(config)
@@ -92,13 +99,22 @@ class AutoBackbone:
         `checkpoint` is an id on the Hub, a folder, or a weights file (with its `config.json` beside it, or `config`
         given); with `use_timm_backbone=True`, or as "timm/...", the name of a timm model. `config` and `fast` are
         those of `from_config`. `sha256` is the digest that the weights file must have, or each file's by its name.
-        `options` are `dtype`, `torch_dtype`, and fields that replace those of the checkpoint's config, such as
-        `drop_path_rate=0.1` or `num_channels=1`. Raises ValueError for anything that does not fit.
+        `options` are `dtype` (or `torch_dtype`; "auto" is the checkpoint's), and fields that replace those of the
+        checkpoint's config, such as `drop_path_rate=0.1` or `num_channels=1`. Raises ValueError for anything that
+        does not fit, and for an argument of transformers that cannot be honoured.
         """
+        if not isinstance(checkpoint, (str, os.PathLike)):
+            raise ValueError(f"checkpoint={checkpoint!r:.60} must be an id on the Hub, a folder or a weights file")
+        if options.get("subfolder") and os.path.isdir(inside := os.path.join(checkpoint, options["subfolder"])):
+            checkpoint = inside
+            del options["subfolder"]
+        options = without_foreign(f"{checkpoint}", options)
         options.update(out_features=out_features, out_indices=out_indices, out_strides=out_strides)
+        local = os.path.exists(os.path.expanduser(checkpoint))
+        revision = None if local and revision == "main" else revision  # as good as none
         hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         hub.update(token=token, sha256=sha256)
-        files = Checkpoint(checkpoint, **hub) if os.path.exists(os.path.expanduser(checkpoint)) else None
+        files = Checkpoint(checkpoint, **hub) if local else None
         theirs = files is not None and files.path.is_dir() and config is None and _is_timms(files.config or {})
         by_name = files is None and str(checkpoint).startswith(("timm/", "hf-hub:", "hf_hub:", "local-dir:"))
         if use_timm_backbone or theirs or by_name:
@@ -112,6 +128,12 @@ class AutoBackbone:
             config = _backbone_part(config)
             backbone = _class_for("config", plain_config(config))
         return ready(backbone.from_pretrained(files, config=config, **options), fast)
+
+
+def _changed(data: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a config with other fields; another selection takes the place of the one that is there."""
+    chosen = any(fields.get(key) is not None for key in SELECTION)
+    return {**{key: value for key, value in data.items() if not (chosen and key in SELECTION)}, **fields}
 
 
 def config_from_dict(data: Mapping[str, Any]) -> BackboneConfigMixin:

@@ -14,6 +14,7 @@ from bbframe.backbone_mixin import BackboneMixin
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.client import first_line
+from bbframe.hub.foreign_arguments import SAVING, without_foreign
 from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.saving import save_checkpoint
 from bbframe.hub.stated_config import StatedConfig, plain_config, stated_beside, stated_config
@@ -54,11 +55,15 @@ class Backbone(BackboneMixin, nn.Module):
         The arguments are those of `AutoBackbone.from_pretrained`, which also makes the network faster. Raises
         ValueError for the checkpoint of another architecture, and for anything that does not fit.
         """
-        cast = checked_dtype(dtype or torch_dtype)
+        asked = one_dtype(dtype, torch_dtype)
+        cast = None if asked == "auto" else checked_dtype(asked)
         refuse_attention(attn_implementation)
+        fields = without_foreign(cls.config_class.model_type, fields)
         cls.config_class.refuse_unknown(fields)
         hub = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token, "sha256": sha256}
         net = cls._loaded(checkpoint, config, fields, {"revision": revision, **hub})
+        if asked == "auto" and net.load_report is not None:
+            cast = net.load_report.dtype
         return net if cast is None else net.to(cast)
 
     @classmethod
@@ -117,12 +122,25 @@ class Backbone(BackboneMixin, nn.Module):
         """Whether a weight is convolved with the input channels."""
         return name.startswith("stem.")
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write a folder in the Hub's layout: the config, the preprocessing, the weights of all built stages."""
+    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
+        """Write a folder in the Hub's layout: the config, the preprocessing, the weights of all built stages.
+
+        `options` are those of transformers that ask for nothing else, such as `safe_serialization=True`; ValueError
+        for any other, and for a folder that cannot be written.
+        """
+        for name in without_foreign("save_pretrained", options, SAVING):
+            raise ValueError(f"save_pretrained: unknown option {name!r}{nearest(name, SAVING)}")
         save_checkpoint(folder, self)
 
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def one_dtype(dtype: Any, torch_dtype: Any) -> Any:
+    """What `dtype` and its older name `torch_dtype` say; ValueError when they contradict each other."""
+    if None not in (dtype, torch_dtype) and str(dtype) != str(torch_dtype):
+        raise ValueError(f"dtype={dtype!s} contradicts torch_dtype={torch_dtype!s}; give one of them")
+    return torch_dtype if dtype is None else dtype
 
 
 def checked_dtype(given: str | torch.dtype | None) -> torch.dtype | None:

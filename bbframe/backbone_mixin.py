@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import enum
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,7 +24,9 @@ from bbframe.selection import Integers, Selection, Selects, Stage, StageNames
 
 
 class BackboneOutput(NamedTuple):
-    """What a backbone returns: a named tuple of three that also answers to the names of those that are not None.
+    """What a backbone returns: a named tuple of three that also answers as transformers' outputs do.
+
+    Names, numbers, `keys`, `values`, `items` and `get` know those that are not None.
 
     `feature_maps` holds one map (B, C, H, W) for each selected stage, in stage order. `hidden_states`, on request, the
     state after the stem and after each built stage, in the layout of the architecture. `attentions`, on request, the
@@ -43,10 +45,20 @@ class BackboneOutput(NamedTuple):
         """The parts that are not None."""
         return tuple(part for part in self if part is not None)
 
+    def values(self) -> tuple[Any, ...]:
+        """As `to_tuple`."""
+        return self.to_tuple()
+
+    def items(self) -> list[tuple[str, Any]]:
+        """The names and the parts that are not None."""
+        return list(zip(self.keys(), self.to_tuple(), strict=True))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The part of this name, `default` without one."""
+        return dict(self.items()).get(key, default)
+
     def __getitem__(self, key: Any) -> Any:
-        if not isinstance(key, str):
-            return tuple.__getitem__(self, key)
-        return dict(zip(self.keys(), self.to_tuple(), strict=True))[key]
+        return dict(self.items())[key] if isinstance(key, str) else self.to_tuple()[key]
 
     def __contains__(self, key: object) -> bool:
         return key in self.keys()
@@ -69,7 +81,9 @@ class BackboneMixin(Selects):
 
     config_class: ClassVar[type[BackboneConfigMixin]]
     backbone_type: ClassVar[BackboneType] = BackboneType.TRANSFORMERS
+    main_input_name: ClassVar[str] = "pixel_values"
     has_attentions: ClassVar[bool] = False
+    is_gradient_checkpointing = False
     needs_a_cell: ClassVar[bool] = False  # whether an image must be as large as the coarsest built stride
     config: BackboneConfigMixin
     stem: nn.Module
@@ -117,6 +131,12 @@ class BackboneMixin(Selects):
         of an architecture that has none.
         """
         channels = self.config.num_channels
+        if not isinstance(pixel_values, Tensor) or not pixel_values.is_floating_point():
+            kind = getattr(pixel_values, "dtype", type(pixel_values).__name__)
+            raise ValueError(
+                f"{self.config.model_type}: pixel_values, which are {kind}, must be a tensor of floating-point "
+                "numbers, normalised as net.preprocessing says"
+            )
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
             raise ValueError(
                 f"{self.config.model_type}: pixel_values of shape {tuple(pixel_values.shape)} must be "
@@ -243,8 +263,30 @@ class BackboneMixin(Selects):
             layers[name] = depth_of.get(id(parameter), ends[stages[name]])
         return layers
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute the activations inside the blocks for the gradient instead of keeping them."""
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Recompute the activations inside the blocks for the gradient instead of keeping them.
+
+        The argument is transformers'; ValueError when it asks for a reentrant one, or of a network that cannot.
+        """
+        if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise ValueError("gradient_checkpointing_kwargs: use_reentrant=True cannot be honoured; leave it out")
+        self._recompute(True)
+        self.is_gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep the activations inside the blocks again."""
+        if self.is_gradient_checkpointing:
+            self._recompute(False)
+        self.is_gradient_checkpointing = False
+
+    def _recompute(self, on: bool) -> None:
         for _, block in self.blocks():
-            if not isinstance(block.forward, Recomputed):
+            if on and not isinstance(block.forward, Recomputed):
                 block.forward = Recomputed(block)
+            elif not on and isinstance(block.forward, Recomputed):
+                block.forward.undo()
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """The number of weights, or of those that train."""
+        parameters = self.parameters()  # type: ignore[attr-defined]
+        return sum(p.numel() for p in parameters if p.requires_grad or not only_trainable)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from bbframe import ranges
+from bbframe.files import write_text
 from bbframe.schema import Rate, checked_value, nearest, type_hints
 from bbframe.selection import Integers, Selection, Selects, Stage, StageNames, align
 
@@ -109,6 +113,15 @@ class BackboneConfigMixin(Selects):
         """Plain data in the form of the Hub's `config.json`."""
         names = ["out_features", "out_indices", *self.field_names(), *self.derived_fields]
         return {"model_type": self.model_type, **{name: _plain(getattr(self, name)) for name in names}}
+
+    def to_json_string(self) -> str:
+        """The text of the Hub's `config.json`."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write `config.json` into a folder, which is made if need be."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder) / "config.json", self.to_json_string())
 
     @classmethod
     def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import math
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -266,12 +269,122 @@ def test_what_cannot_be_honoured_is_refused_by_name(given, text, tmp_path):
             make()
 
 
-@pytest.mark.parametrize("key", ["return_dict", "output_attentions", "low_cpu_mem_usage", "use_pretrained_backbone"])
+ASKED = {
+    "return_dict": (False, "net(images, return_dict=...)"),
+    "output_attentions": (True, "net(images, output_attentions=...)"),
+    "output_hidden_states": (True, "net(images, output_hidden_states=...)"),
+    "output_loading_info": (True, "net.load_report"),
+    "device_map": ("auto", "net.to('cuda')"),
+    "use_safetensors": (False, "leave it out"),
+    "ignore_mismatched_sizes": (True, "every tensor is accounted for"),
+    "subfolder": ("nowhere", "give the folder itself"),
+    "num_labels": (3, "a backbone has no labels"),
+    "quantization_config": ({"load_in_8bit": True}, "quantise the network"),
+    "variant": ("fp16", "give the path"),
+}
+
+
+@pytest.mark.parametrize("key", [*ASKED, "use_pretrained_backbone"])
 def test_no_argument_of_from_pretrained_is_swallowed(key, tmp_path):
     tiny("resnet").save_pretrained(tmp_path)
     for load in (bbframe.AutoBackbone.from_pretrained, bbframe.ResNetBackbone.from_pretrained):
-        with pytest.raises(ValueError, match=f"^resnet: unknown option '{key}'"):
-            load(tmp_path, **{key: True})
+        value, instead = ASKED.get(key, (True, f"resnet: unknown option '{key}'"))
+        with pytest.raises(ValueError, match=re.escape(instead)) as error:
+            load(tmp_path, **{key: value})
+        assert key in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_arguments_that_ask_for_nothing_are_taken(tmp_path):
+    net = tiny("resnet").eval()
+    net.save_pretrained(tmp_path / "inside", safe_serialization=True, max_shard_size="5GB", push_to_hub=False)
+    nothing = {"trust_remote_code": True, "low_cpu_mem_usage": True, "device_map": "cpu", "proxies": {}}
+    nothing |= {"output_loading_info": False, "output_hidden_states": False, "return_dict": True, "num_labels": None}
+    again = bbframe.AutoBackbone.from_pretrained(tmp_path, subfolder="inside", revision="main", **nothing)
+    for name, value in net.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    assert bbframe.AutoBackbone.from_config(net.config, trust_remote_code=False).channels == net.channels
+
+
+@pytest.mark.parametrize(
+    "options", [{"safe_serialization": False}, {"push_to_hub": True}, {"state_dict": {}}, {"x": 1}]
+)
+def test_no_argument_of_save_pretrained_is_swallowed(options, tmp_path):
+    with pytest.raises(ValueError, match=rf"save_pretrained: .*{next(iter(options))}"):
+        tiny("resnet").save_pretrained(tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+@every_name
+def test_fields_given_to_from_config_replace_those_of_the_config(name):
+    config = tiny_config(name)
+    for given in (config, config.to_dict(), SimpleNamespace(model_type=config.model_type, to_dict=config.to_dict)):
+        net = bbframe.AutoBackbone.from_config(given, out_indices=[-1])
+        assert net.out_features == config.stage_names[-1:]
+    assert config.out_features != config.stage_names[-1:] or len(config.out_features) == 1
+    with pytest.raises(ValueError, match="unknown option 'out_indicez'"):
+        bbframe.AutoBackbone.from_config(config, out_indicez=[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_dtype_auto_is_that_of_the_checkpoint(dtype, tmp_path):
+    tiny("resnet").to(dtype).save_pretrained(tmp_path)
+    assert bbframe.AutoBackbone.from_pretrained(tmp_path, torch_dtype="auto").dtype == dtype
+    assert bbframe.AutoBackbone.from_pretrained(tmp_path).dtype == torch.float32
+    with pytest.raises(ValueError, match="dtype=float32 contradicts torch_dtype=float16; give one of them"):
+        bbframe.AutoBackbone.from_pretrained(tmp_path, dtype="float32", torch_dtype="float16")
+
+
+@pytest.mark.parametrize("checkpoint", [None, b"x", 3, ["a"]])
+def test_a_checkpoint_is_named_by_a_text_or_a_path(checkpoint):
+    with pytest.raises(ValueError, match="must be an id on the Hub, a folder or a weights file"):
+        bbframe.AutoBackbone.from_pretrained(checkpoint)
+
+
+@every_name
+def test_an_output_and_a_network_have_the_ways_of_transformers(name, tmp_path):
+    net = tiny(name)
+    out = net(example(net), output_hidden_states=True)
+    assert out[-1] is out.values()[-1] is out.hidden_states
+    assert [key for key, _ in out.items()] == ["feature_maps", "hidden_states"]
+    assert (out.get("feature_maps"), out.get("attentions", 3)) == (out.feature_maps, 3)
+    assert out[:1] == (out.feature_maps,)
+    assert net.main_input_name == "pixel_values"
+    assert net.num_parameters() == sum(p.numel() for p in net.parameters())
+    next(net.parameters()).requires_grad_(False)
+    assert net.num_parameters(only_trainable=True) == sum(p.numel() for p in net.parameters() if p.requires_grad)
+    net.config.save_pretrained(tmp_path)
+    assert bbframe.AutoBackbone.from_config(json.loads((tmp_path / "config.json").read_text())).config == net.config
+    assert json.loads(net.config.to_json_string()) == json.loads((tmp_path / "config.json").read_text())
+
+
+@every_name
+def test_recomputation_is_switched_on_and_off(name):
+    net = tiny(name).train()
+    before = {module: vars(module).get("forward") for module in net.modules()}
+    assert not net.is_gradient_checkpointing
+    net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    assert net.is_gradient_checkpointing
+    net.gradient_checkpointing_disable()
+    net.gradient_checkpointing_disable()
+    assert not net.is_gradient_checkpointing
+    assert {module: vars(module).get("forward") for module in net.modules()} == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "torch.uint8"),
+        (np.zeros((1, 3, 64, 64), np.float32), "float32"),
+        ({"pixel_values": torch.zeros(1, 3, 64, 64)}, "dict"),
+    ],
+)
+def test_other_than_floating_pixels_are_refused(wrong, kind):
+    way = (
+        f"pixel_values, which are {kind}, must be a tensor of floating-point numbers, normalised as net.preprocessing"
+    )
+    with pytest.raises(ValueError, match=way):
+        tiny("resnet")(wrong)
 
 
 @every_name

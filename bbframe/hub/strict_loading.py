@@ -28,6 +28,7 @@ class LoadReport:
     sha256: dict[str, str] = field(default_factory=dict)  # of each weights file, of the bytes that were read
     preprocessing: str = "default"  # the file that it came from
     images: str = ""  # how that file says that images are prepared, in words
+    dtype: torch.dtype | None = None  # of the checkpoint's weights
     notes: list[str] = field(default_factory=list)  # what was assumed, or chosen, on the way
     loaded: list[str] = field(default_factory=list)
     adapted: dict[str, str] = field(default_factory=dict)  # name: how
@@ -101,6 +102,7 @@ def read_tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], LoadReport]
         if twice := next((name for name in file.tensors if name in tensors), None):
             raise ValueError(f"{checkpoint.source}: {file.name} and a file before it both hold {twice!r}; keep one")
         tensors.update(file.tensors)
+    report.dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
     return tensors, report
 
 

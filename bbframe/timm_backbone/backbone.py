@@ -290,11 +290,11 @@ class TimmBackbone(Backbone):
         order = {depth: i for i, depth in enumerate(sorted(set(depths.values())))}
         return {name: order[depth] for name, depth in depths.items()}
 
-    def gradient_checkpointing_enable(self) -> None:
+    def _recompute(self, on: bool) -> None:
         """timm's own recomputation; ValueError where this network has none."""
         network = self._backbone if hasattr(self._backbone, "set_grad_checkpointing") else self._backbone.model
         try:
-            network.set_grad_checkpointing(True)
+            network.set_grad_checkpointing(on)
         except (AttributeError, AssertionError) as error:
             name = self.config.backbone
             raise ValueError(f"timm_backbone: {name} cannot recompute its activations; switch that off") from error

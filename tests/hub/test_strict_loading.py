@@ -441,8 +441,8 @@ def test_places_that_are_not_there_are_named(tmp_path, saved):
         AutoBackbone.from_pretrained(folder)
     with pytest.raises(ValueError, match=r"config\.json: not a weights file; give a \.safetensors or \.bin file"):
         AutoBackbone.from_pretrained(folder / "config.json")
-    with pytest.raises(ValueError, match=f"^{folder}: revision='main' is for the Hub, this is local; leave it null"):
-        AutoBackbone.from_pretrained(folder, revision="main")
+    with pytest.raises(ValueError, match=f"^{folder}: revision='v2' is for the Hub, this is local; leave it null"):
+        AutoBackbone.from_pretrained(folder, revision="v2")
 
 
 # saving

@@ -107,7 +107,7 @@ def check_backbone(options: Mapping[str, Any]) -> BackboneOptions:
     if source.source == "timm" and source.timm_name is None:
         raise ValueError(f"{where}: source=timm needs timm_name, the name that timm gives this network")
     if source.source == "transformers" and source.pretrained and source.checkpoint is None and not from_timm:
-        raise ValueError(f"{where}: pretrained=true needs a checkpoint: an id on the Hub, a folder or a file")
+        raise ValueError(f"{where}: pretrained=true needs backbone.checkpoint=..., an id on the Hub, a folder or file")
     return BackboneOptions(source=source, config=config, given=given)
 
 

@@ -173,7 +173,7 @@ def find(kind: str, name: object, where: str | None = None) -> Part:
     near = nearest(name, names(kind))
     if "." in str(name) or ":" in str(name):
         near = f"; {NO_CODE}"
-    elif "did you mean" not in near and kind != "backbone":
+    elif "did you mean" not in near:
         near += "; a part of your own needs --plugin its.module"
     raise ValueError((f"{where}={printable(name)}" if where else f"no {kind} {printable(name)}") + near)
 

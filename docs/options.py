@@ -28,6 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "head=linear": (),
     "head=multi_level": (),
     "head=fcos": DETECTION,
+    "head=fcos_small": DETECTION,
     "head=retinanet": DETECTION,
     "head=faster_rcnn": DETECTION,
     "head=mask_rcnn": (*DETECTION, "data=coco", *FILES),
@@ -40,6 +41,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "logger=tensorboard": (),
     **{f"backbone={name}": () for name in list_backbones()},
 }
+NEEDED = {override for needed in CHOICES.values() for override in needed if override.startswith("data.")}
 
 
 def page() -> str:
@@ -64,14 +66,16 @@ def _table(title: str, prefix: str, config: Mapping[str, Any]) -> Iterator[str]:
 def _row(prefix: str, key: str, hint: Any, config: Mapping[str, Any]) -> str | None:
     rest = key.removeprefix(prefix)
     own = key.startswith(prefix) if prefix else "." not in key
-    if not own or rest == "name":
+    if not own or (rest == "name" and prefix not in ("", "backbone.")):
         return None
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     if isinstance(value, Mapping):  # a row for each of its keys follows
         return None
-    cells = [f"`{key}`", spell(hint), f"`{json.dumps(value, ensure_ascii=False)}`", " ".join(meaning_of(config, key))]
+    given = any(override.partition("=")[0] == key for override in NEEDED)
+    default = "to be given" if given else f"`{json.dumps(value, ensure_ascii=False)}`"
+    cells = [f"`{key}`", spell(hint), default, " ".join(meaning_of(config, key))]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

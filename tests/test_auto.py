@@ -363,7 +363,7 @@ def test_a_file_describes_a_backbone(name):
         ({"pretrained": "yes"}, "pretrained='yes' must be true or false"),
         ({"source": "tim"}, "source='tim'; did you mean 'timm'?"),
         ({"source": "timm"}, "source=timm needs timm_name, the name that timm gives this network"),
-        ({"pretrained": True}, "pretrained=true needs a checkpoint: an id on the Hub, a folder or a file"),
+        ({"pretrained": True}, "pretrained=true needs backbone.checkpoint=..., an id on the Hub, a folder or file"),
         ({"out_indices": [3, 1]}, "out_indices=[3, 1] must rise within 0..4 (0=stem, 1=stage1, 2=stage2, 3=stage3"),
     ],
 )

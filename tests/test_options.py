@@ -287,7 +287,7 @@ def test_too_many_parameters_are_counted_without_memory(monkeypatch):
     monkeypatch.setattr("bbframe.auto.machine_memory", lambda: 2**27)
     plan = parse_configuration(_composed(("backbone=resnet",)))
     with pytest.raises(ValueError, match=r", 4 times in training, exceed"):
-        plan.check_memory()
+        plan.check_machine()
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def checked(request: RunRequest, command: argparse.Namespace) -> tuple[list[str]
         return ([] if command.multirun else ["hydra.mode=MULTIRUN"]), None  # Hydra 1.4 takes it from no recipe
     request = request.with_text()
     plan = parse_configuration(request.data)  # before a folder is made
-    plan.check_memory()
+    plan.check_machine()
     folder = make_run_folder(request.config, request.data, os.environ.get(RUN_FOLDER_VARIABLE))
     command.overrides = request.overrides
     os.environ[RUN_FOLDER_VARIABLE] = str(folder)

@@ -10,6 +10,7 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, get_args, get_origin
 
 from bbframe import registry
+from bbframe.app.field_meanings import MEANINGS
 from bbframe.app.places import CONF
 from bbframe.config import SELECTION
 from bbframe.factory import Source
@@ -17,6 +18,9 @@ from bbframe.run.configuration import RunOptions, TrainerOptions
 from bbframe.schema import Name, nearest, spell, type_hints
 
 _SELECTION = {key: tuple[Name, ...] | None if key == "out_features" else tuple[int, ...] | None for key in SELECTION}
+
+
+_NATIVE_ALONE = {f"backbone.{name}" for name in ("source", "checkpoint", "timm_name", "fast")}
 
 
 def option_classes(config: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -41,7 +45,10 @@ def option_hints(config: Mapping[str, Any]) -> dict[str, Any]:
             fields = {**type_hints(cls), **(_SELECTION if hasattr(cls, "model_type") else {})}
             for name, hint in fields.items():
                 hints.update(_nested(f"{prefix}{spelled.get(name, name)}", hint))
-    hints.pop("backbone.selection", None)
+    for key in ("backbone.selection", "backbone.use_pretrained_backbone"):  # set by others
+        hints.pop(key, None)
+    if (config.get("backbone") or {}).get("model_type") == "timm_backbone":  # timm's name says the rest of the source
+        hints = {key: hint for key, hint in hints.items() if key not in _NATIVE_ALONE}
     return hints
 
 
@@ -59,7 +66,7 @@ def option_help(config: Mapping[str, Any], key: str) -> str:
     if inside := [name for name in hints if name.startswith(f"{key}.")]:
         return "\n  ".join([f"{key}: a group of options", *inside])
     if key not in hints:
-        raise ValueError(f"--help {key}: no such option{nearest(key, hints)}")
+        raise ValueError(f"--help {key}: no such option{_elsewhere(key) or nearest(key, hints)}")
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -69,6 +76,14 @@ def option_help(config: Mapping[str, Any], key: str) -> str:
         f"  value:   {json.dumps(value, ensure_ascii=False)}",
     ]
     return "\n".join([*lines, *(f"  meaning: {line}" for line in meaning_of(config, key))])
+
+
+def _elsewhere(key: str) -> str:
+    """Which other choices of its group have an option, as the end of an error; empty when none has."""
+    group, _, name = key.partition(".")
+    kinds = registry.names(group) if group in registry.KINDS else []
+    having = [choice for choice in kinds if name in type_hints(registry.find(group, choice).options)]
+    return f"; it belongs to {group}={' or '.join(having)}: type that before --help" if having else ""
 
 
 def meaning_of(config: Mapping[str, Any], key: str) -> list[str]:
@@ -83,4 +98,5 @@ def meaning_of(config: Mapping[str, Any], key: str) -> list[str]:
     for file in files:
         if file.is_file() and (found := comment.search(file.read_text(encoding="utf-8"))):
             return [" ".join(found[1].replace("#", "").split())]
-    return []
+    meaning = MEANINGS.get(rest) if group == "backbone" else None
+    return [meaning] if meaning else []

@@ -74,7 +74,9 @@ class CheckedSweeper(Sweeper):
             try:
                 request = RunRequest(self._compose, combination)
                 request.data["trainer"]["devices"] = one_device(request.data["trainer"]["devices"])
-                passed.append((request, parse_configuration(request.data)))
+                plan = parse_configuration(request.data)
+                plan.check_machine()
+                passed.append((request, plan))
             except ValueError as error:
                 failed.append((combination, error))
         if not passed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -33,6 +34,13 @@ LOGGER_OPTIONS = {
     "max_queue flush_secs filename_suffix",
     "WandbLogger": "name save_dir version offline id anonymous project log_model prefix checkpoint_name "
     "add_file_policy entity group tags notes job_type resume mode",
+}
+# any one of these packages serves a logger
+PACKAGES = {
+    "CometLogger": ("comet_ml",),
+    "MLFlowLogger": ("mlflow", "mlflow_skinny"),
+    "TensorBoardLogger": ("tensorboard", "tensorboardX"),
+    "WandbLogger": ("wandb",),
 }
 PLACES = ("save_dir", "name", "version", "sub_dir", "comment", "filename_suffix", "checkpoint_name", "prefix")
 KIND = {"callbacks": "callback", "logger": "logger"}
@@ -79,6 +87,15 @@ def _parse_entry(group: Group, where: str, entry: Any) -> LightningClass | PartO
     if group == "logger":
         _check_logger(where, target.rpartition(".")[2], arguments)
     return LightningClass(target, arguments)
+
+
+def check_installed(where: str, part: LightningClass) -> None:
+    """Raise ValueError when the package that a logger needs is not installed."""
+    name = part.target.rpartition(".")[2]
+    packages = PACKAGES.get(name, ())
+    if packages and not any(importlib.util.find_spec(package) for package in packages):
+        extra = "bbframe[tensorboard]" if name == "TensorBoardLogger" else packages[0].replace("_", "-")
+        raise ValueError(f"{where}: {name} needs a package that is not installed: pip install '{extra}'")
 
 
 def _check_logger(where: str, name: str, arguments: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def write(sweep_folder: Path) -> str:
         for job in jobs
         if job["status"] != "ok"
     ]
-    table, notes = _table(rows, validation, metric), [f"failed: {row['run']}: {row['error']}" for row in failed]
+    table, notes = _table(rows, validation, metric), [f"failed: {_with_run(row)}" for row in failed]
     columns = list(dict.fromkeys(name for row in rows + failed for name in row))
     write_csv(sweep_folder / "leaderboard.csv", [columns, *([row.get(c) for c in columns] for row in rows + failed)])
     write_text(sweep_folder / "leaderboard.md", "\n".join(markdown(table) + [f"\n{note}" for note in notes]) + "\n")
@@ -72,6 +72,11 @@ def write(sweep_folder: Path) -> str:
     if points:
         accuracy_against_gmacs(points, metric, sweep_folder / "leaderboard.png")
     return "\n".join(aligned(table) + notes)
+
+
+def _with_run(row: Mapping[str, Any]) -> str:
+    """The error of a run that failed, behind the run's overrides where it does not begin with them."""
+    return str(row["error"]) if str(row["error"]).startswith(row["run"]) else f"{row['run']}: {row['error']}"
 
 
 def _label(overrides: Sequence[str], shared: set[str]) -> str:

@@ -1,6 +1,12 @@
-"""The pytest plugin: a contract test for every part that the modules named by --bbframe-plugin register."""
+"""The pytest plugin: a contract test for every part that the modules named by --bbframe-plugin register.
+
+These tests run alone unless the command line names others too.
+"""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +33,16 @@ class ContractItem(pytest.Item):
         return "bbframe", 0, self.name
 
 
+def _alone(config: pytest.Config) -> bool:
+    """Whether the command line names modules of parts, and no tests: then theirs are the only ones."""
+    return bool(config.getoption("--bbframe-plugin")) and config.args_source != pytest.Config.ArgsSource.ARGS
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Collect nothing else where the contract tests stand alone."""
+    return True if _alone(config) else None
+
+
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add a contract test for every part of the modules given."""
     modules = config.getoption("--bbframe-plugin")
@@ -34,8 +50,12 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         return
     from bbframe.registry import from_plugins, load_plugin
 
+    sys.path.insert(0, str(config.invocation_params.dir))  # as `python -m pytest` does
     for module in modules:
-        load_plugin(module)
+        try:
+            load_plugin(module)
+        except ValueError as error:
+            raise pytest.UsageError(f"--bbframe-plugin: {error}") from error
     for part in from_plugins():
         if part.plugin in modules:
             name = f"bbframe {part.kind} {part.name}"

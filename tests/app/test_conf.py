@@ -20,6 +20,7 @@ from bbframe.config import SELECTION
 from bbframe.factory import Source, check_backbone, make_backbone
 from bbframe.run.configuration import RunOptions, TrainerOptions, parse_configuration
 from bbframe.schema import parse
+from docs import options as options_page
 
 CONF, RECIPES = HOME / "conf", HOME / "recipes"
 CHOICES = [
@@ -158,3 +159,8 @@ def test_a_file_says_whether_arithmetic_may_be_faster(fast, tmp_path, monkeypatc
         plan = parse_configuration(plain_data(compose, ["backbone=mine"]))
     net = make_backbone(plan.backbone)
     assert converted == [net] * fast
+
+
+def test_every_option_has_a_meaning():
+    """Beside its key in a file, or among the meanings of the fields that several architectures have."""
+    assert [row for row in options_page.page().splitlines() if row.startswith("| `") and row.endswith("|  |")] == []

@@ -267,3 +267,13 @@ def test_pytest_checks_the_contracts_of_a_plugin(plugin):
         [*command, *modules, "lab"], cwd=home, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
     assert "9 passed" in done.stdout, done.stdout
+    (home / "test_other.py").write_text("def test_other():\n    assert False\n")
+    bare = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"PYTHONPATH": str(CONF.parent)}
+    alone = subprocess.run([*command, *modules], cwd=home, env=bare, capture_output=True, text=True)
+    assert "9 passed" in alone.stdout, alone.stdout  # and test_other.py is not looked at
+    wrong = subprocess.run(
+        [*command, "--bbframe-plugin", "nowhere"], cwd=home, env=bare, capture_output=True, text=True
+    )
+    assert wrong.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: --bbframe-plugin: plugin 'nowhere' cannot be imported" in wrong.stderr
+    assert "INTERNALERROR" not in wrong.stdout + wrong.stderr

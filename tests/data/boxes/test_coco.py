@@ -201,11 +201,11 @@ def change(kind, number, **values):
         ("images", {"width": None}, "malformed image entries: image 2"),
         ("images", {"height": 30.5}, "malformed image entries: image 2"),
         ("images", {"width": 41}, "images of another size than is said: image 2,"),
-        ("images", {"file_name": "nowhere.png"}, "unreadable images: image 2,"),
+        ("images", {"file_name": "nowhere.png"}, "absent images: image 2,"),
         ("images", {"file_name": "../train/gone.png"}, "paths that leave the folder of the images: image 2"),
         ("images", {"file_name": "/etc/passwd"}, "paths that leave the folder of the images: image 2"),
         ("images", {"file_name": "C:\\gone.png"}, "paths that leave the folder of the images: image 2"),
-        ("images", {"file_name": "a\0b.png"}, "unreadable images: image 2,"),
+        ("images", {"file_name": "a\0b.png"}, "absent images: image 2,"),
         ("categories", {"id": 1}, "duplicate category ids: category 1"),
         ("categories", {"name": "disc"}, "duplicate category names: category 5 ('disc')"),
         ("categories", {"name": None}, "malformed category entries: category 5"),
@@ -258,7 +258,7 @@ def test_all_faults_are_told_at_once(spoil):
         "malformed annotation",
         "unknown category ids",
         "annotations of unknown",
-        "unreadable images: image 6",
+        "absent images: image 6",
     ):
         assert kind in message
     assert "annotation 9 (bbox=[1, 1, 0, 0]), annotation 100 (bbox=[0, 0, 0, 0]) and 3 more" in message

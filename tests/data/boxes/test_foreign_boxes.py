@@ -1,6 +1,7 @@
 """Annotations as other tools write them: read with the right values, and what was assumed is counted."""
 
 import copy
+import shutil
 import time
 
 import numpy as np
@@ -120,6 +121,84 @@ def test_boxes_that_stick_out_are_clipped_and_counted(loaded):
     assert told(data)["boxes that stick out of their image, which are clipped"] == ["annotation 1", "annotation 2"]
     area = [float(a) for part in data.parts.values() for a in part.area]
     assert {125.0, 7.0} < set(area)
+
+
+def renamed(tmp_path, *names, pristine):
+    """Copies of the images of `pristine`, image i called by `names` in turn."""
+    for number in range(1, 7):
+        for name in names:
+            path = tmp_path / "train" / name.format(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(pristine / "train" / f"{number}.png", path)
+
+
+ACCENT = "\N{LATIN SMALL LETTER E WITH ACUTE}"
+SPELLED = {
+    "composed in the file, decomposed on disk": (ACCENT + "{}.png", "e\u0301{}.png"),
+    "decomposed in the file, composed on disk": ("e\u0301{}.png", ACCENT + "{}.png"),
+    "in a folder of another spelling": (ACCENT + "/{}.png", "E\u0301/{}.PNG"),
+    "percent signs": ("my%20photo%20{}.png", "my photo {}.png"),
+    "percent signs in an address": ("http://somewhere/all/my%20photo%20{}.png", "my photo {}.png"),
+    "percent signs on disk too": ("a%20{}.png", "a%20{}.png"),
+    "a name without a suffix": ("a.{}.v1.0", "a.{}.v1.0.png"),
+}
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_names_of_images_in_other_spellings(name, written, tmp_path):
+    folder, content = written
+    said, stored = SPELLED[name]
+    renamed(tmp_path, stored, pristine=folder)
+    changed = copy.deepcopy(content)
+    every("images", file_name=lambda name: said.format(name[:-4]))(changed)
+    rewrite(tmp_path, changed)
+    plain, data = objects(load_coco(folder)), objects(load_coco(tmp_path))
+    assert data == {stored.format(name[:-4]).split("/")[-1]: boxes for name, boxes in plain.items()}
+
+
+@pytest.mark.parametrize(
+    ("said", "stored", "message"),
+    [
+        (
+            "cam2/3.png",
+            "cam2/other.png",
+            r"absent images: image 3, .*/cam2/3.png \(no such file; one .* is 3.png\)",
+        ),
+        (
+            "cam2/3.png",
+            "cam1/3.png",
+            r"absent images: image 3, .*/cam2/3.png \(no such file, and 2 others of that name",
+        ),
+        ("x/3.jpg", "cam2/other.png", r"absent images: image 3, .*/x/3.jpg \(no such file or directory\)"),
+        ("v1.0.3", "cam2/v1.0.png", r"absent images: image 3, .*/v1.0.3 \(no such file or directory\)"),
+        ("cam2", "cam2/other.png", r"absent images: image 3, .*/train/cam2 \(is no regular file\)"),
+    ],
+)
+def test_an_absent_image_is_not_another_one(said, stored, message, written, tmp_path):
+    folder, content = written
+    renamed(tmp_path, "{}.png", pristine=folder)
+    renamed(tmp_path, stored, pristine=folder)
+    changed = copy.deepcopy(content)
+    changed["images"][2]["file_name"] = said
+    rewrite(tmp_path, changed)
+    for options in {}, {"verify": False}:
+        with pytest.raises(ValueError, match=message):
+            load_coco(tmp_path, **options)
+
+
+def test_an_image_in_another_folder_than_is_said_is_counted(loaded):
+    data = loaded(lambda content: content["images"][2].update(file_name="cam2/3.png"))
+    assert told(data) == {"images found in another folder than is said": ["image 3 (3.png)"]}
+
+
+def test_a_path_of_this_machine_names_its_file_alone(written, tmp_path):
+    folder, content = written
+    renamed(tmp_path, "{}.png", "copies/{}.png", pristine=folder)
+    changed = copy.deepcopy(content)
+    every("images", file_name=lambda name: str(tmp_path / "train" / name))(changed)
+    rewrite(tmp_path, changed)
+    data = load_coco(tmp_path)
+    assert (objects(data), data.assumed) == (objects(load_coco(folder)), {})
 
 
 SQUARE = [5.0, 5.0, 15.0, 5.0, 15.0, 20.0, 5.0, 20.0]

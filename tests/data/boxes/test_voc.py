@@ -83,7 +83,7 @@ def test_all_faults_are_told_at_once(root):
         "Annotations/c.xml (no such file or directory)",
         "boxes outside their image: object 1 of Annotations/b.xml (x1, y1, x2, y2 = 24, 0, 30, 4 in 20x12)",
         "malformed boxes: object 2 of Annotations/b.xml",
-        "val.txt: unreadable images: Annotations/e.xml, ",
+        "val.txt: absent images: Annotations/e.xml, ",
         "classes that no training image has: object 1 of Annotations/f.xml (bird)",
         "boxes without an area: object 2 of Annotations/f.xml",
     ):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bbframe.data.boxes.coco import segmentation_rle
+from bbframe.data.boxes.image_paths import FOLDER
+from bbframe.data.boxes.segmentations import segmentation_rle
 from tests.data.boxes.test_coco import told
 from tests.data.boxes.test_voc import OBJECT, annotation, thing
 from tests.data.helpers import build, load_coco, rewrite, write, write_coco
@@ -100,6 +101,34 @@ SAME = {
         lambda c: c["categories"].insert(0, {"id": 0, "name": "disc", "supercategory": "none"}),
     )(c),
     "a null supercategory": every("categories", supercategory=None),
+    "no sizes": every("images", width=..., height=...),
+    "sizes null": every("images", width=None, height=None),
+    "sizes 0": every("images", width=0, height=0),
+    "boxes as text": every("annotations", bbox=lambda box: [str(v) for v in box]),
+    "area as text": every("annotations", area=str),
+    "area NaN": every("annotations", area=float("nan")),
+    "area -1": every("annotations", area=-1),
+    "area a word": every("annotations", area="big"),
+    "area 0": every("annotations", area=0),
+    "annotation ids 0": every("annotations", id=0),
+    "annotation ids from 1 in each image": lambda c: [
+        a.update(id=sum(b["image_id"] == a["image_id"] for b in c["annotations"][:i]))
+        for i, a in enumerate(c["annotations"])
+    ],
+    "annotations twice": lambda c: c["annotations"].extend(copy.deepcopy(c["annotations"])),
+    "annotations of other images": lambda c: c["annotations"].extend(
+        {**a, "id": 50 + i, "image_id": 50 + i} for i, a in enumerate(c["annotations"][:3])
+    ),
+    "categories twice": lambda c: c["categories"].extend(copy.deepcopy(c["categories"])),
+    "images twice": lambda c: c["images"].extend(copy.deepcopy(c["images"])),
+    "paths for names": both(
+        lambda c: [image.update(path=f"/data/{image['file_name']}") for image in c["images"]],
+        every("images", file_name=...),
+    ),
+    "addresses for names": both(
+        lambda c: [image.update(coco_url=f"http://images.org/train/{image['file_name']}") for image in c["images"]],
+        every("images", file_name=...),
+    ),
     "keys of other tools": both(every("images", license=1, date_captured=""), every("annotations", attributes={})),
     "a duplicate info": lambda c: c.update(info={}, licenses=[], videos=[]),
 }
@@ -109,6 +138,44 @@ SAME = {
 def test_coco_as_other_tools_write_it_is_the_same_data(name, loaded):
     plain, data = loaded(lambda content: None), loaded(SAME[name])
     assert (data.class_names, objects(data), data.category_ids) == (["disc", "box"], objects(plain), [1, 5])
+    assert all(np.array_equal(data.parts[part].area, plain.parts[part].area) for part in plain.parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "assumed"),
+    [
+        ("no sizes", {"images without width and height, which are those of the file": 6}),
+        ("area -1", {"areas that are no number from 0 on, for which that of the box is taken": 11}),
+        ("area 0", {"files in which every area is 0, for which that of the box is taken": 1}),
+        ("annotation ids 0", {"annotations that share an id, which count one by one": 10}),
+        ("annotations twice", {"annotations that repeat another one, which are left out": 11}),
+        ("annotations of other images", {"annotations of images that the file does not list, which are left out": 3}),
+        ("categories twice", {"category entries that are there twice": 2}),
+        ("paths for names", {"images without file_name, whose path is taken": 6, FOLDER: 6}),
+    ],
+)
+def test_what_is_assumed_is_counted(name, assumed, loaded):
+    assert {what: len(names) for what, names in told(loaded(SAME[name])).items()} == assumed
+
+
+def test_an_image_listed_under_two_ids_has_the_annotations_of_both(loaded):
+    def change(content):
+        content["images"].append({**content["images"][0], "id": 50})
+        content["annotations"][1]["image_id"] = 50
+        content["annotations"].append({**content["annotations"][0], "id": 99, "image_id": 50})
+
+    data = loaded(change)
+    assert objects(data) == objects(loaded(lambda content: None))
+    assert told(data) == {
+        "images listed under several ids, whose annotations are joined": ["image 50"],
+        "annotations that repeat another one, which are left out": ["annotation 99"],
+    }
+
+
+def test_names_of_classes_may_be_numbers(loaded):
+    data = loaded(every("categories", name=lambda name: {"disc": 7, "box": 8.0}[name]))
+    assert data.class_names == ["7", "8"]
+    assert told(data) == {"names of classes that are numbers": ["7", "8.0"]}
 
 
 def test_boxes_that_stick_out_are_clipped_and_counted(loaded):
@@ -202,6 +269,9 @@ def test_a_path_of_this_machine_names_its_file_alone(written, tmp_path):
 
 
 SQUARE = [5.0, 5.0, 15.0, 5.0, 15.0, 20.0, 5.0, 20.0]
+RUNS = [155, *[15, 15] * 9, 15, 760]
+HALF, REST = [155, *[15, 15] * 4, 15, 910], [305, *[15, 15] * 4, 15, 760]
+PACKED = b"k4??00000000000000000Yg0"
 PAIRS = [[5.0, 5.0], [15.0, 5.0], [15.0, 20.0], [5.0, 20.0]]
 
 
@@ -219,6 +289,11 @@ PAIRS = [[5.0, 5.0], [15.0, 5.0], [15.0, 20.0], [5.0, 20.0]]
         ([SQUARE, [1.0, 2.0, 3.0, 4.0, 1e8, 6.0]], (5, 15), 1),
         ([[-20.0, 5.0, 15.0, 5.0, 15.0, 20.0, -20.0, 20.0]], (0, 15), 1),
         ([[5.0, 5.0, 60.0, 5.0, 60.0, 20.0, 5.0, 20.0]], (5, 40), 1),
+        ({"counts": RUNS}, (5, 15), 1),
+        ([{"size": [30, 40], "counts": RUNS}], (5, 15), 1),
+        ([{"size": [30, 40], "counts": HALF}, {"size": [30, 40], "counts": REST}], (5, 15), 1),
+        ({"size": [30, 40], "counts": str(PACKED)}, (5, 15), 1),
+        ({"size": [30, 40], "counts": PACKED.decode()}, (5, 15), 0),
         ({"size": [30.0, 40.0], "counts": [float(n) for n in [155, *[15, 15] * 9, 15, 760]]}, (5, 15), 0),
     ],
 )
@@ -231,6 +306,11 @@ def test_polygons_as_other_tools_write_them(segmentation, columns, assumed):
     expected[5:20, slice(*columns)] = True
     assert np.array_equal(mask > 0, expected)
     assert len(said) == assumed
+
+
+def test_bytes_as_text_keep_their_backslash():
+    packed = b"o15\\S1"
+    assert segmentation_rle({"size": [30, 40], "counts": str(packed)}, 30, 40, []) == packed
 
 
 def test_hostile_numbers_and_run_lengths_are_bounded(loaded, written, tmp_path):

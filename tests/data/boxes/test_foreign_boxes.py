@@ -1,6 +1,7 @@
 """Annotations as other tools write them: read with the right values, and what was assumed is counted."""
 
 import copy
+import re
 import shutil
 import time
 
@@ -404,10 +405,11 @@ def voc(tmp_path, names=("a", "b c", "d 1", "e"), lists=True, images="JPEGImages
         write(tmp_path / images / f"{name}.png", i)
         (tmp_path / pages).mkdir(parents=True, exist_ok=True)
         text = changes.get("page", annotation)(name, thing(changes.get("label", "dog"), 2, 3, 9, 8))
-        (tmp_path / pages / f"{name}.xml").write_text(text)
+        (tmp_path / pages / f"{name}{changes.get('ending', '.xml')}").write_text(text)
     if lists:
         (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
-        text = "\n".join(f"{name}{end}" for name, end in zip(names, ("", "  1", " -1", ".jpg"), strict=True))
+        line = changes.get("line", "{}{}")
+        text = "\n".join(line.format(*pair) for pair in zip(names, ("", "  1", " -1", ".jpg"), strict=True))
         (tmp_path / "ImageSets" / "Main" / "train.txt").write_bytes(text.encode(changes.get("encoding", "utf-8")))
     return tmp_path
 
@@ -442,6 +444,17 @@ VOCS = {
     "images beside the annotations": {"lists": False, "images": ".", "pages": "."},
     "a folder a part": {"lists": False, "images": "train", "pages": "train"},
     "small letters": {"lists": False, "images": "images", "pages": "annotations"},
+    "lists with paths": {"line": "JPEGImages/{}.png"},
+    "lists with paths of another machine": {"line": "C:\\VOC\\JPEGImages\\{}.jpg"},
+    "annotations in capitals": {"ending": ".XML"},
+    "annotations in a folder below": {"pages": "Annotations/part1"},
+    "annotations in a folder below, no lists": {"pages": "Annotations/part1", "lists": False},
+    "annotations and images in folders below": {"pages": "Annotations/p", "images": "JPEGImages/p", "page": page()},
+    "tags in capitals": {"page": lambda *found: re.sub(r"</?[a-z]+>", lambda tag: tag[0].upper(), annotation(*found))},
+    "a namespace": {"page": lambda *found: annotation(*found).replace("tion>", 'tion xmlns="http://x">', 1)},
+    "another outermost tag": {"page": lambda *found: annotation(*found).replace("annotation>", "doc>")},
+    "a tag around": {"page": lambda *found: f"<annotations>{annotation(*found)}</annotations>"},
+    "objects in a list": {"page": lambda name, *found: annotation(name, "<objects>", *found, "</objects>")},
     "spaces around a class": {"label": " dog\n"},
 }
 
@@ -452,6 +465,90 @@ def test_voc_as_other_tools_write_it_is_the_same_data(name, tmp_path):
     assert data.class_names == ["dog"]
     assert objects(data) == {f"{name}.png": [(0, [1, 2, 9, 8])] for name in ("a", "b c", "d 1", "e")}
     assert all(data.parts["train"].sizes.tolist()[0] == [12, 20] for _ in range(1))
+
+
+@pytest.mark.parametrize("above", [1, 2])
+def test_a_root_above_the_only_data_set_is_read(above, tmp_path):
+    folder = tmp_path / "VOCdevkit" / "VOC2012"
+    data = load_voc(voc(folder) and folder.parents[above - 1])
+    assert data.counts == {"train": 3, "val": 1}
+    what = "folders above the one with Annotations/, which is taken"
+    assert told(data)[what] == [str(folder)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected", "assumed"),
+    [
+        ([(1, 1, 20, 12), (2, 3, 9, 8)], [[0, 0, 20, 12], [1, 2, 9, 8]], None),
+        ([(0, 0, 19, 11), (2, 3, 9, 8)], [[0, 0, 20, 12], [2, 3, 10, 9]], "count pixels from 0 up to the last one"),
+        ([(0, 0, 0, 0), (2, 3, 9, 8)], [[0, 0, 1, 1], [2, 3, 10, 9]], "count pixels from 0 up to the last one"),
+        ([(5, 0, 20, 12), (2, 3, 9, 8)], [[5, 0, 20, 12], [2, 3, 9, 8]], "measured from 0 up to their edges"),
+        ([(0.5, 3, 9, 8), (2, 3, 9, 8)], [[0.5, 3, 9, 8], [2, 3, 9, 8]], "measured from 0 up to their edges"),
+    ],
+)
+def test_boxes_count_from_0_if_any_begins_there(boxes, expected, assumed, tmp_path):
+    voc(tmp_path, names=("a", "b"), lists=False)
+    for name, box in zip("ab", boxes, strict=True):
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(annotation(name, thing("dog", *box)))
+    data = load_voc(tmp_path)
+    assert objects(data) == {f"{name}.png": [(0, box)] for name, box in zip("ab", expected, strict=True)}
+    lines = [what for what in data.assumed if what.startswith("boxes that")]
+    assert [assumed in line for line in lines] == [True] * (assumed is not None)
+
+
+def test_normalised_boxes_of_voc_are_refused(tmp_path):
+    voc(tmp_path, names=("a", "b"), lists=False)
+    for name in "ab":
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(annotation(name, thing("dog", 0.1, 0.2, 0.5, 1.0)))
+    with pytest.raises(
+        ValueError, match=r"all within 0..1, which looks normalised; multiply them by width and height$"
+    ):
+        load_voc(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "difficult", "lines"),
+    [
+        *[(said, True, 0) for said in ("true", "Yes", "1")],
+        *[(said, False, 0) for said in ("false", "no", "0.0", "", "Unspecified")],
+        ("maybe", False, 1),
+    ],
+)
+def test_difficult_in_words(said, difficult, lines, tmp_path):
+    voc(tmp_path, names=("a", "b"), lists=False)
+    text = annotation("a", thing("dog", 2, 3, 9, 8, difficult=said), thing("dog", 1, 1, 4, 4))
+    (tmp_path / "Annotations" / "a.xml").write_text(text)
+    data = load_voc(tmp_path)
+    crowds = {data.source(part, 0)[-5]: data.target(part, 0)["crowd"].tolist() for part in data.parts}
+    assert crowds == {"a": [difficult, False], "b": [False]}
+    assert len([what for what in data.assumed if "difficult" in what]) == lines
+
+
+def test_an_object_within_an_object_is_none_of_its_own(tmp_path):
+    voc(tmp_path, names=("a", "b"), lists=False)
+    person, head = thing("person", 2, 3, 9, 8), thing("head", 3, 3, 5, 5)
+    text = annotation("a", person.replace("</object>", f"{head}</object>"))
+    (tmp_path / "Annotations" / "a.xml").write_text(text)
+    data = load_voc(tmp_path)
+    assert data.class_names == ["dog", "person"]
+    assert objects(data)["a.png"] == [(1, [1, 2, 9, 8])]
+    assert told(data)["annotations with objects within an object, which are left out"] == ["Annotations/a.xml"]
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "GBK", "big5", "shift_jis", "utf-16", "latin-1"])
+def test_encodings_of_pages(encoding, tmp_path):
+    name = "caf\N{LATIN SMALL LETTER E WITH ACUTE}" if encoding == "latin-1" else "\u5927"
+    voc(tmp_path, names=("a", "b"), lists=False)
+    for page in "ab":
+        text = f'<?xml version="1.0" encoding="{encoding}"?>' + annotation(page, thing(name, 2, 3, 9, 8))
+        (tmp_path / "Annotations" / f"{page}.xml").write_bytes(text.encode(encoding))
+    assert load_voc(tmp_path).class_names == [name]
+
+
+def test_a_name_with_dots_and_no_suffix_is_its_own(tmp_path):
+    data = load_voc(voc(tmp_path, ("v1.0.a", "v1.0.b", "x.y", "z"), lists=False, page=page("<filename>{}</filename>")))
+    assert sorted(objects(data)) == ["v1.0.a.png", "v1.0.b.png", "x.y.png", "z.png"]
+    assert "annotations that name another image, taken for that of their own name" not in data.assumed
 
 
 def test_folders_as_roboflow_writes_them(tmp_path):

@@ -126,10 +126,10 @@ def _categories(found: list[Any], reading: Reading, used: set[str]) -> dict[str,
         else:
             names[number] = title
             titles.add(title)
-    reading.category_ids = sorted(names)
-    reading.class_names = [names[key] for key in sorted(names)]
     if len(faults.kinds) > told:
         return None
+    reading.category_ids = sorted(names)
+    reading.class_names = [names[key] for key in sorted(names)]
     return {str(key): label for label, key in enumerate(sorted(names))}
 
 

@@ -48,8 +48,8 @@ def read_annotations(
         _object(name, entry, reading, classes, image)
     if not listed and not faults.kinds:
         first = next((entry.get("image_id") for entry in found if isinstance(entry, dict)), None)
-        ids = f"the first has image_id={first!r:.60}, and the first image id={next(iter(places), None)}"
-        faults.fatal(f"no annotation has the id of an image: {ids}")
+        ids = f"the first has image_id={first!r:.60}, the first image id={next(iter(places), None)}"
+        faults.fatal(f"no annotation has the id of an image ({ids}); write the images' ids into image_id")
     _settle_areas(reading)
 
 

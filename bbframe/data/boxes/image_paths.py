@@ -55,7 +55,7 @@ class ImagePaths:
         names = re.split(r"[/\\]", re.sub(r"^\w:", "/", path))
         leaves = ".." in names or names[0] == ""
         inside = os.path.relpath(self.root / path, self.root) if leaves else os.path.normpath(path)
-        if not inside.startswith("..") and os.path.isfile(self.root / inside):
+        if not inside.startswith(f"..{os.sep}") and os.path.isfile(self.root / inside):
             return Found(inside)
         last = max((place + 1 for place, name in enumerate(names) if name == ".."), default=0)
         names = [name for name in names[last:] if name not in ("", ".")]
@@ -71,7 +71,11 @@ class ImagePaths:
     def _spelled(self, path: str) -> str | None:
         if os.path.isfile(self.root / path):
             return path
-        return self._index.paths.get(_key(path)) or self._index.paths.get(_key(unquote(path)))
+        return self._regular(self._index.paths.get(_key(path)) or self._index.paths.get(_key(unquote(path))))
+
+    def _regular(self, path: str | None) -> str | None:
+        """The path if it is that of a file, not of a pipe or a device, which have no end."""
+        return path if path and os.path.isfile(self.root / path) else None
 
     def _free(self, folders: list[str], found: str) -> bool:
         """Whether a file may be meant although it is not in the folders that are said."""
@@ -81,7 +85,8 @@ class ImagePaths:
     def _other_suffix(self, path: str) -> str | None:
         stem, suffix = os.path.splitext(path)
         known = re.fullmatch(r"\.[A-Za-z]\w{2,3}", suffix)  # not that of v1.0.a
-        return self._index.stems.get(_key(path)) or (self._index.stems.get(_key(stem)) if known else None)
+        stems = self._index.stems
+        return self._regular(stems.get(_key(path)) or (stems.get(_key(stem)) if known else None))
 
     def _why_absent(self, path: str) -> str:
         others = self._index.names.get(_key(os.path.basename(path)), [])

@@ -1,6 +1,7 @@
 """Annotations as other tools write them: read with the right values, and what was assumed is counted."""
 
 import copy
+import os
 import re
 import shutil
 import time
@@ -252,6 +253,21 @@ def test_an_absent_image_is_not_another_one(said, stored, message, written, tmp_
     for options in {}, {"verify": False}:
         with pytest.raises(ValueError, match=message):
             load_coco(tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", ["3.png", "3.PNG", "3.jpg", "x/3.png"])
+def test_a_pipe_is_no_image(name, written, tmp_path):
+    folder, content = written
+    renamed(tmp_path, "{}.png", pristine=folder)
+    (tmp_path / "train" / "3.png").unlink()
+    os.mkfifo(tmp_path / "train" / "3.png")
+    changed = copy.deepcopy(content)
+    changed["images"][2]["file_name"] = name
+    rewrite(tmp_path, changed)
+    with pytest.raises(
+        ValueError, match=rf"absent images: image 3, .*/train/{name} \((is no regular file|no such file)"
+    ):
+        load_coco(tmp_path)
 
 
 def test_an_image_in_another_folder_than_is_said_is_counted(loaded):

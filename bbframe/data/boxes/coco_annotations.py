@@ -121,7 +121,7 @@ def _mask(name: str, segmentation: Any, reading: Reading, image: int) -> bytes |
 
 
 def _area(name: str, area: Any, box: list[float], faults: Faults) -> float:
-    """The area that is said, or else that of the box (x1, y1, x2, y2)."""
+    """The area in the file, or else the area of the box (x1, y1, x2, y2)."""
     value = real(area)
     if is_number(value) and value >= 0:
         if isinstance(area, str):

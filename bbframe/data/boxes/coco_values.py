@@ -26,6 +26,7 @@ def real(value: Any) -> Any:
 
 
 def is_id(value: Any) -> TypeGuard[int | str]:
+    """Whether it can be the id of an entry."""
     return type(value) in (int, str)
 
 

@@ -74,7 +74,7 @@ class ImagePaths:
         return self._regular(self._index.paths.get(_key(path)) or self._index.paths.get(_key(unquote(path))))
 
     def _regular(self, path: str | None) -> str | None:
-        """The path if it is that of a file, not of a pipe or a device, which have no end."""
+        """The path if a file lies there, not a pipe or a device, which have no end."""
         return path if path and os.path.isfile(self.root / path) else None
 
     def _free(self, folders: list[str], found: str) -> bool:
@@ -84,7 +84,7 @@ class ImagePaths:
 
     def _other_suffix(self, path: str) -> str | None:
         stem, suffix = os.path.splitext(path)
-        known = re.fullmatch(r"\.[A-Za-z]\w{2,3}", suffix)  # not that of v1.0.a
+        known = re.fullmatch(r"\.[A-Za-z]\w{2,3}", suffix)  # v1.0.a has none
         stems = self._index.stems
         return self._regular(stems.get(_key(path)) or (stems.get(_key(stem)) if known else None))
 

@@ -76,9 +76,9 @@ class Faults:
         self.assumed: list[tuple[str, str]] = []
         self.repairable = False
 
-    def fatal(self, kind: str, what: str = "") -> None:
-        """A fault that ends the run; `what` is one of several of the kind."""
-        self.kinds.setdefault(kind, []).extend([what] if what else [])
+    def fatal(self, kind: str, name: str = "", why: str = "") -> None:
+        """A fault that ends the run; `name` is one of several of the kind."""
+        self.kinds.setdefault(kind, []).extend([visible(f"{name} ({why})" if why else name)] if name else [])
 
     def assume(self, what: str, name: str) -> None:
         """The image or annotation called `name` is read all the same, in the way that `what` says."""
@@ -90,7 +90,7 @@ class Faults:
             self.dropped.append((kind, name, why))
         else:
             self.repairable = True
-            self.fatal(kind, visible(f"{name} ({why})" if why else name))
+            self.fatal(kind, name, why)
 
 
 def first_few(names: Sequence[str]) -> str:

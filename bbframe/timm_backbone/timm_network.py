@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -60,14 +61,26 @@ def network(name: str, stated: str) -> Network:
     return Network(name, options, full.pretrained_cfg, full, features, info, levels)
 
 
+def _refuse_endless(where: str, value: Any) -> None:
+    """Raise ValueError for a count of blocks that no machine makes, or a size that none holds."""
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            _refuse_endless(where, inner)
+    most = 1000 if re.search(r"depth|layers|blocks", where) else 10**6
+    if isinstance(value, (int, float)) and not -most <= value <= most:
+        raise ValueError(f"{where}={value} must be at most {most}")
+
+
 def _on_meta(name: str, options: Mapping[str, Any]) -> Any:
     """A network of timm without tensors; ValueError says why timm refuses to make it."""
     import timm
 
+    for key, value in options.items():
+        _refuse_endless(f"timm_backbone: {name}: {key}", value)
     try:
         with torch.device("meta"):
             return timm.create_model(name, **options)
-    except (TypeError, RuntimeError, AssertionError, ValueError, KeyError) as error:
+    except (TypeError, RuntimeError, AssertionError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
         for key in options:
             if isinstance(error, TypeError) and f"'{key}'" in str(error):
                 known = _parameters(type(_on_meta(name, {}))) - RESERVED
@@ -76,7 +89,7 @@ def _on_meta(name: str, options: Mapping[str, Any]) -> Any:
                 hint = "; leave it null" if key in RESERVED else nearest(key, known)
                 raise ValueError(f"timm_backbone: {name} takes no {key!r}{hint}") from error
         stated = {key: value for key, value in options.items() if key not in ("pretrained_cfg", *_ANY_SIZE)}
-        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        reason = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())[:200]
         raise ValueError(f"timm_backbone: timm cannot make {name} with {stated} ({reason})") from error
 
 

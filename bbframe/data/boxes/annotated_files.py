@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from bbframe.data.boxes.box_options import FileDetectionOptions
+from bbframe.data.boxes.image_paths import ImagePaths
 from bbframe.data.boxes.objects import Objects
-from bbframe.data.decode import AS_USUAL, SUFFIXES, Decoding, glance, read_image, reason
+from bbframe.data.decode import AS_USUAL, Decoding, glance, read_image, reason
 from bbframe.data.faults import Faults
 
 MASK_BYTES = 2**34  # that the masks of one image may take
@@ -72,6 +70,7 @@ class Reading:
 
     def __init__(self, source: object, root: Path, options: FileDetectionOptions, masks: bool):
         self.root, self.verify, self.decoding = root, options.verify, Decoding.of(options)
+        self.files = ImagePaths(root)
         self.faults = Faults(source, options.on_error == "skip")
         self.class_names: list[str] = []
         self.category_ids: list[int] = []
@@ -80,6 +79,7 @@ class Reading:
         self.ids: list[int | str] = []
         self.sizes: list[tuple[int, int]] = []
         self.table = array("d")  # image, x1, y1, x2, y2, class, crowd, area of each object
+        self.farthest = 0.0  # the largest coordinate of a box
         self.masks: list[bytes] | None = [] if masks else None
         self.peaks: list[int] = []  # the largest value of each 16-bit image
         self.turned: dict[str, list[str]] = {"apply": [], "ignore": [], "unclear": []}  # images, by their EXIF
@@ -89,16 +89,19 @@ class Reading:
 
         None when it cannot serve.
         """
-        found = self._located(path)
-        if found is None:
+        found, assumed, absent, leaves = self.files.find(path)
+        if absent and leaves:
             self.faults.fatal("paths that leave the folder of the images", f"{name} ({path!r})")
+            return None
+        if absent:
+            self.faults.drop("absent images", f"{name}, {self.root / found}", absent)
             return None
         if found in self.taken:
             self.faults.drop("duplicate file names", name, found)
             return None
         self.taken.add(found)
-        if found != path:
-            self.faults.assume("images found under another spelling of their name", f"{name} ({found})")
+        if assumed:
+            self.faults.assume(assumed, f"{name} ({found})")
         if (self.verify or said is None) and (said := self._looked_at(name, found, said)) is None:
             return None
         assert said is not None
@@ -110,35 +113,6 @@ class Reading:
         self.ids.append(image_id)
         self.sizes.append((said[1], said[0]))
         return len(self.paths) - 1
-
-    def _located(self, path: str) -> str | None:
-        """The file that a path means: as it is, with slashes, without leading folders, or with another suffix.
-
-        None for a path that leads elsewhere, where no file below the folder has its last names.
-        """
-        names = re.split(r"[/\\]", re.sub(r"^\w:", "/", path))
-        leaves = ".." in names or names[0] == ""
-        last = max((place + 1 for place, name in enumerate(names) if name == ".."), default=0)
-        names = [name for name in names[last:] if name not in ("", ".")]
-        spellings = ["/".join(names[place:]) for place in range(len(names))]
-        for tried in spellings if leaves else [path, *spellings]:
-            if "\0" not in tried and os.path.isfile(self.root / tried):
-                return tried
-        title = names[-1].lower() if names else ""
-        other = self._files_by_name.get(title) or self._files_by_name.get(os.path.splitext(title)[0])
-        return other or (None if leaves else path.replace("\\", "/"))
-
-    @functools.cached_property
-    def _files_by_name(self) -> dict[str, str]:
-        """The images in the folder by their names and, where that is unique, by their stems, in small letters."""
-        found: dict[str, str] = {}
-        twice = set()
-        for name in sorted(os.listdir(self.root)) if self.root.is_dir() else []:
-            stem, suffix = os.path.splitext(name.lower())
-            if suffix in SUFFIXES:
-                twice |= {key for key in (stem, name.lower()) if key in found}
-                found |= {stem: name, name.lower(): name}
-        return {key: name for key, name in found.items() if key not in twice}
 
     def _looked_at(self, name: str, path: str, said: tuple[int, int] | None) -> tuple[int, int] | None:
         """The (width, height) of an image file, as its annotations see it; None when it cannot serve."""
@@ -177,6 +151,7 @@ class Reading:
         """The part of a box (x1, y1, x2, y2) that is within its image, or None when there is none."""
         height, width = self.sizes[image]
         x1, y1, x2, y2 = box
+        self.farthest = max(self.farthest, x2, y2)
         shown = ", ".join(f"{value:g}" for value in box)
         over = max(-x1, -y1, x2 - width, y2 - height) > TOLERANCE
         x1, y1, x2, y2 = np.array([max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)], np.float32).tolist()
@@ -203,6 +178,9 @@ class Reading:
             self.faults.fatal("no images that can serve")
         elif not len(self.table):
             self.faults.fatal("no annotations that can serve")
+        elif self.farthest <= 1 and max(map(max, self.sizes)) > 2:
+            what = "its boxes are all within 0..1, which looks normalised; multiply them by width and height"
+            self.faults.fatal(what)
         table = np.array(self.table).reshape(-1, 8)
         if self.masks is not None:
             for index, count in enumerate(np.bincount(table[:, 0].astype(np.int64), minlength=len(self.paths))):

@@ -4,12 +4,14 @@ import copy
 import json
 import pickle
 import re
+import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from bbframe.data.boxes.segmentations import segmentation_rle
 from bbframe.data.faults import FaultsError
 from tests.data.helpers import build, load_coco, rewrite, run_lengths, write_coco
 
@@ -176,14 +178,17 @@ def change(kind, number, **values):
         ("annotations", {"bbox": [1, 2, 3]}, "malformed annotation entries: annotation 2 (bbox=[1, 2, 3] must be 4"),
         ("annotations", {"bbox": None}, "malformed annotation entries: annotation 2 (bbox=None"),
         ("annotations", {"bbox": "1 2 3 4"}, "malformed annotation entries: annotation 2"),
-        ("annotations", {"bbox": [1, 2, 3, "4"]}, "malformed annotation entries: annotation 2"),
+        (
+            "annotations",
+            {"bbox": [1, 2, 3, "a"]},
+            "malformed annotation entries: annotation 2 (bbox=[1, 2, 3, 'a']",
+        ),
+        ("annotations", {"bbox": [1, 2, 3, "nan"]}, "boxes without an area: annotation 2 (bbox=[1, 2, 3, nan])"),
         ("annotations", {"iscrowd": 2}, "malformed annotation entries: annotation 2 (iscrowd=2"),
-        ("annotations", {"area": "big"}, "malformed annotation entries: annotation 2"),
         ("annotations", {"category_id": 4}, "unknown category ids: annotation 2 (category_id=4)"),
         ("annotations", {"category_id": [4]}, "unknown category ids: annotation 2 (category_id=[4])"),
-        ("annotations", {"image_id": 77}, "annotations of unknown images: annotation 2 (image_id=77)"),
-        ("annotations", {"image_id": {}}, "annotations of unknown images: annotation 2 (image_id={})"),
-        ("annotations", {"id": 1}, "duplicate annotation ids: annotation 1"),
+        ("annotations", {"image_id": {}}, "malformed annotation entries: annotation 2 (image_id={}, category_id=5)"),
+        ("annotations", {"image_id": None}, "malformed annotation entries: annotation 2 (image_id=None"),
         ("annotations", {"id": True}, "malformed annotation entries: number 1 (must be a mapping with an id)"),
         ("annotations", {"image_id": True}, "malformed annotation entries: annotation 2 (image_id=True, category_id="),
         (
@@ -192,21 +197,26 @@ def change(kind, number, **values):
             "malformed annotation entries: annotation 2 (image_id=1, category_id=T",
         ),
         ("annotations", {"bbox": [True, 1, 5, 5]}, "malformed annotation entries: annotation 2 (bbox=[True, 1, 5, 5]"),
-        ("annotations", {"area": -1.5}, "malformed annotation entries: annotation 2 (iscrowd=0, area=-1.5)"),
         ("images", {"id": True}, "malformed image entries: number 1 (must be a mapping with an id)"),
         ("categories", {"id": True}, "malformed category entries: number 1 (must be a mapping with an id)"),
-        ("images", {"id": 1}, "duplicate image ids: image 1"),
-        ("images", {"file_name": "1.png"}, "duplicate file names: image 2 (1.png)"),
+        ("images", {"id": 1}, "duplicate image ids: image 1 (give each image its own id)"),
+        ("images", {"file_name": "x/1.png"}, "duplicate file names: image 2 (1.png)"),
+        (
+            "images",
+            {"file_name": "1.png", "width": 41},
+            "images of another size than is said: image 2 (image 1 is",
+        ),
         ("images", {"file_name": ""}, "malformed image entries: image 2 (file_name=''"),
-        ("images", {"width": None}, "malformed image entries: image 2"),
+        ("images", {"width": "wide"}, "malformed image entries: image 2 (file_name='2.png', width='wide', height=30)"),
+        ("images", {"width": -1}, "malformed image entries: image 2"),
         ("images", {"height": 30.5}, "malformed image entries: image 2"),
         ("images", {"width": 41}, "images of another size than is said: image 2,"),
-        ("images", {"file_name": "nowhere.png"}, "unreadable images: image 2,"),
+        ("images", {"file_name": "nowhere.png"}, "absent images: image 2,"),
         ("images", {"file_name": "../train/gone.png"}, "paths that leave the folder of the images: image 2"),
         ("images", {"file_name": "/etc/passwd"}, "paths that leave the folder of the images: image 2"),
         ("images", {"file_name": "C:\\gone.png"}, "paths that leave the folder of the images: image 2"),
-        ("images", {"file_name": "a\0b.png"}, "unreadable images: image 2,"),
-        ("categories", {"id": 1}, "duplicate category ids: category 1"),
+        ("images", {"file_name": "a\0b.png"}, "absent images: image 2,"),
+        ("categories", {"id": 1}, "duplicate category ids: category 1 (give each category its own id)"),
         ("categories", {"name": "disc"}, "duplicate category names: category 5 ('disc')"),
         ("categories", {"name": None}, "malformed category entries: category 5"),
         ("categories", {"id": "five"}, "malformed category entries: category five"),
@@ -227,11 +237,17 @@ def test_a_fault_is_named_with_its_id(kind, values, message, spoil):
         ([[1.0, 2.0, 3.0, 4.0, 5.0, float("nan")]], "3 or more points"),
         ([[1.0, 2.0, 3.0, 4.0, 5.0, 1e8]], "a polygon leaves the image"),
         ({"size": [3, 4], "counts": [12]}, "size=[3, 4] must be [30, 40]"),
+        ({"size": [40, 30], "counts": [1200]}, "size=[40, 30] must be [30, 40], the height and width of the image"),
+        ({"counts": "zzz"}, "annotation 2 ("),
         ({"size": [30, 40], "counts": [3, 4]}, "whole numbers whose sum is 30x40"),
         ({"size": [30, 40], "counts": [-600, 1800]}, "whole numbers whose sum is 30x40"),
         ({"size": [30, 40], "counts": "zzz"}, "annotation 2 ("),
         ({"size": [30, 40], "counts": ""}, "must be a list or text"),
         ({"size": [30, 40]}, "must be a list or text"),
+        ([{"size": [30, 40]}], "must be a list or text"),
+        ([[0, 0, 40, 30] * 800], "outlines of 64000 pixels, more than 60000; write run lengths instead"),
+        ([[1, 1, 5, 1, 5, 5]] * 5001, "outlines of 60012 pixels, more than 60000; write run lengths instead"),
+        ([[1, 1] * 1_000_001], "outlines of 1000001 points, more than 1000000; write run lengths instead"),
     ],
 )
 def test_a_bad_mask_is_named_where_masks_are_wanted(segmentation, message, spoil, pristine, tmp_path):
@@ -245,7 +261,7 @@ def test_all_faults_are_told_at_once(spoil):
     def ruin(content):
         change("annotations", 0, bbox=[1, 2])(content)
         change("annotations", 1, category_id=4)(content)
-        change("annotations", 2, image_id=99)(content)
+        change("annotations", 2, image_id=[])(content)
         for i in (5, 6, 7, 8):
             change("annotations", i, bbox=[1, 1, 0, 0])(content)
         content["annotations"] += [
@@ -257,8 +273,7 @@ def test_all_faults_are_told_at_once(spoil):
     for kind in (
         "malformed annotation",
         "unknown category ids",
-        "annotations of unknown",
-        "unreadable images: image 6",
+        "absent images: image 6",
     ):
         assert kind in message
     assert "annotation 9 (bbox=[1, 1, 0, 0]), annotation 100 (bbox=[0, 0, 0, 0]) and 3 more" in message
@@ -291,6 +306,68 @@ def test_what_the_line_leaves_out_is_in_the_details(pristine, tmp_path):
     with pytest.raises(FaultsError, match=r"on_error=skip$") as caught:  # nothing was left out
         load_coco(tmp_path)
     assert len(caught.value.details.splitlines()) == 4
+
+
+def test_faults_of_categories_cause_no_others(spoil):
+    message = spoil(lambda content: [entry.update(id=f"aa-{entry['id']}") for entry in content["categories"]])
+    why = "must have an integer id and a name"
+    ending = f"malformed category entries: category aa-1 ({why}), category aa-5 ({why})"
+    assert message.endswith(f"train.json: {ending}")
+
+
+def test_faults_of_categories_cause_none_in_another_file(tmp_path):
+    content = write_coco(tmp_path)
+    write_coco(tmp_path, "val")
+    rewrite(tmp_path, {**content, "categories": [content["categories"][0], {"id": 5}]})
+    with pytest.raises(ValueError, match=r"train.json: malformed category entries: category 5 \([^)]*\)$"):
+        load_coco(tmp_path, "train", "val")
+
+
+@pytest.mark.parametrize("options", [{}, {"on_error": "skip"}])
+def test_no_skipping_is_proposed_where_it_does_not_help(options, spoil):
+    message = spoil(change("categories", 1, id=1), **options)
+    assert message.endswith("train.json: duplicate category ids: category 1 (give each category its own id)")
+
+
+def test_annotations_of_other_images_alone_are_refused(spoil):
+    message = spoil(
+        lambda content: [entry.update(image_id=f"{entry['image_id']}.png") for entry in content["annotations"]]
+    )
+    told = "no annotation has the id of an image (the first has image_id='1.png', the first image id=1); write the ima"
+    assert told in message
+
+
+def test_normalised_boxes_are_refused(spoil):
+    def normalise(content):
+        for entry in content["annotations"]:
+            x, y, width, height = entry["bbox"]
+            entry.update(bbox=[x / 40, y / 30, width / 40, height / 30])
+
+    message = spoil(normalise)
+    told = "its boxes are all within 0..1, which looks normalised; multiply them by width and height"
+    assert message.endswith(f"train.json: {told}")
+
+
+def test_polygons_that_cover_each_pixel_many_times_take_little_memory_and_time(pristine):
+    side = 13_000
+    zigzag = [value for i in range(1500) for value in ((i % 2) * side, i * side / 1500)]
+    said = []
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"outlines of 19\d{6} pixels, more than 5000000; write run lengths instead"):
+        segmentation_rle([zigzag], side, side, said)
+    assert time.monotonic() - started < 2
+    assert segmentation_rle([zigzag[:400]], side, side, said)
+
+
+def test_many_categories_are_compared_in_little_time(pristine, tmp_path):
+    folder, content = pristine
+    changed = copy.deepcopy(content)
+    changed["categories"] = [{"id": i, "name": f"c{i}", "supercategory": "x"} for i in range(1, 20_001)]
+    rewrite(tmp_path, changed)
+    (tmp_path / "train").symlink_to(folder / "train")
+    started = time.monotonic()
+    assert load_coco(tmp_path).category_ids == list(range(1, 20_001))
+    assert time.monotonic() - started < 5
 
 
 def test_both_files_are_told_about(tmp_path):

@@ -1,8 +1,11 @@
 """Pascal VOC's format: what is written comes back, and every fault of the files is told before training."""
 
+import re
+import time
+
 import pytest
 
-from bbframe.data.boxes import voc
+from bbframe.data.boxes import voc_pages
 from tests.data.helpers import build, write
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
@@ -83,7 +86,7 @@ def test_all_faults_are_told_at_once(root):
         "Annotations/c.xml (no such file or directory)",
         "boxes outside their image: object 1 of Annotations/b.xml (x1, y1, x2, y2 = 24, 0, 30, 4 in 20x12)",
         "malformed boxes: object 2 of Annotations/b.xml",
-        "val.txt: unreadable images: Annotations/e.xml, ",
+        "val.txt: absent images: Annotations/e.xml, ",
         "classes that no training image has: object 1 of Annotations/f.xml (bird)",
         "boxes without an area: object 2 of Annotations/f.xml",
     ):
@@ -107,14 +110,86 @@ def test_other_faults(root):
 
 
 def test_no_fault_of_another_set_follows_from_a_wrong_list(root):
-    with pytest.raises(ValueError, match=r"^data: [^;]*trian.txt: cannot be read: no such file or directory$"):
+    with pytest.raises(
+        ValueError, match=r"^data: [^;]*trian.txt: cannot be read: no such file or directory \(set[^;]*=train\)$"
+    ):
         load(root, train_set="trian")
+
+
+@pytest.mark.parametrize(
+    ("renamed", "options", "advice"),
+    [
+        (
+            {"train": "trainval"},
+            {},
+            "train.txt: cannot be read: no such file or directory (set data.train_set=trainval)",
+        ),
+        ({"val": "x"}, {}, "val.txt: cannot be read: no such file or directory (set data.val_set=null)"),
+        ({"train": "x", "val": "dog_train"}, {"val_set": None}, "(set data.train_set to one of x)"),
+        ({}, {"val_set": "vall"}, "vall.txt: cannot be read: no such file or directory (set data.val_set=val)"),
+    ],
+)
+def test_a_list_that_is_not_there_is_answered_with_what_to_type(renamed, options, advice, root):
+    for old, new in renamed.items():
+        (root / "ImageSets" / "Main" / f"{old}.txt").rename(root / "ImageSets" / "Main" / f"{new}.txt")
+    with pytest.raises(ValueError, match=re.escape(advice) + "$"):
+        load(root, **options)
+
+
+def test_a_folder_without_annotations_or_above_several_is_named(root, tmp_path):
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match=r"\(data.root=.*/other must be the folder with Annotations/\)"):
+        load(tmp_path / "other", val_set=None)
+    for year in ("VOC2007", "VOC2012"):
+        (tmp_path / "other" / year / "Annotations").mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match=r"holds 2 folders with Annotations/; set data.root=.*2007 or data.root=.*2012$"
+    ):
+        load(tmp_path / "other")
+
+
+def test_a_page_of_something_else_is_no_image_without_objects(root):
+    (root / "Annotations" / "a.xml").write_text("<a>" * 100_000 + "</a>" * 100_000)
+    page = annotation("b", thing("dog", 2, 2, 5, 5))
+    (root / "Annotations" / "b.xml").write_text(f"<pages>{page}{page}</pages>")
+    (root / "Annotations" / "c.xml").write_text('<kml xmlns="http://x"/>')
+    with pytest.raises(ValueError, match=r"train.txt: unreadable annotations: ") as caught:
+        load(root, val_set=None)
+    for told in (
+        "Annotations/a.xml (is no annotation: its outermost tag is <a>)",
+        "Annotations/b.xml (holds 2 annotations; write each into a file of its own)",
+        "Annotations/c.xml (is no annotation: its outermost tag is <kml>)",
+    ):
+        assert told in str(caught.value)
+
+
+def test_an_object_without_a_name_is_told_so(root):
+    (root / "Annotations" / "a.xml").write_text(annotation("a", thing("dog", 1, 1, 4, 4), thing(" ", 1, 1, 4, 4)))
+    with pytest.raises(ValueError, match=r"objects without a name: object 2 of Annotations/a.xml;"):
+        load(root)
+
+
+def test_an_encoding_that_python_lacks_is_named(root):
+    (root / "Annotations" / "a.xml").write_text('<?xml version="1.0" encoding="klingon"?><annotation/>')
+    with pytest.raises(ValueError, match=r"Annotations/a.xml \(unknown encoding: klingon\)"):
+        load(root)
+
+
+def test_many_classes_are_looked_up_in_little_time(root):
+    names = [f"c{i}" for i in range(4000)]
+    for page in "abcd":
+        things = (thing(name, 1, 1, 4, 4) for name in names)
+        (root / "Annotations" / f"{page}.xml").write_text(annotation(page, *things))
+    started = time.monotonic()
+    data = load(root, val_set=None, test_fraction=0.0)
+    assert data.target("train", 0)["labels"].tolist() == [sorted(names).index(name) for name in names]
+    assert time.monotonic() - started < 5
 
 
 def test_a_file_is_parsed_once(root, monkeypatch):
     parsed = []
-    parse = voc.ElementTree.parse
-    monkeypatch.setattr(voc.ElementTree, "parse", lambda path: parsed.append(path.stem) or parse(path))
+    parse = voc_pages.ElementTree.parse
+    monkeypatch.setattr(voc_pages.ElementTree, "parse", lambda path: parsed.append(path.stem) or parse(path))
     load(root)
     assert sorted(parsed) == list("abcdef")
 

@@ -513,3 +513,19 @@ def test_the_size_that_a_checkpoint_fixes_is_written_down(tmp_path):
     again = TimmBackboneConfig.from_dict(config.to_dict())
     assert again.backbone == "test_vit"
     assert again.network.input_size == config.network.input_size == (96, 96)
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        ({"depth": 10**8}, "depth=100000000 must be at most 1000"),
+        ({"mlp_ratio": 1e30}, "mlp_ratio=1e\\+30 must be at most 1000000"),
+        ({"patch_size": 0}, "ZeroDivisionError"),
+        ({"num_heads": 0}, "ZeroDivisionError"),
+        ({"embed_dim": -192}, "negative dimension"),
+    ],
+)
+def test_impossible_sizes_are_refused_in_one_line_at_once(args, why):
+    with pytest.raises(ValueError, match=rf"^timm_backbone: .*{why}") as error:
+        TimmBackboneConfig(backbone="vit_tiny_patch16_224", model_args=args)
+    assert "\n" not in str(error.value)

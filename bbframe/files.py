@@ -107,7 +107,7 @@ def read_yaml(path: Path, kind: type) -> Any:
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one."""
     with atomic(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(encodable(text), encoding="utf-8")
 
 
 @contextmanager

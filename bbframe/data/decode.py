@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageFile, features
 
 from bbframe.data.file_ends import ends_as_it_should, has_late_notes, nearly_whole
+from bbframe.data.image_files import check_regular, open_image, read_header
 
 MAX_PIXELS = 178_956_970  # more than this Pillow takes for an attack: 512 MiB of colours
-# a name says little about what a file holds; left out are formats that start a program, such as EPS, and rare ones
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 # not every Pillow is built with every decoder; one too old to know of AVIF would warn of the question
 _LACKING = {
     suffix
@@ -52,7 +47,7 @@ _TURNS = dict(
         strict=True,
     )
 )
-# what undoes a turn: a turn by a quarter the other one, any other itself
+# what undoes each turn: a quarter to the left one to the right, any other turn itself
 _TURNS_BACK = {**_TURNS, 6: _TURNS[8], 8: _TURNS[6]}
 
 
@@ -120,7 +115,7 @@ def read_image(path: str | Path, decoding: Decoding = AS_USUAL, said: tuple[int,
 
 def _read(path: str | Path, decoding: Decoding, said: tuple[int, int] | None) -> Image.Image:
     assumed: list[str] = []
-    with _opened(path, decoding.max_pixels) as image:
+    with open_image(path, decoding.max_pixels) as image:
         orientation = _orientation(image, assumed) if image.format == "TIFF" else 1  # Pillow forgets it once applied
         deep = _deep_pixels(path, image)
         if image.mode in ("I", "F") and deep is None:
@@ -163,7 +158,7 @@ def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:
         whole = ends_as_it_should(file)
         file.seek(0)
         try:
-            with _header(file, decoding.max_pixels) as image:
+            with read_header(file, decoding.max_pixels) as image:
                 if image.format == "PNG" and has_late_notes(file):
                     image.load()
                 orientation, stored = _orientation(image, assumed), _stored_size(image)
@@ -185,46 +180,12 @@ def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:
     return facts
 
 
-def check_regular(path: str | Path) -> None:
-    """Refuse what is no regular file: opening a FIFO would wait for ever, and a device may have no end.
-
-    Raises ValueError, and OSError when there is nothing.
-    """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("is no regular file")
-
-
-@contextmanager
-def _opened(path: str | Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
-    """An image whose header is read. Pillow gets no path: it would map a turned TIFF into memory by the wrong size."""
-    check_regular(path)
-    with open(path, "rb") as file:
-        yield _header(file, max_pixels)
-
-
-def _header(file: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
-    """Read the header. Our limit takes the place of Pillow's, which would also meet what is cut out of an image."""
-    Image.MAX_IMAGE_PIXELS = None
-    Image.init()
-    with warnings.catch_warnings(record=True) as caught:  # what Pillow says of broken EXIF, it says without a path
-        warnings.simplefilter("always")
-        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
-        image.info["broken_exif"] = any("EXIF" in str(warning.message) for warning in caught)
-    # the picture within an ICO has a header of its own
-    width, height = image.ico.getimage(image.size).size if image.format == "ICO" else image.size  # type: ignore
-    if width * height > max_pixels:
-        image.close()
-        size = f"{width}x{height}"
-        raise ValueError(f"has {size} pixels, and data.max_pixels={max_pixels}; raise that if you trust the file")
-    return image
-
-
 def _orientation(image: Image.Image, assumed: list[str]) -> int:
     broken, orientation = image.info.get("broken_exif"), 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)  # that of a PNG would decode it
+            orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)  # a PNG's own method decodes it
         except Exception:  # it may hold anything
             broken = True
     if broken or caught:
@@ -234,7 +195,7 @@ def _orientation(image: Image.Image, assumed: list[str]) -> int:
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """The (width, height) of the pixels as they are stored; Pillow turns that of a TIFF."""
+    """The (width, height) of the pixels as they are stored; Pillow swaps the two of a turned TIFF."""
     if image.format != "TIFF":
         return image.size
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
@@ -270,7 +231,7 @@ def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
         return None
     # unpacked as if the other byte came first, it is the low one that is kept; grey with alpha is unpacked as bytes
     other = "RGBA" if raw == "LA;16B" else raw[:-1] + ("L" if raw.endswith("B") else "B")
-    with _opened(path, image.width * image.height) as low:
+    with open_image(path, image.width * image.height) as low:
         low.tile = [tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:]))]
         pair = np.asarray(low).astype(np.uint32)
     if raw == "LA;16B":

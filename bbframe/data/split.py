@@ -31,5 +31,5 @@ def stratified(
 
 
 def _bytes(name: str) -> bytes:
-    """A name in UTF-8, also that of a file whose bytes are no UTF-8."""
+    """A name in UTF-8; a file may have a name that is none."""
     return name.encode(errors="surrogatepass")

@@ -29,7 +29,7 @@ WORDS = {name: (part,) for part, names in PART_NAMES.items() for name in names} 
 JUNK = {"__macosx", "lost+found", "$recycle.bin", "system volume information", "@eadir", "__pycache__"}
 
 
-def plain(name: str) -> str:
+def unspelled(name: str) -> str:
     """A class's name without its spelling: its case, its spaces and how Unicode composes its letters."""
     return "".join(unicodedata.normalize("NFC", name).split()).casefold()
 
@@ -116,6 +116,8 @@ def parts_in_classes(root: Path, faults: Faults) -> dict[str, dict[int, str]]:
         if "train" not in parts or set(parts) == {"train"}:
             continue
         split.append(name)
+        if _has_files(root / name):
+            faults.assume("class folders whose images beside the folders of parts are left out", name)
         for sub, part in inside.items():
             if part is None:
                 faults.assume("folders beside those of the parts, which are left out", f"{name}/{sub}")
@@ -183,10 +185,10 @@ def _refuse_parts_without_classes(root: Path, present: list[str], faults: Faults
 def _entered(root: Path, folder: str, classes: set[str]) -> str:
     """The folder of a part, or the only one in it that holds the classes instead: seg_train/seg_train.
 
-    `classes` are those of train, as `plain` spells them; empty for train itself.
+    `classes` are those of train, as `unspelled` writes them; empty for train itself.
     """
     there = subfolders(root / folder)
-    if len(there) != 1 or plain(there[0]) in classes or _has_files(root / folder):
+    if len(there) != 1 or unspelled(there[0]) in classes or _has_files(root / folder):
         return folder
     inner = f"{folder}/{there[0]}"
     below = _classes(root, inner)
@@ -194,7 +196,7 @@ def _entered(root: Path, folder: str, classes: set[str]) -> str:
 
 
 def _classes(root: Path, folder: str) -> set[str]:
-    return {plain(name) for name in subfolders(root / folder)}
+    return {unspelled(name) for name in subfolders(root / folder)}
 
 
 def _has_files(folder: Path) -> bool:

@@ -20,8 +20,8 @@ from bbframe.data.images.folder_layout import (
     part_folders,
     part_of,
     parts_in_classes,
-    plain,
     subfolders,
+    unspelled,
 )
 from bbframe.data.images.image_options import ImageFolderOptions
 from bbframe.data.split import stratified
@@ -54,7 +54,7 @@ class ImageFolder(ImageDataModule):
     Train_set/, train2017/ ...) with sub-folders, they are expected under train/, val/ (or valid/, validation/, dev/)
     and test/ (or testing/), and other folders beside these are left out. Each class may have folders of parts instead:
     cat/train, cat/val. A part without a folder is a seeded share of each class in train. Files whose name begins with
-    a dot are not seen; `ignored` counts the other files whose suffix is not that of an image.
+    a dot are not seen; `ignored` counts the other files whose suffix is not an image's.
     """
 
     def __init__(self, options: ImageFolderOptions, **settings: Any):
@@ -116,8 +116,8 @@ class Scan:
         chosen = part_folders(self.root, self.faults)
         for part in [part for part in ("val", "test") if part in chosen]:
             folder, there = chosen[part], subfolders(self.root / chosen[part])
-            classes = {plain(name) for name in subfolders(self.root / chosen["train"])}
-            if (not there or (len(there) == 1 and plain(there[0]) not in classes)) and self._walk(folder):
+            classes = {unspelled(name) for name in subfolders(self.root / chosen["train"])}
+            if (not there or (len(there) == 1 and unspelled(there[0]) not in classes)) and self._walk(folder):
                 what = "folders whose images have no class, so that they are left out (`bbframe predict` takes them)"
                 self.faults.assume(what, f"{folder}/")
                 del chosen[part]
@@ -149,9 +149,9 @@ class Scan:
     def _find_classes(self, folder: str) -> dict[int, str]:
         """The folders of classes in the folder of a part, {class: path}."""
         places: dict[int, str] = {}
-        by_name = {plain(name): name for name in self.class_names}
+        by_name = {unspelled(name): name for name in self.class_names}
         for name in subfolders(self.root / folder):
-            known = name if name in self.class_names else by_name.get(plain(name))
+            known = name if name in self.class_names else by_name.get(unspelled(name))
             path = f"{folder}/{name}" if folder else name
             if known is None and self.faults.skip:
                 self.faults.drop("images of a class that train lacks", path, "train has no such class")

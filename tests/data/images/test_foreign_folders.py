@@ -112,7 +112,7 @@ def test_of_two_folders_that_may_be_meant_none_is_taken(folder):
 
 
 def test_folders_of_parts_in_those_of_classes(folder):
-    root = folder({"cat/train": 4, "cat/val": 2, "dog/train": 5, "dog/val": 3, "dog/old": 1})
+    root = folder({"cat/train": 4, "cat/val": 2, "dog/train": 5, "dog/val": 3, "dog/old": 1, "cat": 1})
     data = load(root)
     assert (data.class_names, data.counts) == (["cat", "dog"], {"train": 9, "val": 5})
     assert {name.split("/")[1] for name in names(data, "val")} == {"val"}
@@ -120,6 +120,7 @@ def test_folders_of_parts_in_those_of_classes(folder):
     assert told(data) == {
         "class folders that hold folders of parts, read as those": ["train, val"],
         "folders beside those of the parts, which are left out": ["dog/old"],
+        "class folders whose images beside the folders of parts are left out": ["cat"],
     }
     assert "it has cat/val/, so data.val_fraction=0.2 must be null" in fault(root, val_fraction=0.2)
     folder({"cow": 3})

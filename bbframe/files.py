@@ -18,7 +18,7 @@ except ModuleNotFoundError:  # Windows
 
 PART = ".part"  # the end of a temporary file's name
 MOST_BYTES, MOST_VALUES, DEEPEST = 10_000_000, 200_000, 60  # of a YAML file
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 
 
@@ -27,6 +27,11 @@ def visible(text: str, keep: str = "") -> str:
     return UNPRINTABLE.sub(
         lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text
     )
+
+
+def encodable(text: str) -> str:
+    """A text, such as the name of a file, with the bytes spelled out that are no UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class _Dumper(yaml.SafeDumper):
@@ -102,7 +107,7 @@ def read_yaml(path: Path, kind: type) -> Any:
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one."""
     with atomic(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(encodable(text), encoding="utf-8")
 
 
 @contextmanager

@@ -80,6 +80,9 @@ boxes, scores and masks on it. Small images are enlarged for that. In a table be
   for detection        predictions.json: COCO results with all boxes that the detector gives, also those below the
                        threshold, in pixels of the image; images.json: which images and categories the ids mean
 
+Control characters in names are spelled out in predictions.csv. A name that begins with = + - or @ stays as it is, so
+import the table into a spreadsheet as text if the names are a stranger's.
+
 An image that cannot be read is named and skipped. The exit code is 0 when there was one that could be read.
 
 examples:

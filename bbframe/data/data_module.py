@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -68,8 +69,9 @@ class DataModule(lightning.LightningDataModule):
         self.skipped, self.assumed = self._errors.images, self._errors.assumed
         alike: dict[str, list[str]] = {}
         for name in class_names:
-            alike.setdefault("".join(name.split()).casefold(), []).append(name)
-        what = "groups of classes whose names differ in case or spaces alone"
+            composed = unicodedata.normalize("NFC", name)  # an accent may be a character of its own
+            alike.setdefault("".join(composed.split()).casefold(), []).append(name)
+        what = "groups of classes whose names differ in case or spaces alone, or not to the eye"
         self._errors.assume((what, " and ".join(map(repr, group))) for group in alike.values() if len(group) > 1)
         self._loaders: list[BatchLoader] = []
         self._train: TrainLoader | None = None

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
-import zlib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
+
+from bbframe.data.file_ends import ends_as_it_should, has_late_notes, nearly_whole
+from bbframe.data.image_files import check_regular, open_image, read_header
 
 MAX_PIXELS = 178_956_970  # more than this Pillow takes for an attack: 512 MiB of colours
-# a name says little about what a file holds; left out are formats that start a program, such as EPS, and rare ones
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".jfif", ".tif", ".tiff", ".ppm", ".pgm"}
+# not every Pillow is built with every decoder; one too old to know of AVIF would warn of the question
+_LACKING = {
+    suffix
+    for suffix, decoder in ((".webp", "webp"), (".avif", "avif"), (".jp2", "jpg_2000"), (".j2k", "jpg_2000"))
+    if decoder not in (*features.modules, *features.codecs) or not features.check(decoder)
+}
+SUFFIXES = {
+    f".{word}"
+    for word in "apng avif bmp dib gif ico j2k jfif jp2 jpe jpeg jpg mpo pbm pgm png pnm ppm tga tif tiff webp".split()
+} - _LACKING
+# pictures that are not decoded here, so that whoever finds them can say so
+UNREADABLE = _LACKING | {
+    f".{word}" for word in "heic heif svg jxl exr hdr psd eps dcm raw dng cr2 cr3 nef arw orf rw2 raf".split()
+}
 _GREY = {"1", "L", "LA"}
-_MCU = 16  # rows of pixels that a JPEG codes together
-_TAIL = 2**16  # bytes in which the end of an image is looked for: some cameras write more behind it
 _ORIENTATION = 0x0112
+_WIDTH, _HEIGHT, _SAMPLE_BITS, _PHOTOMETRIC = 256, 257, 258, 262  # tags of a TIFF
 _TURNS = dict(
     zip(
         range(2, 9),
@@ -36,6 +47,8 @@ _TURNS = dict(
         strict=True,
     )
 )
+# what undoes each turn: a quarter to the left one to the right, any other turn itself
+_TURNS_BACK = {**_TURNS, 6: _TURNS[8], 8: _TURNS[6]}
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ def read_image(path: str | Path, decoding: Decoding = AS_USUAL, said: tuple[int,
             raise
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
-        if not _nearly_whole(path, _read(path, replace(decoding, exif="ignore"), None)):
+        if not nearly_whole(path, _read(path, replace(decoding, exif="ignore"), None)):
             raise ValueError("is cut off")
         seen = _read(path, decoding, said)
     finally:
@@ -102,17 +115,24 @@ def read_image(path: str | Path, decoding: Decoding = AS_USUAL, said: tuple[int,
 
 def _read(path: str | Path, decoding: Decoding, said: tuple[int, int] | None) -> Image.Image:
     assumed: list[str] = []
-    with _opened(path, decoding.max_pixels) as image:
+    with open_image(path, decoding.max_pixels) as image:
+        orientation = _orientation(image, assumed) if image.format == "TIFF" else 1  # Pillow forgets it once applied
         deep = _deep_pixels(path, image)
         if image.mode in ("I", "F") and deep is None:
             raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range; save it with 8 or 16 bits")
         if getattr(image, "is_animated", False) and image.format != "MPO":
-            assumed.append("animations of which the first picture is taken")
+            several = "TIFF files of several pages" if image.format == "TIFF" else "animations"
+            assumed.append(f"{several} of which the first picture is taken")
         image.load()
-        orientation = _orientation(image, assumed)
+        if image.format != "TIFF":
+            orientation = _orientation(image, assumed)
         seen: Image.Image = image if deep is None else _scaled(deep, decoding.bits or _told_bits(path, image), assumed)
-    if orientation in _TURNS and not _lies_as_stored(orientation, image.size, decoding, said):
-        seen = seen.transpose(_TURNS[orientation])
+        if deep is not None and (clear := image.info.get("transparency")) is not None:
+            hidden = (deep.reshape(*deep.shape[:2], -1) == clear).all(-1)
+            seen.paste("white", mask=Image.fromarray(hidden))
+    done = image.format == "TIFF" and _ORIENTATION not in image.tag_v2  # type: ignore[attr-defined]
+    if orientation in _TURNS and done == _lies_as_stored(orientation, _stored_size(image), decoding, said):
+        seen = seen.transpose((_TURNS_BACK if done else _TURNS)[orientation])
     if image.format == "TIFF" and seen.mode in ("LA", "RGBA") and not _is_alpha(image, seen):
         assumed.append("TIFF files whose last channel is no transparency, and is left out")
         seen = seen.convert(seen.mode[:-1])
@@ -133,23 +153,26 @@ def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:
     for one that is cut off, and whatever the decoder raises.
     """
     assumed: list[str] = []
+    check_regular(path)
     with open(path, "rb") as file:
-        whole = _ends(file)
+        whole = ends_as_it_should(file)
         file.seek(0)
         try:
-            with _opened(file, decoding.max_pixels) as image:
-                # a PNG without an EXIF chunk up front would be decoded in search of one
-                plain = image.format == "PNG" and "exif" not in image.info
-                orientation = 1 if plain else _orientation(image, assumed)
-                turned = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
-                facts = ImageFacts(turned, image.size, orientation in _TURNS, assumed)
-                looked = getattr(image, "is_animated", False) or image.format == "TIFF"
+            with read_header(file, decoding.max_pixels) as image:
+                if image.format == "PNG" and has_late_notes(file):
+                    image.load()
+                orientation, stored = _orientation(image, assumed), _stored_size(image)
+                upright = stored[::-1] if orientation in (5, 6, 7, 8) else stored
+                facts = ImageFacts(upright, stored, orientation in _TURNS, assumed)
+                looked = getattr(image, "is_animated", False) or image.format in ("TIFF", "ICO")
                 if decoding.bits is None and _told_bits(path, image) is None:
                     deep = _deep_pixels(path, image)
                     facts.peak = None if deep is None else _peak(deep)
             if not whole or looked:
                 seen = read_image(path, decoding)
                 facts.assumed = list(seen.info["assumed"]) if seen is not None else assumed
+                if looked and not facts.turned:  # an ICO may hold a picture of another size than it says
+                    facts.size = facts.stored = seen.size
         except Exception as error:  # a decoder may raise anything on a broken file
             if whole:
                 raise
@@ -157,33 +180,26 @@ def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:
     return facts
 
 
-def _opened(file: str | Path | BinaryIO, max_pixels: int) -> Image.Image:
-    """Read the header. Our limit takes the place of Pillow's, which would also meet what is cut out of an image."""
-    Image.MAX_IMAGE_PIXELS = None
-    Image.init()
-    with warnings.catch_warnings(record=True) as caught:  # what Pillow says of broken EXIF, it says without a path
-        warnings.simplefilter("always")
-        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
-        image.info["broken_exif"] = any("EXIF" in str(warning.message) for warning in caught)
-    if image.width * image.height > max_pixels:
-        image.close()
-        size = f"{image.width}x{image.height}"
-        raise ValueError(f"has {size} pixels, and data.max_pixels={max_pixels}; raise that if you trust the file")
-    return image
-
-
 def _orientation(image: Image.Image, assumed: list[str]) -> int:
     broken, orientation = image.info.get("broken_exif"), 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)  # a PNG's own method decodes it
         except Exception:  # it may hold anything
             broken = True
     if broken or caught:
         assumed.append("EXIF that cannot be read, and is left out")
         return 1
     return orientation if isinstance(orientation, int) else 1
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """The (width, height) of the pixels as they are stored; Pillow swaps the two of a turned TIFF."""
+    if image.format != "TIFF":
+        return image.size
+    tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    return tags[_WIDTH], tags[_HEIGHT]
 
 
 def _lies_as_stored(
@@ -200,7 +216,11 @@ def _lies_as_stored(
 def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
     """The values of 16-bit pixels, (H, W) or (H, W, C) up to 65535, None for others; Pillow keeps half their bits."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return np.asarray(image).astype(np.uint32)
+        values = np.asarray(image).astype(np.uint32)
+        tags: Any = getattr(image, "tag_v2", {})
+        if tags.get(_PHOTOMETRIC) == 0:  # 0 is white; of 8 bits Pillow knows
+            return 2 ** tags[_SAMPLE_BITS][0] - 1 - values
+        return values
     tiles: list[Any] = getattr(image, "tile", [])
     tile = tiles[0] if tiles else None
     raw = "" if tile is None else tile.args if isinstance(tile.args, str) else str(tile.args[0])
@@ -211,7 +231,7 @@ def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
         return None
     # unpacked as if the other byte came first, it is the low one that is kept; grey with alpha is unpacked as bytes
     other = "RGBA" if raw == "LA;16B" else raw[:-1] + ("L" if raw.endswith("B") else "B")
-    with _opened(path, image.width * image.height) as low:
+    with open_image(path, image.width * image.height) as low:
         low.tile = [tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:]))]
         pair = np.asarray(low).astype(np.uint32)
     if raw == "LA;16B":
@@ -256,56 +276,6 @@ def _is_alpha(image: Image.Image, seen: Image.Image) -> bool:
         return False
     counts = seen.getchannel("A").histogram()
     return 2 * (counts[0] + counts[255]) >= sum(counts)
-
-
-def _nearly_whole(path: str | Path, stored: Image.Image) -> bool:
-    """Whether what a cut off JPEG, PNG or GIF lacks is some of its last rows at most."""
-    with open(path, "rb") as file:
-        content = file.read()
-    if content.startswith(b"\x89PNG"):
-        place, packed = 8, b""
-        while place < len(content):
-            length = int.from_bytes(content[place : place + 4], "big")
-            if content[place + 4 : place + 8] == b"IDAT":
-                packed += content[place + 8 : place + 8 + length]
-            place += length + 12
-        depth, channels = content[24], {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(content[25], 1)
-        row = 1 + (stored.width * depth * channels + 7) // 8
-        return len(zlib.decompressobj().decompress(packed, row * stored.height)) >= 15 / 16 * row * stored.height
-    pixels = np.asarray(stored).reshape(stored.height, stored.width, -1)
-    filler: Any = 128  # what the decoder leaves
-    few = max(_MCU, stored.height // 16)
-    if content.startswith(b"\xff\xd8"):
-        scan = content.rfind(b"\xff\xda")
-        low_bit = scan + 1 + int.from_bytes(content[scan + 2 : scan + 4], "big")
-        if content[low_bit : low_bit + 1] not in (b"\0", b"\x10"):
-            return False  # a progressive JPEG breaks off before the scans of the last bits
-    elif content.startswith(b"GIF8"):
-        filler, few = pixels[-1, -1], max(1, stored.height // 16)
-    else:
-        return False
-    return bool((pixels == filler).all((1, 2))[::-1].cumprod().sum() <= few)
-
-
-def _ends(file: BinaryIO) -> bool:
-    """Whether a file ends as its format says, as far as that is known."""
-    head, size = file.read(12), file.seek(0, os.SEEK_END)
-    if head.startswith(b"RIFF") and head.endswith(b"WEBP"):
-        return size >= int.from_bytes(head[4:8], "little") + 8
-    for length in (12, _TAIL):  # the few bytes are nearly always enough
-        file.seek(max(0, size - length))
-        tail = file.read()
-        if head.startswith(b"\xff\xd8\xff"):  # JPEG; a scan that begins behind an end, a preview's, goes on
-            found = tail.rfind(b"\xff\xd9") > tail.rfind(b"\xff\xda")
-        elif head.startswith(b"\x89PNG"):
-            found = b"IEND\xaeB`\x82" in tail
-        elif head.startswith(b"GIF8"):
-            found = tail.rstrip(b"\0").endswith(b";")
-        else:
-            return True
-        if found:
-            return True
-    return False
 
 
 def reason(error: Exception) -> str:

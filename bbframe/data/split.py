@@ -20,7 +20,7 @@ def stratified(
         classes.setdefault(label, []).append(index)
     parts: dict[str, list[int]] = {part: [] for part in ("train", *fractions)}
     for members in classes.values():
-        members.sort(key=lambda index: hashlib.sha256(f"{seed}:{names[index]}".encode()).digest())
+        members.sort(key=lambda index: hashlib.sha256(_bytes(f"{seed}:{names[index]}")).digest())
         start, spare = 0, len(members) - len(fractions)  # one image of each part is not to be had by another
         for part, fraction in fractions.items():
             count = min(max(1, round(fraction * len(members))), max(0, spare))
@@ -28,3 +28,8 @@ def stratified(
             start, spare = start + count, spare - count + 1
         parts["train"] += members[start:]
     return {part: sorted(indices) for part, indices in parts.items()}
+
+
+def _bytes(name: str) -> bytes:
+    """A name in UTF-8; a file may have a name that is none."""
+    return name.encode(errors="surrogatepass")

@@ -30,12 +30,14 @@ class InputImage:
 def find_images(words: Sequence[str], out: Path) -> list[InputImage]:
     """Find the image files that paths and patterns name, folders with all that is below them, in sorted order.
 
-    Hidden files are left out. So are folders that hold the results of an earlier prediction, unless a word names them.
+    Pictures that cannot be decoded are among them, so that they are told as skipped. Hidden files are left out. So are
+    folders that hold the results of an earlier prediction, unless a word names them.
     Raises ValueError when a path does not exist or there is no image.
     """
-    from bbframe.data.decode import SUFFIXES
+    from bbframe.data.decode import SUFFIXES, UNREADABLE
     from bbframe.data.images.image_folder import walk_once
 
+    pictures = SUFFIXES | UNREADABLE
     files: list[str] = []
     roots: list[str] = []
     for word in words:
@@ -47,7 +49,7 @@ def find_images(words: Sequence[str], out: Path) -> list[InputImage]:
             if not os.path.isdir(path):
                 files.append(path)
             for folder, names, _ in walk_once(path, _holds_results):
-                found = [n for n in names if n[0] != "." and os.path.splitext(n)[1].lower() in SUFFIXES]
+                found = [n for n in names if n[0] != "." and os.path.splitext(n)[1].lower() in pictures]
                 files += [os.path.join(folder, name) for name in found]
     if not files:
         raise ValueError(f"predict: no image ({' '.join(sorted(SUFFIXES))}) in images={','.join(words)}")
@@ -72,6 +74,8 @@ def _holds_results(folder: str) -> bool:
 
 
 def _begins(path: str, start: bytes) -> bool:
+    if not os.path.isfile(path):  # a FIFO would be waited for
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(len(start)) == start

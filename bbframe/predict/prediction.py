@@ -43,7 +43,7 @@ def predict_images(options: PredictOptions) -> int:
         more = f"\n  and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
         print("skipped:", *map(outward, skipped[:LISTED]), sep="\n  ", end=f"{more}\n")
     seconds = time.perf_counter() - started
-    print(f"predicted {count} of {len(inputs)} images, {len(skipped)} skipped, {seconds:.1f} s: {out}")
+    print(f"predicted {count} of {len(inputs)} images, {len(skipped)} skipped, {seconds:.1f} s: {outward(str(out))}")
     return 0 if count else 1
 
 

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from bbframe.data.decode import read_image, reason
-from bbframe.files import write_text
+from bbframe.files import visible, write_text
 from bbframe.predict.input_images import InputImage
 from bbframe.predict.trained_network import TrainedNetwork
 from bbframe.report.box_drawing import Detections, draw_detections
@@ -66,11 +66,16 @@ class ClassResults:
         return picture, ClassRow(loaded.input.name, best)
 
     def write(self, out: Path, rows: Sequence[ClassRow]) -> None:
+        """Write the table, control characters in names spelled out.
+
+        A name that begins with = + - or @ stays as it is, as in pandas: programs read the table, and need the name.
+        """
         table = [["image", "predicted", "probability"]]
         for place in range(2, len(rows[0].best) + 1):
             table[0] += [f"predicted_{place}", f"probability_{place}"]
         for name, best in rows:
-            table.append([name, *(cell for word, share in best for cell in (word, f"{share:.6f}"))])
+            shares = (cell for word, share in best for cell in (visible(word), f"{share:.6f}"))
+            table.append([visible(name), *shares])
         write_csv(out / "predictions.csv", table)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class TrainedNetwork:
 
     `prepare` turns an image into the network's input (C, H, W) and says by which factors it scaled x and y.
     `category_ids` are the numbers by which the data set calls the classes, by default their indices. `decoding` says
-    how the training read image files.
+    how the training read image files, and `checkpoint` what an error message calls the network.
     """
 
     task: Task
@@ -36,11 +36,18 @@ class TrainedNetwork:
     category_ids: Sequence[int]
     device: torch.device
     decoding: Decoding = AS_USUAL
+    checkpoint: Path = Path()
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Any]:
-        """The probabilities (K,) of each prepared image or, of a detector, what `Detection.predict` returns."""
-        return list(self.task.predict([image.to(self.device) for image in images]))
+        """The probabilities (K,) of each prepared image or, of a detector, what `Detection.predict` returns.
+
+        Raises ValueError for numbers that are not finite, which predict nothing.
+        """
+        answers = list(self.task.predict([image.to(self.device) for image in images]))
+        for answer in answers:
+            _demand_finite(self.checkpoint, answer.values() if isinstance(answer, dict) else [answer])
+        return answers
 
 
 def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
@@ -59,7 +66,18 @@ def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
     task = plan.make_task(backbone, names)
     saved.check_fits(task)
     task.load_state_dict(saved.content["state_dict"])
+    _demand_finite(path, task.parameters())
+    # a detector leaves boxes without a finite score out, so that its maps are looked at too
+    task.backbone.register_forward_hook(lambda module, given, output: _demand_finite(path, output.feature_maps))
     place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     prepare = eval_input(plan.data, Preprocessing(**saved.run.inputs), backbone.config.num_channels)
     ids = saved.run.category_ids or range(len(names))
-    return TrainedNetwork(task.eval().to(place), prepare, names, list(ids), place, Decoding.of(plan.data))
+    return TrainedNetwork(task.eval().to(place), prepare, names, list(ids), place, Decoding.of(plan.data), path)
+
+
+def _demand_finite(checkpoint: Path, numbers: Iterable[Tensor]) -> None:
+    if not all(values.isfinite().all() for values in numbers):
+        raise ValueError(
+            f"predict: checkpoint {checkpoint} gives numbers that are not finite (nan or inf), because its weights or "
+            "its mean and std are broken; take another checkpoint"
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from bbframe.data.data_module import ImageDataModule
+from bbframe.files import visible
 from bbframe.report.confusion_matrix import confusion_matrix
 from bbframe.report.image_grid import as_image, classified_grid
 from bbframe.report.tables import write_csv
@@ -22,7 +23,8 @@ def write_classification_report(task: Classification, data: ImageDataModule, fol
     table: list[Sequence[object]] = [["image", "class", "predicted", "probability", "loss"]]
     for row in rows:
         numbers = f"{row.probability:.6f}", f"{row.loss:.6f}"
-        table.append([data.source(data.test_part, row.image), names[row.label], names[row.predicted], *numbers])
+        words = data.source(data.test_part, row.image), names[row.label], names[row.predicted]
+        table.append([*map(visible, words), *numbers])
     write_csv(folder / "predictions.csv", table)
     confusion_matrix(task.confusion.double().numpy(), names, pictures / "confusion_matrix.png")
     wrong = [row for row in rows if row.label != row.predicted]

@@ -1,13 +1,15 @@
 """Every kind of image file comes out as a person sees it."""
 
+import os
 import struct
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from PIL.PngImagePlugin import PngInfo
 
-from bbframe.data.decode import glance, read_image
+from bbframe.data.decode import SUFFIXES, Decoding, glance, read_image
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(8, 32)
 COLOUR = np.stack([RAMP, RAMP[::-1], np.full_like(RAMP, 60)], -1)
@@ -75,6 +77,151 @@ def test_exif_orientation_is_applied(orientation, transpose, tmp_path):
     exif[0x0112] = orientation
     image = reread(Image.fromarray(RAMP), tmp_path / "a.png", exif=exif)
     assert np.array_equal(np.asarray(image), np.asarray(Image.fromarray(RAMP).transpose(transpose)))
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def late(path, *chunks):
+    """The PNG with more chunks behind its pixels."""
+    raw = path.read_bytes()
+    place = raw.rindex(b"\0\0\0\0IEND")
+    path.write_bytes(raw[:place] + b"".join(chunks) + raw[place:])
+    return path
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def turned(how, path):
+    """RAMP in a file that says, in one of the ways there are, that it is to be turned by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n"
+    image, notes = Image.fromarray(RAMP), PngInfo()
+    if how in ("jpg", "webp", "tif", "png", "avif"):
+        path = path.with_suffix(f".{how}")
+        image.save(path, exif=exif, **{"webp": {"lossless": True}, "jpg": {"quality": 100}}.get(how, {}))
+    elif how == "compressed tif":
+        path = path.with_suffix(".tif")
+        image.save(path, exif=exif, compression="tiff_deflate")
+    elif how == "deep tif":
+        path = path.with_suffix(".tif")
+        Image.fromarray(RAMP.astype(np.uint16) * 257).save(path, exif=exif)
+    else:
+        if how == "xmp":
+            notes.add_itxt("XML:com.adobe.xmp", XMP)
+        elif how == "profile":
+            notes.add_text("Raw profile type exif", profile)
+        image.save(path, pnginfo=notes)
+        if how == "late exif":
+            late(path, chunk(b"tEXt", b"date\0today"), chunk(b"eXIf", exif.tobytes()[6:]))
+        elif how == "late xmp":
+            late(path, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP.encode()))
+        elif how == "late profile":
+            late(path, chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile.encode())))
+    return path
+
+
+WAYS = ["jpg", "webp", "tif", "compressed tif", "deep tif", "png", "xmp", "profile"]
+
+
+@pytest.mark.parametrize("how", [*WAYS, "late exif", "late xmp", "late profile"])
+def test_the_look_and_the_reading_agree_on_what_is_upright(how, tmp_path):
+    path = turned(how, tmp_path / "a.png")
+    facts = glance(path)
+    assert (facts.size, facts.stored, facts.turned) == ((8, 32), (32, 8), True)
+    upright = np.rot90(RAMP, -1).astype(int)
+    for pixels, decoding, said in [
+        (upright, Decoding(), None),
+        (upright, Decoding(exif="apply"), (32, 8)),
+        (upright, Decoding(), (8, 32)),
+        (RAMP, Decoding(), (32, 8)),
+        (RAMP, Decoding(exif="ignore"), None),
+    ]:
+        seen = np.asarray(read_image(path, decoding, said).convert("L"))
+        assert seen.shape == pixels.shape
+        assert np.abs(seen - pixels).max() <= 2
+
+
+def test_notes_behind_the_pixels_that_tell_no_orientation_are_not_decoded(tmp_path, monkeypatch):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    late(tmp_path / "a.png", chunk(b"tEXt", b"date:create\0today"))
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", None)
+    assert glance(tmp_path / "a.png").size == (32, 8)
+
+
+def grey_tiff(path, value):
+    """A TIFF of 4 x 4 pixels of 16 bits in which 0 is white."""
+    strip = struct.pack("<H", value) * 16
+    entries = [(256, 4), (257, 4), (258, 16), (259, 1), (262, 0), (273, 8 + 2 + 9 * 12 + 4), (277, 1), (278, 4)]
+    head = b"II*\0" + struct.pack("<IH", 8, 9)
+    head += b"".join(struct.pack("<HHIHH", tag, 3, 1, held, 0) for tag, held in [*entries, (279, len(strip))])
+    path.write_bytes(head + bytes(4) + strip)
+    return path
+
+
+def test_where_zero_is_white_sixteen_bits_are_turned_round(tmp_path):
+    path = grey_tiff(tmp_path / "a.tif", 10000)
+    assert glance(path).peak == 55535
+    assert read_image(path).getpixel((1, 1)) == 216  # (65535 - 10000) / 257
+
+
+@pytest.mark.parametrize("colour", [(40000,), (40000, 20000, 10000)])
+def test_the_transparent_colour_of_sixteen_bits_is_white(colour, tmp_path):
+    other = tuple(value // 2 for value in colour)
+    row = b"\0" + struct.pack(f">{len(colour)}H", *colour) * 3 + struct.pack(f">{len(colour)}H", *other)
+    head = struct.pack(">IIBBBBB", 4, 4, 16, 0 if len(colour) == 1 else 2, 0, 0, 0)
+    clear = chunk(b"tRNS", struct.pack(f">{len(colour)}H", *colour))
+    parts = chunk(b"IHDR", head), clear, chunk(b"IDAT", zlib.compress(row * 4)), chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    pixels = np.asarray(read_image(tmp_path / "a.png")).reshape(4, 4, -1)
+    assert (pixels[:, :3] == 255).all()
+    assert pixels[0, 3].tolist() == [round(value / 257) for value in other]
+
+
+def test_pages_are_no_animation(tmp_path):
+    Image.new("RGB", (8, 8), "red").save(
+        tmp_path / "a.tif", save_all=True, append_images=[Image.new("L", (3, 3), 9)] * 2
+    )
+    facts, image = glance(tmp_path / "a.tif"), read_image(tmp_path / "a.tif")
+    assert (facts.size, image.getpixel((1, 1))) == ((8, 8), (255, 0, 0))
+    assert (
+        facts.assumed == image.info["assumed"] == ["TIFF files of several pages of which the first picture is taken"]
+    )
+
+
+@pytest.mark.parametrize("suffix", ["jpe", "jp2", "mpo", "tga", "ico", "pnm", "pbm", "dib", "avif"])
+def test_every_suffix_that_is_offered_is_decoded(suffix, tmp_path):
+    if f".{suffix}" not in SUFFIXES:
+        pytest.skip("this Pillow has no decoder of it")
+    mode = "1" if suffix == "pbm" else "RGB"
+    Image.new(mode, (16, 16), "white").save(tmp_path / f"a.{suffix}")
+    assert glance(tmp_path / f"a.{suffix}").size == (16, 16)
+    assert np.asarray(read_image(tmp_path / f"a.{suffix}")).min() >= 250
+
+
+def test_the_size_is_that_of_the_picture_in_an_icon(tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.ico", sizes=[(64, 64)])
+    raw = bytearray((tmp_path / "a.ico").read_bytes())
+    raw[6:8] = 16, 16  # as it says in the header
+    (tmp_path / "a.ico").write_bytes(raw)
+    assert glance(tmp_path / "a.ico").size == read_image(tmp_path / "a.ico").size == (64, 64)
+    with pytest.raises(ValueError, match="has 64x64 pixels"):
+        read_image(tmp_path / "a.ico", Decoding(max_pixels=1000))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_what_is_no_regular_file_is_not_opened(kind, tmp_path):
+    path = tmp_path / "a.png"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (glance, read_image):
+        with pytest.raises(ValueError, match=r"^is no regular file$"):
+            read(path)
 
 
 def tiff(path, pixels, order, compressed):

@@ -29,3 +29,8 @@ def test_one_more_image_moves_few_others():
     before = stratified(NAMES, LABELS, {"val": 0.2}, 0)["val"]
     after = stratified([*NAMES, "2/new.png"], [*LABELS, 2], {"val": 0.2}, 0)["val"]
     assert len(set(before) ^ set(after)) <= 2
+
+
+def test_a_name_that_is_no_utf8_has_its_place():
+    parts = stratified(["0/\udcff.png", "0/a.png", "0/b.png"], [0, 0, 0], {"val": 0.3}, 0)
+    assert sorted(parts["train"] + parts["val"]) == [0, 1, 2]

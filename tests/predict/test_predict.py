@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -437,6 +438,77 @@ def test_what_was_done_before_an_interruption_is_written(classifier, photos, mon
     with pytest.raises(KeyboardInterrupt):
         predict_images(PredictOptions(run=str(classifier), images=(str(photos),), out="out", batch_size=2))
     assert len(table(Path("out/predictions.csv"))) == 2
+
+
+@pytest.fixture
+def broken(classifier, tmp_path):
+    """A function that writes the classifier's checkpoint changed: broken(change) -> its path."""
+
+    def write(change):
+        content = torch.load(classifier / "checkpoints" / "best.ckpt", weights_only=True)
+        change(content)
+        torch.save(content, tmp_path / "broken.ckpt")
+        return tmp_path / "broken.ckpt"
+
+    return write
+
+
+def blank(content, word="", value=float("nan")):
+    """Spoil the weights whose name has a word in it."""
+    for key, weight in content["state_dict"].items():
+        if word in key and weight.is_floating_point():
+            weight.fill_(value)
+
+
+def tiny_std(content):
+    content["bbframe"]["inputs"]["std"] = [1e-300] * 3
+
+
+def large_weights(content):
+    blank(content, "backbone", 1e30)
+
+
+@pytest.mark.parametrize("change", [blank, tiny_std, large_weights])
+def test_what_is_not_finite_is_no_prediction(broken, change, photos):
+    path = broken(change)
+    with pytest.raises(ValueError, match="not finite") as caught:
+        predict_images(PredictOptions(run=str(path), images=(str(photos),), out="out"))
+    assert f"predict: checkpoint {path} gives numbers that are not finite (nan or inf)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not Path("out").exists()
+
+
+def test_a_detector_whose_maps_are_not_finite_finds_nothing_silently_no_more(detector, scenes, tmp_path):
+    content = torch.load(detector / "checkpoints" / "best.ckpt", weights_only=True)
+    tiny_std(content)
+    torch.save(content, tmp_path / "broken.ckpt")
+    with pytest.raises(ValueError, match=r"checkpoint .*broken.ckpt gives numbers that are not finite"):
+        predict_images(PredictOptions(run=str(tmp_path / "broken.ckpt"), images=(str(scenes),), out="out"))
+
+
+def test_names_in_the_table_are_exact_but_for_control_characters(tmp_path):
+    network = TrainedNetwork(None, None, ["=1+1", "a\x1b[31m\nb", "@x, y"], [0, 1, 2], torch.device("cpu"))
+    rows = [ClassRow("-rf\udce9.png", list(zip(network.class_names, (0.5, 0.3, 0.2), strict=True)))]
+    ClassResults(network).write(tmp_path, rows)
+    (row,) = table(tmp_path / "predictions.csv")
+    assert row["image"] == r"-rf\udce9.png"
+    found = [row["predicted"], row["predicted_2"], row["predicted_3"]]
+    assert found == ["=1+1", r"a\x1b[31m\nb", "@x, y"]
+
+
+def test_odd_files_are_named_or_read(classifier, photos, capsys):
+    os.mkfifo(photos / "a" / "fifo.png")
+    os.mkfifo(photos / "b" / "predictions.csv")
+    (photos / "b" / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (photos / "a" / "0.png").rename(os.fsdecode(os.fsencode(photos / "a") + b"/\xe9.png"))
+    assert predict_images(PredictOptions(run=str(classifier), images=(str(photos),), out="out")) == 0
+    names = [row["image"] for row in table(Path("out/predictions.csv"))]
+    assert names == ["3.PNG", "a/1.jpg", r"a/\udce9.png", "b/0.png", "b/2.webp"]
+    assert os.path.isfile(b"out/a/\xe9.png")
+    said = capsys.readouterr().out
+    assert f"  {photos / 'a' / 'fifo.png'}: is no regular file\n" in said
+    assert f"  {photos / 'b' / 'x.heic'}: not an image\n" in said
+    assert "predicted 5 of 8 images, 3 skipped" in said
 
 
 def test_the_images_come_before_the_network(classifier, photos, monkeypatch):

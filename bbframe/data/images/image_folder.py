@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,18 +12,20 @@ from typing import Any
 from PIL import Image
 
 from bbframe.data.data_module import ImageDataModule
-from bbframe.data.decode import AS_USUAL, SUFFIXES, Decoding, glance, read_image, reason, significant_bits
+from bbframe.data.decode import AS_USUAL, SUFFIXES, UNREADABLE, Decoding, glance, read_image, reason, significant_bits
 from bbframe.data.faults import Faults, Skipped, raise_all
+from bbframe.data.images.folder_layout import (
+    JUNK,
+    inner_root,
+    part_folders,
+    part_of,
+    parts_in_classes,
+    subfolders,
+    unspelled,
+)
 from bbframe.data.images.image_options import ImageFolderOptions
 from bbframe.data.split import stratified
-
-PART_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
-# what operating systems and archives leave behind
-JUNK = {"__macosx", "lost+found", "$recycle.bin", "system volume information", "@eadir", "__pycache__"}
+from bbframe.files import encodable
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Files:
         return read_image(self.root / self.paths[index], self.decoding)
 
     def name(self, index: int) -> str:
-        return str(self.root / self.paths[index])
+        return encodable(str(self.root / self.paths[index]))
 
     def select(self, indices: Sequence[int]) -> Files:
         return replace(self, paths=[self.paths[i] for i in indices], labels=[self.labels[i] for i in indices])
@@ -49,10 +50,11 @@ class Files:
 class ImageFolder(ImageDataModule):
     """Classes are the sub-folders in alphabetical order; images may lie at any depth below them.
 
-    The classes are expected under `root`. When `root` has a folder train/ (or training/, Train_set/ ...) with
-    sub-folders, they are expected under train/, val/ (or valid/, validation/, dev/) and test/ (or testing/), and other
-    folders beside these are left out. A part without a folder is a seeded share of each class in train. Files whose
-    name begins with a dot are not seen; `ignored` counts the other files whose suffix is not an image's.
+    The classes are expected under `root`, or under the only folder in it. When there is a folder train/ (or training/,
+    Train_set/, train2017/ ...) with sub-folders, they are expected under train/, val/ (or valid/, validation/, dev/)
+    and test/ (or testing/), and other folders beside these are left out. Each class may have folders of parts instead:
+    cat/train, cat/val. A part without a folder is a seeded share of each class in train. Files whose name begins with
+    a dot are not seen; `ignored` counts the other files whose suffix is not an image's.
     """
 
     def __init__(self, options: ImageFolderOptions, **settings: Any):
@@ -69,23 +71,33 @@ class Scan:
     """
 
     def __init__(self, root: Path, options: ImageFolderOptions):
-        self.root, self.options = root, options
-        self.faults = Faults(root, options.on_error == "skip")
-        self.ignored = 0
-        self.owners: dict[str, str] = {}  # where an image lies, and the folder of the class that it was found in
-        self.peaks: list[int] = []  # the largest value of each 16-bit image
-        self.decoding = Decoding.of(options)
         if not root.is_dir():
             what = "is a file" if root.exists() else "does not exist"
             raise ValueError(f"data: root={str(root)!r} {what}; it must be the folder with your images")
+        self.root, self.options = inner_root(root), options
+        self.faults = Faults(self.root, options.on_error == "skip")
+        if self.root != root:
+            self.faults.assume("roots that hold one other folder, which is read (data.root=...)", str(self.root))
+        self.ignored = 0
+        self.others: Counter[str] = Counter()  # images below each folder of a class that cannot be decoded
+        self.owners: dict[str, tuple[int, str]] = {}  # where an image lies, the class it was found in, and its folder
+        self.peaks: list[int] = []  # the largest value of each 16-bit image
+        self.decoding = Decoding.of(options)
         folders = self._part_folders()
-        self.class_names = _subfolders(root / folders["train"])
-        if not folders["train"]:
+        self.class_names = subfolders(self.root / folders["train"])
+        places = {} if folders["train"] else parts_in_classes(self.root, self.faults)
+        parted = bool(folders["train"] or places)
+        if not parted:
             for name in self.class_names:
-                if _part_of(name):
+                if part_of(name):
                     self.faults.assume("folders called like a part, and taken for a class", name)
-        places = self._check_classes(folders)
-        found = {part: self._files(folders[part], places[part]) for part in places}
+        places = self._check_classes(folders, places)
+        for name in self.class_names:
+            if name != encodable(name):
+                self.faults.assume("classes whose folders have names that are no UTF-8, spelled out", name)
+        self.class_names = [encodable(name) for name in self.class_names]
+        self._check_fractions(places, folders)
+        found = {part: self._files(folders.get(part, ""), places[part]) for part in places}
         raise_all([self.faults])
         if self.peaks and options.bits is None:
             bits = significant_bits(max(self.peaks))
@@ -94,66 +106,61 @@ class Scan:
             self.faults.assume(what, str(max(self.peaks)))
         for files in found.values():
             files.decoding = self.decoding
-        self.parts = self._divide(found, test=0.0 if folders["train"] else 0.15)
+        self.parts = self._divide(found, test=0.0 if parted else 0.15)
         self.skipped = Skipped(options.tolerated_errors)
         self.skipped.assume(self.faults.assumed)
-        self.skipped.note([(str(root / path), why) for _, path, why in self.faults.dropped])
+        self.skipped.note([(encodable(str(self.root / path)), why) for _, path, why in self.faults.dropped])
 
     def _part_folders(self) -> dict[str, str]:
-        """The folder, relative to the root, of each part that has one; "" is the root itself."""
-        present = _subfolders(self.root)
-        named = {part: [name for name in present if _part_of(name) == part] for part in PART_NAMES}
-        strangers = [name for name in present if not _part_of(name)]
-        if not any(_subfolders(self.root / name) for name in named["train"]):
-            if present and not strangers:
-                self.faults.fatal(f"it has {', '.join(present)}, but no train/ with one sub-folder a class")
-                raise_all([self.faults])
-            for name in (name for names in named.values() for name in names):
-                if set(_subfolders(self.root / name)) & set(strangers):
-                    self.faults.fatal(f"{name}/ has class folders too; move those for training into train/")
-            return {"train": ""}
-        for name in strangers:
-            self.faults.assume("folders beside those of the parts, which are left out", name)
-        for part, names in named.items():
-            if len(names) > 1:
-                names.sort(key=PART_NAMES[part].index if set(names) <= set(PART_NAMES[part]) else None)
-                self.faults.fatal(f"{' and '.join(names)} both name the {part} images; keep one")
-        chosen = {part: names[0] for part, names in named.items() if names}
+        """As `part_folders`, without parts whose images have no class; "" is the root itself."""
+        chosen = part_folders(self.root, self.faults)
         for part in [part for part in ("val", "test") if part in chosen]:
-            folder, there = chosen[part], _subfolders(self.root / chosen[part])
-            classes = {_plain(name) for name in _subfolders(self.root / chosen["train"])}
-            if (not there or (len(there) == 1 and _plain(there[0]) not in classes)) and self._walk(folder):
+            folder, there = chosen[part], subfolders(self.root / chosen[part])
+            classes = {unspelled(name) for name in subfolders(self.root / chosen["train"])}
+            if (not there or (len(there) == 1 and unspelled(there[0]) not in classes)) and self._walk(folder):
                 what = "folders whose images have no class, so that they are left out (`bbframe predict` takes them)"
                 self.faults.assume(what, f"{folder}/")
                 del chosen[part]
-            elif (fraction := getattr(self.options, f"{part}_fraction")) is not None:
-                self.faults.fatal(f"it has {folder}/, so data.{part}_fraction={fraction} must be null")
         return chosen
 
-    def _check_classes(self, folders: dict[str, str]) -> dict[str, dict[int, str]]:
-        """The folder of each class, {part: {class: path}}; a part may lack some."""
+    def _check_fractions(self, places: dict[str, dict[int, str]], folders: dict[str, str]) -> None:
+        """A part that has folders takes no share of train."""
+        for part in [part for part in ("val", "test") if part in places]:
+            if (fraction := getattr(self.options, f"{part}_fraction")) is not None:
+                where = folders.get(part) or next(iter(places[part].values()))
+                self.faults.fatal(f"it has {where}/, so data.{part}_fraction={fraction} must be null")
+
+    def _check_classes(self, folders: dict[str, str], inside: dict[str, dict[int, str]]) -> dict[str, dict[int, str]]:
+        """The folder of each class, {part: {class: path}}; a part may lack some.
+
+        `inside` are the folders of parts that lie in those of the classes.
+        """
         if len(self.class_names) < 2:
             where = f"{folders['train']}/ in it has" if folders["train"] else "it has"
             what = f"only one class folder, {self.class_names[0]!r}" if self.class_names else "no class folders"
             self.faults.fatal(f"{where} {what}; put the images of each class into a sub-folder of its own")
-        places: dict[str, dict[int, str]] = {}
-        by_name = {_plain(name): name for name in self.class_names}
-        for part, folder in folders.items():
-            places[part] = {}
-            for name in _subfolders(self.root / folder):
-                known = name if name in self.class_names else by_name.get(_plain(name))
-                path = f"{folder}/{name}" if folder else name
-                if known is None and self.faults.skip:
-                    self.faults.drop("images of a class that train lacks", path, "train has no such class")
-                elif known is None:
-                    self.faults.fatal(f"{folder}/ has classes that train/ lacks", name)
-                else:
-                    places[part][self.class_names.index(known)] = path
-                    if known != name:
-                        self.faults.assume("class folders spelled otherwise than in train", f"{path} ({known})")
+        places = inside or {part: self._find_classes(folder) for part, folder in folders.items()}
+        for part, found in places.items():
             for label, name in enumerate(self.class_names):
-                if label not in places[part]:
-                    self.faults.assume(f"classes of train that {folder}/ lacks", name)
+                if label not in found:
+                    self.faults.assume(f"classes of train that {folders.get(part, part)}/ lacks", name)
+        return places
+
+    def _find_classes(self, folder: str) -> dict[int, str]:
+        """The folders of classes in the folder of a part, {class: path}."""
+        places: dict[int, str] = {}
+        by_name = {unspelled(name): name for name in self.class_names}
+        for name in subfolders(self.root / folder):
+            known = name if name in self.class_names else by_name.get(unspelled(name))
+            path = f"{folder}/{name}" if folder else name
+            if known is None and self.faults.skip:
+                self.faults.drop("images of a class that train lacks", path, "train has no such class")
+            elif known is None:
+                self.faults.drop(f"{folder}/ has classes that train/ lacks", name)
+            else:
+                places[self.class_names.index(known)] = path
+                if known != name:
+                    self.faults.assume("class folders spelled otherwise than in train", f"{path} ({known})")
         return places
 
     def _files(self, folder: str, places: dict[int, str]) -> Files:
@@ -165,11 +172,13 @@ class Scan:
             path = f"{folder}/{name}" if folder else name
             self.faults.assume("images outside of the class folders, which are left out", path)
         for label, prefix in sorted(places.items()):
-            paths = [path for path in self._walk(prefix) if self._own(path, prefix) and self._readable(path)]
+            paths = [path for path in self._walk(prefix) if self._own(path, label, prefix) and self._readable(path)]
             files.paths += paths
             files.labels += [label] * len(paths)
             if not paths:
-                self.faults.fatal(f"no readable images ({' '.join(sorted(SUFFIXES))}) in these folders", prefix)
+                others = f" ({self.others[prefix]} that cannot be decoded)" if self.others[prefix] else ""
+                what = f"no readable images ({' '.join(sorted(SUFFIXES))}) in these folders"
+                self.faults.fatal(what, prefix + others)
         return files
 
     def _walk(self, prefix: str) -> list[str]:
@@ -182,19 +191,23 @@ class Scan:
             visible = [name for name in names if not name.startswith(".")]
             images = [name for name in visible if _is_image(name)]
             self.ignored += len(visible) - len(images)
+            for name in visible:
+                if (suffix := os.path.splitext(name)[1].lower()) in UNREADABLE:
+                    self.others[prefix] += 1
+                    where = Path(folder, name).relative_to(self.root).as_posix()
+                    what = f"{suffix} files, which cannot be decoded and are left out (convert them to PNG or JPEG)"
+                    self.faults.assume(what, where)
             paths += [Path(folder, name).relative_to(self.root).as_posix() for name in images]
         return sorted(paths)
 
-    def _own(self, path: str, prefix: str) -> bool:
+    def _own(self, path: str, label: int, prefix: str) -> bool:
         """Whether no link puts an image into another class too."""
-        owner = self.owners.setdefault(os.path.realpath(self.root / path), prefix)
-        if owner == prefix:
-            return True
-        if owner.split("/")[-1] == prefix.split("/")[-1]:
+        owner, folder = self.owners.setdefault(os.path.realpath(self.root / path), (label, prefix))
+        if owner != label:
+            self.faults.drop("images that links put into two classes", path, f"also in {folder}")
+        elif folder != prefix:
             self.faults.assume("images that links put into two parts", path)
-            return True
-        self.faults.drop("images that links put into two classes", path, f"also in {owner}")
-        return False
+        return owner == label
 
     def _readable(self, path: str) -> bool:
         if not self.options.verify:
@@ -237,10 +250,10 @@ def walk_once(
     """
     top = os.path.realpath(root)
     seen = {top}
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, below, names in os.walk(root, followlinks=True):
         kept: list[str] = []
         twice: list[str] = []
-        for name in sorted(subfolders):
+        for name in sorted(below):
             if name.startswith(".") or name.lower() in JUNK:
                 continue
             path = os.path.join(folder, name)
@@ -250,29 +263,9 @@ def walk_once(
             again = place in seen or f"{top}{os.sep}".startswith(f"{place.rstrip(os.sep)}{os.sep}")
             (twice if again else kept).append(path if again else name)
             seen.add(place)
-        subfolders[:] = kept
+        below[:] = kept
         yield folder, names, twice
 
 
 def _is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def _plain(name: str) -> str:
-    """A class's name without its spelling."""
-    return "".join(name.split()).casefold()
-
-
-def _part_of(folder: str) -> str | None:
-    """The part that a folder's name means, such as "Training" or "test_set"."""
-    name = re.sub(r"[ _-]?(set|data|images|split)$", "", folder.casefold())
-    return next((part for part, names in PART_NAMES.items() if name in names), None)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    """The visible sub-folders' names, sorted; none when there is no such folder."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        found = [entry.name for entry in entries if entry.is_dir()]
-    return sorted(name for name in found if not name.startswith(".") and name.lower() not in JUNK)

@@ -1,6 +1,7 @@
 """Image folders and files as other tools write them: read rightly, and what was assumed is counted."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bbframe.data.decode import glance, read_image
+from bbframe.data.decode import SUFFIXES, glance, read_image
 from tests.data.helpers import write
 from tests.data.images.test_image_folder import FLAT, fault, load, names, told
 
@@ -35,8 +36,173 @@ def test_folders_of_parts_by_other_names(train, val, test, folder):
     assert not data.assumed
 
 
+BY_WORD = "folders taken for parts by a word of their name"
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "part"),
+    [
+        ("train2017", "val2017", "val"),
+        ("seg_train", "seg_test", "test"),
+        ("1_train", "2_val", "val"),
+        ("train-00", "val-00", "val"),
+        ("images_train", "images_val", "val"),
+        ("dataset_train", "dataset_val", "val"),
+        ("my.train", "testing 2", "test"),
+        ("trainval", "test", "test"),
+        ("tr", "te", "test"),
+        ("train", "eval", "val"),
+        ("train", "evaluation", "val"),
+        ("train", "holdout", "test"),
+        ("train", "val2017", "val"),
+    ],
+)
+def test_folders_of_parts_by_a_word_of_their_name(train, other, part, folder):
+    data = load(folder({f"{place}/{name}": 4 for place in (train, other) for name in ("cat", "dog")}))
+    assert (data.class_names, data.counts[part]) == (["cat", "dog"], 8)
+    assert {name.split("/")[0] for name in names(data, part)} == {other}
+    assert {name.split("/")[0] for name in names(data, "train")} == {train}
+    said = [f"{train} (train)"] * (train != "train") + [f"{other} ({part})"] * (other != "test")
+    assert told(data) == {BY_WORD: said}
+
+
+def test_evaluation_is_the_part_that_is_missing(folder):
+    root = folder({f"{place}/{name}": 4 for place in ("train", "val", "eval") for name in ("cat", "dog")})
+    assert names(load(root), "test") == {f"eval/{name}/{i}.png" for name in ("cat", "dog") for i in range(4)}
+
+
+def test_a_part_within_itself_and_images_to_be_predicted(folder):
+    places = {f"seg_{part}/seg_{part}/{name}": 4 for part in ("train", "test") for name in ("sea", "street")}
+    data = load(folder({**places, "seg_pred/seg_pred": 5}))
+    assert (data.class_names, data.counts) == (["sea", "street"], {"train": 6, "test": 8, "val": 2})
+    assert told(data) == {
+        BY_WORD: ["seg_train (train)", "seg_test (test)"],
+        "folders beside those of the parts, which are left out": ["seg_pred"],
+        "folders that hold one other folder, whose content is read": ["seg_train", "seg_test"],
+    }
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"test": 5, "bus": 5},
+        {"test tube": 5, "train station": 5},
+        {"training shoes/left": 5, "test tube/left": 5, "bus/left": 5},
+        {"train station/old": 5, "test tube/full": 5},
+        {"tr": 5, "te": 5},
+        {"tr/a": 5, "te/a": 5, "en/a": 5},
+        {"train_1/a": 5, "train_2/a": 5},
+    ],
+)
+def test_classes_that_are_called_like_parts(places, folder):
+    data = load(folder(places))
+    assert data.class_names == sorted({place.split("/")[0] for place in places})
+    assert sum(data.counts.values()) == 5 * len(places)
+
+
+def test_two_parts_by_one_word_are_refused_or_left_out(folder):
+    places = {f"{place}/{name}": 4 for place in ("train1", "train2", "val1") for name in ("cat", "dog")}
+    assert "train1 and train2 both name the train images; keep one" in fault(folder(places))
+
+
+def test_of_two_folders_that_may_be_meant_none_is_taken(folder):
+    data = load(folder({f"{place}/{name}": 4 for place in ("train", "test_a", "test_b") for name in ("cat", "dog")}))
+    assert data.counts == {"train": 6, "val": 2}
+    assert told(data) == {"folders beside those of the parts, which are left out": ["test_a", "test_b"]}
+
+
+def test_folders_of_parts_in_those_of_classes(folder):
+    root = folder({"cat/train": 4, "cat/val": 2, "dog/train": 5, "dog/val": 3, "dog/old": 1, "cat": 1})
+    data = load(root)
+    assert (data.class_names, data.counts) == (["cat", "dog"], {"train": 9, "val": 5})
+    assert {name.split("/")[1] for name in names(data, "val")} == {"val"}
+    assert data.parts["val"].labels == [0, 0, 1, 1, 1]
+    assert told(data) == {
+        "class folders that hold folders of parts, read as those": ["train, val"],
+        "folders beside those of the parts, which are left out": ["dog/old"],
+        "class folders whose images beside the folders of parts are left out": ["cat"],
+    }
+    assert "it has cat/val/, so data.val_fraction=0.2 must be null" in fault(root, val_fraction=0.2)
+    folder({"cow": 3})
+    assert "some class folders hold folders of parts (cat/train/ ...), but not these: cow" in fault(root)
+
+
+@pytest.mark.parametrize("above", ["my-data-main", "my-data/my-data", "images"])
+def test_the_only_folder_is_entered(above, folder):
+    root = folder({f"{above}/{part}/{name}": 4 for part in ("train", "val") for name in ("cat", "dog")})
+    data = load(root)
+    assert (data.class_names, data.counts) == (["cat", "dog"], {"train": 8, "val": 8})
+    assert told(data) == {"roots that hold one other folder, which is read (data.root=...)": [str(root / above)]}
+
+
+def test_the_only_folder_may_hold_the_classes(folder):
+    assert load(folder({"pets/cat": 6, "pets/dog": 7})).counts == {"train": 9, "val": 2, "test": 2}
+
+
+def test_a_link_to_the_root_is_not_entered_for_ever(folder):
+    root = folder({})
+    (root / "again").symlink_to(root)
+    assert "only one class folder, 'again'" in fault(root)
+
+
+def test_names_that_differ_in_unicode_alone_are_one_class(folder):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    data = load(folder({f"train/{composed}": 4, "train/b": 4, f"val/{apart}": 2, "val/b": 2}))
+    assert data.counts == {"train": 8, "val": 4}
+    assert told(data) == {"class folders spelled otherwise than in train": [f"val/{apart} ({composed})"]}
+
+
+def test_classes_that_look_the_same_are_said(folder):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    what = "groups of classes whose names differ in case or spaces alone, or not to the eye"
+    assert told(load(folder({composed: 4, apart: 4, "b": 4}))) == {what: [f"{apart!r} and {composed!r}"]}
+
+
+def test_names_that_are_no_utf8_are_read_and_spelled_out(folder):
+    root = folder({"cat": 6, "dog": 7})
+    (root / "cat" / "0.png").rename(os.fsdecode(os.fsencode(root / "cat") + b"/\xff\xe9.png"))
+    (root / "dog" / "0.png").write_bytes(b"")
+    (root / "dog" / "0.png").rename(os.fsdecode(os.fsencode(root / "dog") + b"/\xfe.png"))
+    (root / "cat").rename(os.fsdecode(os.fsencode(root) + b"/c\xff"))
+    assert r"dog/\udcfe.png (not an image)" in fault(root)
+    data = load(root, on_error="skip")
+    assert data.class_names == [r"c\udcff", "dog"]
+    assert sum(data.counts.values()) == 12
+    found = {name for part in data.parts for name in names(data, part)}
+    assert r"c\udcff/\udcff\udce9.png" in found
+    assert list(data.skipped) == [rf"{root}/dog/\udcfe.png"]
+    assert sum(len(batch["image"]) for batch in data.train_dataloader()) == data.counts["train"]
+
+
+def test_pictures_that_cannot_be_decoded_are_counted(folder):
+    root = folder(FLAT | {"cow": 0})
+    for place in ("cat/1.heic", "cat/2.HEIC", "dog/x.svg", "cow/1.heic", "cow/notes.txt"):
+        (root / place).write_bytes(b"what it may be")
+    assert "in these folders: cow (1 that cannot be decoded)" in fault(root)
+    write(root / "cow" / "1.png")
+    write(root / "cow" / "2.png")
+    write(root / "cow" / "3.png")
+    rest = "files, which cannot be decoded and are left out (convert them to PNG or JPEG)"
+    assert told(load(root)) == {
+        f".heic {rest}": ["cat/1.heic", "cat/2.HEIC", "cow/1.heic"],
+        f".svg {rest}": ["dog/x.svg"],
+    }
+
+
+@pytest.mark.parametrize("suffix", ["jpe", "avif", "jp2", "mpo", "tga", "ico", "pnm", "dib"])
+def test_rarer_suffixes_are_read(suffix, folder):
+    if f".{suffix}" not in SUFFIXES:
+        pytest.skip("this Pillow has no decoder of it")
+    root = folder({"cat": 3, "dog": 3}, suffix)
+    assert sum(load(root).counts.values()) == 6
+
+
 def test_parts_without_classes_are_no_classes(folder):
     assert "it has Test, Train, but no train/" in fault(folder({"Train": 3, "Test": 3}))
+
+
+def test_parts_by_a_word_without_classes_are_no_classes(folder):
+    assert "it has train2017, val2017, but no train/" in fault(folder({"train2017": 3, "val2017": 3}))
 
 
 def test_class_folders_beside_a_part_are_refused(folder):
@@ -74,7 +240,7 @@ def test_a_part_may_lack_classes_of_train(folder):
 
 def test_a_class_that_train_lacks_is_refused_or_left_out(folder):
     root = folder({"train/cat": 4, "train/dog": 4, "val/cat": 2, "val/dog": 2, "val/pig": 2})
-    assert "val/ has classes that train/ lacks: pig" in fault(root)
+    assert "val/ has classes that train/ lacks: pig; repair or remove them, or set data.on_error=skip" in fault(root)
     data = load(root, on_error="skip")
     assert (data.counts["val"], len(data.skipped)) == (4, 1)
 

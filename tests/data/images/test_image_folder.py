@@ -149,7 +149,7 @@ def test_all_faults_are_told_at_once(folder):
 def test_a_class_without_images_is_named(folder):
     root = folder(FLAT | {"cow": 0})
     (root / "cow" / "notes.txt").write_text("hello")
-    assert "no readable images (.bmp .gif" in fault(root)
+    assert "no readable images (.apng .avif .bmp .dib .gif" in fault(root)
     assert "in these folders: cow" in fault(root)
 
 

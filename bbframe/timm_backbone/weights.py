@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.client import first_line
 from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.strict_loading import LoadReport, fill, read_tensors, unwrapped
 from bbframe.schema import nearest
@@ -52,6 +53,8 @@ def registered(name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
     keys = {field.name for field in fields(timm.models.PretrainedCfg)} - elsewhere
     stated = data.get("pretrained_cfg")
     cfg = {key: v for key, v in {**(stated if isinstance(stated, dict) else {}), **data}.items() if key in keys}
+    if cfg.get("num_classes") != 0:  # a classifier is made only to be thrown away, so timm's own size will do
+        cfg.pop("num_classes", None)
     arguments = data.get("model_args") or {}
     if not isinstance(arguments, dict) or not isinstance(data.get("pretrained_cfg", {}), dict):
         raise ValueError(f"{name}: config.json: model_args and pretrained_cfg must be mappings")
@@ -77,7 +80,7 @@ def load(backbone: Any, names: Names, revision: str | None = None, **hub_options
     else:
         raise ValueError(_no_weights(net))
     tensors, report = read_tensors(checkpoint)
-    _, tensors = unwrapped(backbone.state_dict(keep_vars=True), [names], tensors, report)
+    _, tensors = unwrapped(list(backbone.state_dict(keep_vars=True)), [names], tensors, checkpoint, report)
     report.preprocessing, report.images = "pretrained_cfg", str(backbone.preprocessing)
     given = converted(net, tensors, report.source) if tensors else {}
     table, size = tensors.get("pos_embed"), net.cfg["input_size"][-2:]
@@ -137,7 +140,7 @@ def converted(net: Network, tensors: dict[str, Tensor], source: str) -> dict[str
         given: dict[str, Tensor] = found.args[0]
         return given
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise ValueError(f"{source}: not a checkpoint of {net.name}, timm cannot convert it ({reason})") from error
     finally:
         hook.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -48,7 +49,13 @@ def registered(name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
         raise ValueError(f"timm_backbone: timm has no network {name!r}; did you mean {' or '.join(map(repr, close))}?")
     data = checkpoint.json("config.json") or {}
     if not timm.is_model(str(data.get("architecture"))):
-        raise ValueError(f"{name}: holds no config.json that names an 'architecture' of timm; check the name")
+        beside = shlex.quote(str((checkpoint.path if folder.is_dir() else checkpoint.path.parent) / "config.json"))
+        how = (
+            f'write it: echo \'{{"architecture": "resnet18"}}\' > {beside}'
+            if checkpoint.local and not data
+            else "check the name"
+        )
+        raise ValueError(f"{name}: holds no config.json that names an 'architecture' of timm; {how}")
     elsewhere = {"url", "file", "state_dict", "source", "custom_load", "hf_hub_id", "hf_hub_filename"}
     keys = {field.name for field in fields(timm.models.PretrainedCfg)} - elsewhere
     stated = data.get("pretrained_cfg")

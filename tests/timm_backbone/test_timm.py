@@ -513,3 +513,13 @@ def test_the_size_that_a_checkpoint_fixes_is_written_down(tmp_path):
     again = TimmBackboneConfig.from_dict(config.to_dict())
     assert again.backbone == "test_vit"
     assert again.network.input_size == config.network.input_size == (96, 96)
+
+
+@pytest.mark.parametrize("classes", [10**12, "many", -3, None])
+def test_how_many_classes_a_folder_states_costs_no_memory(classes, tmp_path):
+    whole = timm.create_model("test_resnet")
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_resnet", "num_classes": classes}))
+    net = AutoBackbone.from_pretrained(tmp_path)
+    theirs = whole.state_dict()
+    assert all(torch.equal(value, theirs[net._names.theirs(key)[0]]) for key, value in net.state_dict().items())

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 from bbframe.hub.client import Repository, first_line, json_fault
+from bbframe.hub.pickled_weights import unpickled
 
 # in the order of preference; `.bin` files are read with weights_only=True
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -68,13 +66,14 @@ class Checkpoint:
         self.local = self.path.exists()
         self._sha256 = sha256
         self._hub: Repository | None = None
+        self._note = ""
         for digest in [] if sha256 is None else [sha256] if isinstance(sha256, str) else sha256.values():
             if not _SHA256.fullmatch(str(digest)):
                 raise ValueError(f"{self.source}: sha256={digest!r} must be 64 hexadecimal digits")
         if self.local and revision is not None:
             raise ValueError(f"{self.source}: revision={revision!r} is for the Hub, this is local; leave it null")
         if not self.local:
-            if self.path.suffix in _SUFFIXES or not _HUB_ID.fullmatch(self.source):
+            if _suffix(self.path) in _SUFFIXES or not _HUB_ID.fullmatch(self.source):
                 siblings = [p.name for p in self.path.parent.iterdir()] if self.path.parent.is_dir() else []
                 close = difflib.get_close_matches(self.path.name, siblings, n=1)
                 raise ValueError(
@@ -98,7 +97,7 @@ class Checkpoint:
     @property
     def record(self) -> Mapping[str, Any] | None:
         """The record in a checkpoint that a run of bbframe left, None for any other."""
-        own_run = self.local and self.path.suffix == ".ckpt" and self.path.is_file()
+        own_run = self.local and _suffix(self.path) == ".ckpt" and self.path.is_file()
         return self.weights[0].record if own_run else None
 
     @cached_property
@@ -108,8 +107,8 @@ class Checkpoint:
 
     @property
     def note(self) -> str:
-        """What the cache gave although the Hub may have something newer, and why; empty when the Hub was asked."""
-        return self._hub.note if self._hub else ""
+        """What was assumed to find the files; or what the cache gave although the Hub may have something newer."""
+        return self._hub.note if self._hub else self._note
 
     def unknown(self, name: str) -> str | None:
         """Why nobody can tell whether the checkpoint has a file that could not be got; None when that is known."""
@@ -118,7 +117,11 @@ class Checkpoint:
     def needed_config(self) -> dict[str, Any]:
         """`config`, or ValueError when the checkpoint lacks it."""
         if self.config is None:
-            raise ValueError(f"{self.source}: no config.json there; put it beside the weights, or pass config=")
+            below = sorted(self.path.glob("*/config.json")) if self.local and self.path.is_dir() else []
+            inside = f"; {below[0].parent} has one: give that folder" if below else ""
+            raise ValueError(
+                f"{self.source}: no config.json there{inside or '; put it beside the weights, or pass config='}"
+            )
         return self.config
 
     @property
@@ -152,7 +155,7 @@ class Checkpoint:
     def weights(self) -> list[WeightsFile]:
         """The files that hold the tensors, each read once. Raises ValueError when there are none, when one is damaged
         or holds more than tensors, and when its hash is not what `sha256` says."""
-        paths = self._weight_paths()
+        paths = self.weight_paths()
         names = [path.name for path in paths]
         pins = {names[0]: self._sha256} if isinstance(self._sha256, str) else dict(self._sha256 or {})
         if pins and set(pins) != set(names):
@@ -174,7 +177,7 @@ class Checkpoint:
             if pin and found != pin:
                 return f"its SHA-256 is {found}, not {pin} as sha256 says"
             try:
-                tensors = dict(sorted(load(content).items())) if path.suffix == ".safetensors" else {}
+                tensors = dict(sorted(load(content).items())) if _suffix(path) == ".safetensors" else {}
             except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
                 return f"not a whole safetensors file ({len(content)} bytes: {first_line(error)})"
             return None
@@ -184,15 +187,16 @@ class Checkpoint:
         elif problem := fault(path):
             foreign = pin and found != pin
             raise ValueError(f"{path}: {problem}; {'fetch the file again, or correct sha256' if foreign else _AGAIN}")
-        if path.suffix != ".safetensors":
-            return _unpickled(path, found, content)
+        if _suffix(path) != ".safetensors":
+            return _from_pickle(path, found, content)
         if twice := _repeated_name(content):
             raise ValueError(f"{path}: holds two tensors called {twice!r}; fetch it from where it is whole")
         return WeightsFile(path.name, found, tensors)
 
-    def _weight_paths(self) -> list[Path]:
+    def weight_paths(self) -> list[Path]:
+        """The files that hold the tensors, fetched if they are on the Hub. Raises ValueError when there are none."""
         if self.local and self.path.is_file():
-            if self.path.suffix not in _SUFFIXES:
+            if _suffix(self.path) not in _SUFFIXES:
                 raise ValueError(
                     f"{self.path}: not a weights file; give a .safetensors or .bin file, or a folder "
                     f"({', '.join(_SUFFIXES[2:])} are read too)"
@@ -204,6 +208,15 @@ class Checkpoint:
                 return self._shards(path) if name.endswith(".index.json") else [path]
         if self._hub and self._hub.offline:
             raise self._hub.absent(_WEIGHTS[0])
+        others = sorted(p for p in self.path.iterdir() if _suffix(p) in _SUFFIXES) if self.local else []
+        if len(others) == 1 and _suffix(others[0]) == ".safetensors":
+            self._note = f"{others[0].name}: taken as the only weights in the folder"
+            return others
+        if others:
+            raise ValueError(
+                f"{self.source}: holds no weights by the names {', '.join(_WEIGHTS)}; give one of its files: "
+                f"{', '.join(map(str, others[:8]))}"
+            )
         inside = self.path / "backbone"
         hint = f"; it is a run's folder: give {inside}" if self.local and inside.is_dir() else ""
         raise ValueError(f"{self.source}: holds no weights; looked for {', '.join(_WEIGHTS)}{hint}")
@@ -229,56 +242,16 @@ class Checkpoint:
         return paths
 
 
-# under which names training tools keep the weights, the one they evaluate with first, as timm does
-_WRAPPERS = "state_dict_ema model_ema ema_state_dict state_dict model model_state_dict model_state teacher".split()
+def _suffix(path: Path) -> str:
+    return path.suffix.lower()
 
 
-def _unpickled(path: Path, sha256: str, content: bytes) -> WeightsFile:
-    """The tensors of a file that torch wrote, of whichever training tool; ValueError when it would run code."""
-    try:
-        if zipfile.is_zipfile(io.BytesIO(content)):  # torch writes its archives without compression
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > 2 * len(content):
-                    raise ValueError("it expands to more than it holds")
-        data = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"it holds {code[1]}, which is code" if code else first_line(error)
-        advice = (
-            'fetch it as .safetensors or, where you trust it, convert it once: python -c "import torch; '
-            f"d = torch.load({str(path)!r}, weights_only=False); torch.save(d.get('state_dict', d.get('model', d)), "
-            "'weights.pth')\""
-        )
-        raise ValueError(
-            f"{path}: not a whole file of tensors alone ({reason}); "
-            + (advice if code else "fetch it again, or as .safetensors")
-        ) from error
-    record = data.get(RECORD) if isinstance(data, dict) else None
-    inner, taken = data, ""
-    while isinstance(inner, dict) and not _named_tensors(inner):
-        key = next((key for key in _WRAPPERS if isinstance(inner.get(key), Mapping)), None)
-        if key is None:
-            break
-        left = ", ".join(str(name) for name in inner if name != key)
-        taken = f"took {key!r}" + (f", not {left[:200]}" if left else "")
-        inner = inner[key]
-    tensors = _named_tensors(inner)
-    if not tensors:
-        raise ValueError(
-            f"{path}: must hold a plain mapping from names to tensors, alone or under one of {', '.join(_WRAPPERS)}"
-        )
-    if others := [str(name) for name in inner if name not in tensors]:
-        taken += f"{'; ' if taken else ''}left out {', '.join(others)[:200]}, which are no tensors"
+def _from_pickle(path: Path, sha256: str, content: bytes) -> WeightsFile:
+    """What a file that torch wrote holds, with the record of a run of ours if that is whole."""
+    tensors, picked, data = unpickled(path, content)
+    record = data.get(RECORD) if isinstance(data, Mapping) else None
     whole = isinstance(record, Mapping) and isinstance(record.get("backbone"), Mapping)
-    return WeightsFile(path.name, sha256, tensors, taken, record if whole else None)
-
-
-def _named_tensors(data: Any) -> dict[str, Tensor]:
-    """The entries of a mapping that are tensors, if it is one from names and most of them are."""
-    named = (
-        {key: value for key, value in data.items() if isinstance(value, Tensor)} if isinstance(data, Mapping) else {}
-    )
-    return named if all(isinstance(key, str) for key in named) and 2 * len(named) > len(data) else {}
+    return WeightsFile(path.name, sha256, tensors, picked, record if whole else None)
 
 
 def _repeated_name(content: bytes) -> str | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.inner_network import inner_network
+from bbframe.hub.pickled_weights import conversion
 from bbframe.keymap import KeyMap, OwnNames
 from bbframe.preprocessing import Preprocessing
 from bbframe.schema import parse
@@ -87,7 +87,8 @@ def load_weights(
 ) -> LoadReport:
     """`fill` a backbone from a checkpoint by the one of these tables that knows most of its names."""
     tensors, report = read_tensors(checkpoint)
-    keys, tensors = unwrapped(module.state_dict(keep_vars=True), [*tables, OwnNames()], tensors, report)
+    own = list(module.state_dict(keep_vars=True))
+    keys, tensors = unwrapped(own, [*tables, OwnNames()], tensors, checkpoint, report)
     fill(module, keys, tensors, report, made_with)
     return report
 
@@ -107,33 +108,30 @@ def read_tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], LoadReport]
 
 
 def unwrapped(
-    own: Iterable[str], tables: Sequence[KeyMap], tensors: Mapping[str, Tensor], report: LoadReport
+    own: Sequence[str],
+    tables: Sequence[KeyMap],
+    tensors: Mapping[str, Tensor],
+    checkpoint: Checkpoint,
+    report: LoadReport,
 ) -> tuple[KeyMap, dict[str, Tensor]]:
     """The table that knows most of a checkpoint's names, and the tensors whose names follow the prefix of its network.
 
-    A training tool puts a network inside another: its names follow `module.` or `backbone.`, and a head stands beside
-    it. What does not follow the prefix is ignored, and the report says so.
+    What does not follow the prefix is ignored, and the report says so. Raises ValueError when several prefixes fit.
     """
-    wrappers: Counter[str] = Counter()
-    for name in tensors:
-        parts = name.split(".", 4)[:-1]
-        wrappers.update(".".join(parts[: i + 1]) + "." for i in range(min(len(parts), 3)))
-    own, candidates = list(own), ["", *sorted((name for name, _ in wrappers.most_common(32)), key=len)]
-    needed = [{part for name in own for part in keys.theirs(name)} for keys in tables]
-
-    def known(table: int, wrapper: str) -> int:
-        inside = (name.removeprefix(wrapper) for name in tensors if name.startswith(wrapper))
-        return len(needed[table] & set(map(tables[table].bare, inside)))
-
-    table = max(range(len(tables)), key=lambda table: known(table, ""))
-    if 2 * known(table, "") > len(needed[table]):
-        return tables[table], dict(tensors)
-    table, wrapper = max(product(range(len(tables)), candidates), key=lambda pair: known(*pair))
-    if 2 * known(table, wrapper) <= len(needed[table]):  # of another network: the error will say so by its names
-        return tables[table], dict(tensors)
-    report.ignored += [name for name in tensors if not name.startswith(wrapper)]
-    report.notes.append(f"the network's names follow {wrapper!r}")
-    return tables[table], {n.removeprefix(wrapper): value for n, value in tensors.items() if n.startswith(wrapper)}
+    found = inner_network(own, tables, list(tensors))
+    if len(found.equals) > 1:
+        (path, *others) = checkpoint.weight_paths()
+        which = " or ".join(conversion(path, prefix) for prefix in found.equals[:8])
+        names = ", ".join(map(repr, found.equals[:8]))
+        choose = f"keep one in each file of {checkpoint.source}" if others else f"choose: {which}"
+        raise ValueError(f"{report.source}: holds the network several times, its names follow {names}; {choose}")
+    prefix = found.prefix
+    if not prefix:
+        return found.keys, dict(tensors)
+    report.ignored += [name for name in tensors if not name.startswith(prefix)]
+    besides = f", not {', '.join(map(repr, found.others))}" if found.others else ""
+    report.notes.append(f"the network's names follow {prefix!r}{besides}")
+    return found.keys, {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
 
 
 def fill(
@@ -151,7 +149,7 @@ def fill(
     except ValueError as error:
         raise ValueError(f"{report.source}: {error}") from error
     own = module.state_dict(keep_vars=True)
-    missing, misshapen, filled = [], [], {}
+    missing, misshapen, not_finite, filled = [], [], [], {}
     used: set[str] = set()
     for name, target in own.items():
         parts = keys.theirs(name)
@@ -168,6 +166,10 @@ def fill(
             shapes = ", ".join(str(list(part.shape)) for part in loaded)
             misshapen.append(f"{', '.join(parts)}: {shapes} instead of equal ones")
             continue
+        shape = [len(loaded) * loaded[0].shape[0], *loaded[0].shape[1:]] if loaded[0].ndim else []
+        if shape != list(target.shape) and (len(loaded) > 1 or _stretched(loaded[0])):
+            misshapen.append(f"{', '.join(parts)} {shape} instead of {list(target.shape)}")
+            continue
         value = loaded[0] if len(loaded) == 1 else torch.cat(loaded)
         if value.is_floating_point() != target.is_floating_point():
             misshapen.append(f"{parts[0]} holds {value.dtype} instead of {target.dtype}")
@@ -179,9 +181,14 @@ def fill(
             misshapen.append(f"{parts[0]} {list(value.shape)} instead of {list(target.shape)}")
             report.adapted.pop(name, None)
             continue
+        if value.layout != torch.strided:
+            value, report.adapted[name] = value.to_dense(), "a sparse tensor made dense"
+        if value.is_floating_point() and not value.isfinite().all():
+            not_finite.append(parts[0])
         filled[name] = value
         report.loaded.append(name)
-    unexpected = []
+    unexpected: list[str] = []
+    heads: list[str] = []
     for name in on_disk:
         if name in used:
             continue
@@ -189,12 +196,35 @@ def fill(
             report.not_built.append(name)
         elif keys.ignores(name) or keys.spares(name):
             report.ignored.append(name)
+        elif name.partition(".")[0] in _HEADS:
+            heads.append(name)
         else:
             unexpected.append(name)
+    if heads and not (missing or misshapen):
+        report.ignored += heads
+        report.notes.append(f"left out {', '.join(map(_printable, heads[:8]))}, taken for a head")
+    elif heads:
+        unexpected = [name for name in on_disk if name in {*unexpected, *heads}]
     _refuse(module, report.source, len(filled), missing, unexpected, misshapen)
+    if not_finite:
+        raise ValueError(
+            f"{report.source}: {len(not_finite)} of {len(filled)} tensors hold values that are not finite (nan or "
+            f"infinite), the first is {not_finite[0]}: the training that wrote them had failed; give an earlier "
+            "checkpoint of it"
+        )
     with torch.no_grad():
         for name, value in filled.items():
             own[name].copy_(value)
+
+
+# under which names a classifier ends
+_HEADS = frozenset({"fc", "head", "heads", "classifier", "last_linear"})
+
+
+def _stretched(tensor: Tensor) -> bool:
+    """Whether a tensor repeats what is stored, so that a small file makes it as large as it likes."""
+    strided = tensor.layout == torch.strided
+    return strided and tensor.nbytes > tensor.untyped_storage().nbytes()
 
 
 def _whole_names(module: Any) -> set[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from bbframe import ranges
@@ -106,6 +108,15 @@ NAMES = """
         hidden_states_norms.stem                                   norms.stem
         hidden_states_norms.stage{}                                norms.stage{}"""
 
+TIMM_NAMES = """
+        stem.{}                                                    stem.{}
+        stages.{}.downsample.{}                                    stages.{}.downsample.{}
+        stages.{}.blocks.{}.conv_dw                                stages.{}.blocks.{}.conv
+        stages.{}.blocks.{}.norm                                   stages.{}.blocks.{}.norm
+        stages.{}.blocks.{}.mlp.fc{}                               stages.{}.blocks.{}.fc{}
+        hidden_states_norms.stem                                   norms.stem
+        hidden_states_norms.stage{}                                norms.stage{}"""
+
 
 @register
 class ConvNextBackbone(Backbone):
@@ -124,6 +135,15 @@ class ConvNextBackbone(Backbone):
         ignored=["classifier.*", "layernorm.*"],
         fresh=["hidden_states_norms.*"],
     )
+    _timm_keys = KeyMap(
+        TIMM_NAMES
+        + """
+        stages.{}.blocks.{}.gamma                                  stages.{}.blocks.{}.scale.weight
+        """,
+        ignored=["head.*"],
+        fresh=["hidden_states_norms.*"],
+    )
+    originals: ClassVar[Sequence[KeyMap]] = (_timm_keys,)
 
     def __init__(self, config: ConvNextFields):
         super().__init__(config)
@@ -139,6 +159,14 @@ class ConvNextBackbone(Backbone):
             self.stages.append(ConvNextStage(before.channels, level.channels, level.stride // before.stride, blocks))
         self.norms = MapNorms({s.name: s.channels for s in levels}, self.out_features, eps=1e-6)
         initialise(self, config.initializer_range)
+
+    def adapt_weight(
+        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
+    ) -> tuple[Tensor, str] | None:
+        sizes = [size for size in weight.shape if size > 1]
+        if name.startswith("stages.") and weight.shape != shape and sizes == [size for size in shape if size > 1]:
+            return weight.reshape(shape), f"{list(weight.shape)} written as {list(shape)}"  # timm's 1 x 1 convolutions
+        return super().adapt_weight(name, weight, shape, made_with)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return self.norms[name](state)

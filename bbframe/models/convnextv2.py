@@ -12,7 +12,7 @@ from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import DepthwiseConv
 from bbframe.layers.residual import DropPath
-from bbframe.models.convnext import NAMES, ConvNextBackbone, ConvNextFields
+from bbframe.models.convnext import NAMES, TIMM_NAMES, ConvNextBackbone, ConvNextFields
 from bbframe.registry import register
 
 
@@ -74,3 +74,12 @@ class ConvNextV2Backbone(ConvNextBackbone):
         ignored=["classifier.*", "layernorm.*"],
         fresh=["hidden_states_norms.*"],
     )
+    _timm_keys = KeyMap(
+        TIMM_NAMES
+        + """
+        stages.{}.blocks.{}.mlp.grn                                stages.{}.blocks.{}.grn
+        """,
+        ignored=["head.*"],
+        fresh=["hidden_states_norms.*"],
+    )
+    originals = (_timm_keys,)

@@ -135,6 +135,26 @@ class Dinov2Backbone(Backbone):
         ignored=["classifier.*"],
         spare=["embeddings.mask_token"],
     )
+    _authors_keys = KeyMap(
+        """
+        cls_token                stem.cls_token
+        mask_token               stem.mask_token
+        pos_embed                stem.positions
+        patch_embed.proj         stem.patch
+        blocks.{}.norm{}         stages.{}.norm{}
+        blocks.{}.attn.qkv       stages.{}.attn.qkv
+        blocks.{}.attn.proj      stages.{}.attn.proj
+        blocks.{}.ls{}.gamma     stages.{}.scale{}.weight
+        blocks.{}.mlp.fc{}       stages.{}.mlp.fc{}
+        blocks.{}.mlp.w12        stages.{}.mlp.fc_in
+        blocks.{}.mlp.w3         stages.{}.mlp.fc_out
+        norm                     norm
+        """,
+        ignored=["head.*"],
+        spare=["mask_token"],
+        fresh=["mask_token"],
+    )
+    originals = (_authors_keys,)  # of its authors, and of timm
 
     def __init__(self, config: Dinov2Config):
         super().__init__(config)

@@ -120,6 +120,18 @@ class ResNetBackbone(Backbone):
         prefixes=["resnet."],
         ignored=["classifier.*"],
     )
+    _torchvision_keys = KeyMap(
+        """
+        conv1                         stem.conv
+        bn1                           stem.norm
+        layer{+1}.{}.conv{+1}         stages.{}.blocks.{}.convs.{}.conv
+        layer{+1}.{}.bn{+1}           stages.{}.blocks.{}.convs.{}.norm
+        layer{+1}.{}.downsample.0     stages.{}.blocks.{}.shortcut.conv
+        layer{+1}.{}.downsample.1     stages.{}.blocks.{}.shortcut.norm
+        """,
+        ignored=["fc.*"],
+    )
+    originals = (_torchvision_keys,)  # of torchvision, and of timm
 
     def __init__(self, config: ResNetConfig):
         super().__init__(config)

@@ -176,6 +176,25 @@ class SwinBackbone(Backbone):
         ignored=["classifier.*", "decoder.*", "layernorm.*", "embeddings.mask_token", "*.relative_position_index"],
         fresh=["hidden_states_norms.*"],
     )
+    _timm_keys = KeyMap(
+        """
+        patch_embed.proj                                        stem.patch
+        patch_embed.norm                                        stem.norm
+        absolute_pos_embed                                      stem.positions
+        layers.{}.blocks.{}.norm{}                              stages.{}.blocks.{}.norm{}
+        layers.{}.blocks.{}.attn.relative_position_bias_table   stages.{}.blocks.{}.position_bias
+        layers.{}.blocks.{}.attn.qkv                            stages.{}.blocks.{}.attn.qkv
+        layers.{}.blocks.{}.attn.proj                           stages.{}.blocks.{}.attn.proj
+        layers.{}.blocks.{}.mlp.fc{}                            stages.{}.blocks.{}.mlp.fc{}
+        layers.{}.downsample.norm                               stages.{}.downsample.norm
+        layers.{}.downsample.reduction                          stages.{}.downsample.reduction
+        hidden_states_norms.stem                                norms.stem
+        hidden_states_norms.stage{}                             norms.stage{}
+        """,
+        ignored=["head.*", "norm.*", "*.relative_position_index", "*.attn_mask"],
+        fresh=["hidden_states_norms.*"],
+    )
+    originals = (_timm_keys,)
 
     def __init__(self, config: SwinConfig):
         super().__init__(config)

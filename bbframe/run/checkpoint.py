@@ -12,11 +12,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bbframe.auto import backbone_class
 from bbframe.backbone_mixin import BackboneType
 from bbframe.hub.checkpoint_files import RECORD
+from bbframe.hub.client import first_line
+from bbframe.hub.safe_pickle import load_plain
 
 if TYPE_CHECKING:
     from bbframe.tasks.task import Task
@@ -154,10 +154,11 @@ def _opened(path: Path, version: tuple[int, int, int] | None) -> LoadedCheckpoin
         whole = next((other for other in others if other.name != path.name and _damage(other) is None), None)
         raise ValueError(f"checkpoint {path} {problem}" + (f"; {whole} is whole: try that one" if whole else ""))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"checkpoint {path} holds more than tensors and plain containers: {reason}") from error
+        content = load_plain(path)
+    except (pickle.UnpicklingError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"checkpoint {path} holds more than tensors and plain containers: {first_line(error)}"
+        ) from error
     return LoadedCheckpoint(path, content)
 
 

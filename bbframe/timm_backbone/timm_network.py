@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bbframe.hub.adapted_tables import adapt_positions
+from bbframe.hub.client import first_line
 from bbframe.keymap import KeyMap
 from bbframe.schema import nearest
 from bbframe.selection import Stage
@@ -89,7 +90,8 @@ def _on_meta(name: str, options: Mapping[str, Any]) -> Any:
                 hint = "; leave it null" if key in RESERVED else nearest(key, known)
                 raise ValueError(f"timm_backbone: {name} takes no {key!r}{hint}") from error
         stated = {key: value for key, value in options.items() if key not in ("pretrained_cfg", *_ANY_SIZE)}
-        reason = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())[:200]
+        said = f": {first_line(error)}" if str(error).strip() else ""
+        reason = f"{type(error).__name__}{said}"
         raise ValueError(f"timm_backbone: timm cannot make {name} with {stated} ({reason})") from error
 
 

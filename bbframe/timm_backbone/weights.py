@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from bbframe.hub.checkpoint_files import Checkpoint
+from bbframe.hub.client import first_line
 from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.strict_loading import LoadReport, fill, read_tensors, unwrapped
 from bbframe.schema import nearest
@@ -47,11 +49,19 @@ def registered(name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
         raise ValueError(f"timm_backbone: timm has no network {name!r}; did you mean {' or '.join(map(repr, close))}?")
     data = checkpoint.json("config.json") or {}
     if not timm.is_model(str(data.get("architecture"))):
-        raise ValueError(f"{name}: holds no config.json that names an 'architecture' of timm; check the name")
+        beside = shlex.quote(str((checkpoint.path if folder.is_dir() else checkpoint.path.parent) / "config.json"))
+        how = (
+            f'write it: echo \'{{"architecture": "resnet18"}}\' > {beside}'
+            if checkpoint.local and not data
+            else "check the name"
+        )
+        raise ValueError(f"{name}: holds no config.json that names an 'architecture' of timm; {how}")
     elsewhere = {"url", "file", "state_dict", "source", "custom_load", "hf_hub_id", "hf_hub_filename"}
     keys = {field.name for field in fields(timm.models.PretrainedCfg)} - elsewhere
     stated = data.get("pretrained_cfg")
     cfg = {key: v for key, v in {**(stated if isinstance(stated, dict) else {}), **data}.items() if key in keys}
+    if cfg.get("num_classes") != 0:  # a classifier is made only to be thrown away, so timm's own size will do
+        cfg.pop("num_classes", None)
     arguments = data.get("model_args") or {}
     if not isinstance(arguments, dict) or not isinstance(data.get("pretrained_cfg", {}), dict):
         raise ValueError(f"{name}: config.json: model_args and pretrained_cfg must be mappings")
@@ -77,7 +87,7 @@ def load(backbone: Any, names: Names, revision: str | None = None, **hub_options
     else:
         raise ValueError(_no_weights(net))
     tensors, report = read_tensors(checkpoint)
-    _, tensors = unwrapped(backbone.state_dict(keep_vars=True), [names], tensors, report)
+    _, tensors = unwrapped(list(backbone.state_dict(keep_vars=True)), [names], tensors, checkpoint, report)
     report.preprocessing, report.images = "pretrained_cfg", str(backbone.preprocessing)
     given = converted(net, tensors, report.source) if tensors else {}
     table, size = tensors.get("pos_embed"), net.cfg["input_size"][-2:]
@@ -137,7 +147,7 @@ def converted(net: Network, tensors: dict[str, Tensor], source: str) -> dict[str
         given: dict[str, Tensor] = found.args[0]
         return given
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise ValueError(f"{source}: not a checkpoint of {net.name}, timm cannot convert it ({reason})") from error
     finally:
         hook.remove()

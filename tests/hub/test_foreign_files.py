@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import os
 import re
 import struct
 import zipfile
@@ -18,36 +16,8 @@ from safetensors.torch import load_file, save, save_file
 import bbframe
 from bbframe import AutoBackbone
 from bbframe.hub import checkpoint_files
+from tests.hub.helpers import prefixed, refused, same
 from tests.tiny import shaken, tiny
-
-
-@pytest.fixture
-def net():
-    return shaken(tiny("resnet"))
-
-
-@pytest.fixture
-def folder(net, tmp_path):
-    net.save_pretrained(tmp_path / "saved")
-    return tmp_path / "saved"
-
-
-def same(one, two):
-    states = one.state_dict(), two.state_dict()
-    return states[0].keys() == states[1].keys() and all(torch.equal(v, states[1][k]) for k, v in states[0].items())
-
-
-def refused(make):
-    """The one line that a call ends in."""
-    with pytest.raises(ValueError, match=r"^\S") as error:
-        make()
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def prefixed(tensors, prefix):
-    return {prefix + name: value for name, value in tensors.items()}
-
 
 WRAPPED = {
     "model": lambda t: {"model": t},
@@ -172,32 +142,6 @@ def test_the_authors_names_of_mae_go_into_vitdet(tmp_path):
     file = {key: value for key, value in config.items() if key in type(net).config_class.option_names()}
     file |= {"model_type": "vitdet", "pretrained": True, "checkpoint": str(tmp_path / "mae_pretrain_vit_tiny.pth")}
     assert set(bbframe.make_backbone(file).load_report.loaded) == loaded
-
-
-# what else a pickle holds
-
-
-class Settings:
-    """A class of somebody's script."""
-
-
-@pytest.mark.parametrize("held", [argparse.Namespace(lr=1), Settings(), torch.nn.Linear(2, 2)])
-def test_code_beside_the_tensors_is_refused_with_how_to_convert_it(held, folder):
-    path = folder / "weights.pth"
-    torch.save({"model": load_file(folder / "model.safetensors"), "args": held}, path)
-    text = refused(lambda: AutoBackbone.from_pretrained(path))
-    named = f"{type(held).__module__}.{type(held).__name__}"
-    assert f"weights.pth: not a whole file of tensors alone (it holds {named}, which is code); " in text
-    command = re.search(r'python -c "(.*)"$', text)[1]
-    here = os.getcwd()
-    try:
-        os.chdir(folder)
-        exec(command)
-    finally:
-        os.chdir(here)
-    if not isinstance(held, argparse.Namespace):
-        return
-    assert AutoBackbone.from_pretrained(folder / "weights.pth") is not None
 
 
 def test_numbers_that_are_no_weights_are_refused(folder):

@@ -529,3 +529,13 @@ def test_impossible_sizes_are_refused_in_one_line_at_once(args, why):
     with pytest.raises(ValueError, match=rf"^timm_backbone: .*{why}") as error:
         TimmBackboneConfig(backbone="vit_tiny_patch16_224", model_args=args)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("classes", [10**12, "many", -3, None])
+def test_how_many_classes_a_folder_states_costs_no_memory(classes, tmp_path):
+    whole = timm.create_model("test_resnet")
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_resnet", "num_classes": classes}))
+    net = AutoBackbone.from_pretrained(tmp_path)
+    theirs = whole.state_dict()
+    assert all(torch.equal(value, theirs[net._names.theirs(key)[0]]) for key, value in net.state_dict().items())

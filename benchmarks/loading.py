@@ -152,6 +152,9 @@ def data_of(plan: Configuration, backbone: Any) -> Any:
 
 def main() -> None:
     """Measure every backbone named, and print the table."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
     if any("=" not in argument for argument in sys.argv[1:]):
         raise SystemExit(__doc__)
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])

@@ -19,7 +19,7 @@ from bbframe.hub.client import first_line
 from bbframe.hub.pickled_weights import pick_weights
 
 
-def convert(source: Path, target: Path, key: str | None = None) -> str:
+def convert_file(source: Path, target: Path, key: str | None = None) -> str:
     """Write the weights in a file to a new file of safetensors, and say what was taken. Raises ValueError."""
     if target.exists():
         raise ValueError(f"{target}: is already there; give another name")
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("usage: python -m bbframe.hub.convert_weights FILE TO [KEY]", file=sys.stderr)
         return 1
     try:
-        taken = convert(Path(given[0]), Path(given[1]), *given[2:])
+        taken = convert_file(Path(given[0]), Path(given[1]), *given[2:])
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -694,8 +694,9 @@ def test_building_is_a_function_of_the_seed(name):
 # compilation
 
 
+@pytest.mark.slow
 @every_name
-@pytest.mark.parametrize("mode", ["eval", *(pytest.param(m, marks=pytest.mark.slow) for m in ("train", "recomputed"))])
+@pytest.mark.parametrize("mode", ["eval", "train", "recomputed"])
 def test_compiles_without_a_graph_break(name, mode):
     torch._dynamo.reset()
     net = tiny(name, **_no_drop(name)).train(mode != "eval")

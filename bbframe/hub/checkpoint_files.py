@@ -247,7 +247,7 @@ def _suffix(path: Path) -> str:
 
 
 def _from_pickle(path: Path, sha256: str, content: bytes) -> WeightsFile:
-    """The content of a file that torch wrote; with the record where a run of ours left it there."""
+    """The content of a file that torch wrote, and the record that a run of bbframe may have left there."""
     tensors, picked, data = unpickled(path, content)
     record = data.get(RECORD) if isinstance(data, Mapping) else None
     whole = isinstance(record, Mapping) and isinstance(record.get("backbone"), Mapping)

@@ -101,7 +101,7 @@ class Repository:
     def absent(self, file: str) -> ValueError:
         """The error for a needed file that the cache lacks while the Hub cannot be reached."""
         pinned = f" --revision {self.revision}" if self.revision else ""
-        here = "" if "/" in self.name else "there is no folder or file of this name here, and as an id on the Hub: "
+        here = "" if "/" in self.name else "no folder or file of this name is here, and on the Hub: "
         return ValueError(
             f"{self.name}: {here}{file}: {self._unreachable()} and the file is not in the cache; where there is a network "
             f"run `hf download {self.name}{pinned} --local-dir FOLDER`, then give FOLDER in its place"

@@ -163,8 +163,5 @@ def test_a_file_says_whether_arithmetic_may_be_faster(fast, tmp_path, monkeypatc
 
 def test_every_option_has_a_meaning():
     """Beside its key in a file, or among the meanings of the fields that several architectures have."""
-    assert [
-        row
-        for row in options_page.PAGE.read_text(encoding="utf-8").splitlines()
-        if row.startswith("| `") and row.endswith("|  |")
-    ] == []
+    rows = options_page.PAGE.read_text(encoding="utf-8").splitlines()
+    assert [row for row in rows if row.startswith("| `") and row.endswith("|  |")] == []

@@ -126,6 +126,7 @@ def test_every_fault_of_the_files_is_in_the_run_folder(place, capsys):
     assert all(f"annotation {annotation['id']} " in told for annotation in content["annotations"])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_an_uninterrupted_one_does(place):
     """Stopped in the middle of the second epoch; which regions a step samples comes from the step, not from before."""
     from lightning.pytorch.callbacks import Callback

@@ -61,7 +61,7 @@ class Steps(Callback):
         self.options[trainer.global_step], self.states[trainer.global_step] = options, states
 
 
-@pytest.fixture(scope="module", params=["adamw", "sgd"])
+@pytest.fixture(scope="module", params=["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
 def stopped(request, place):
     """The kind of an optimizer, a command line of two epochs, and the checkpoint after the first."""
     with pytest.MonkeyPatch.context() as patch:

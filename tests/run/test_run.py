@@ -359,6 +359,7 @@ def test_a_run_that_vanishes_counts_as_failed(monkeypatch, capsys):
     assert "ended without a result" in (folder / "leaderboard.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_group_and_one_of_its_keys_are_swept_together():
     small = ["trainer.max_epochs=1", "data.batch_size=8", "trainer.limit_train_batches=1"]
     small += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "name=together"]

@@ -103,8 +103,8 @@ class Repository:
         pinned = f" --revision {self.revision}" if self.revision else ""
         here = "" if "/" in self.name else "no folder or file of this name is here, and on the Hub: "
         return ValueError(
-            f"{self.name}: {here}{file}: {self._unreachable()} and the file is not in the cache; where there is a network "
-            f"run `hf download {self.name}{pinned} --local-dir FOLDER`, then give FOLDER in its place"
+            f"{self.name}: {here}{file}: {self._unreachable()} and the file is not in the cache; where there is a "
+            f"network run `hf download {self.name}{pinned} --local-dir FOLDER`, then give FOLDER in its place"
         )
 
     def _download(self, file: str, force: bool = False) -> Path | None:

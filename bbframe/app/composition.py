@@ -121,7 +121,9 @@ def _explaining(compose: Compose, overrides: list[str]) -> Iterator[None]:
     """Make every error of Hydra's a ValueError of one line."""
     try:
         yield
-    except ERRORS as error:
+    except (*ERRORS, ValueError) as error:
+        if isinstance(error, ValueError) and "invalid literal for int()" not in str(error):
+            raise  # it is one line already; OmegaConf's own is of a place in a list
         raise ValueError(explained(partial(plain_data, compose), overrides, error)) from error
 
 

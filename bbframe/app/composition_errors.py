@@ -67,8 +67,8 @@ def explained(compose: PlainCompose, overrides: list[str], error: Exception) -> 
         if len(others) < len(overrides):  # else it stands in a file, which the text names
             given = next((parsed_value(o) for o in overrides if key_of(o) == key.group(1)), None)
             return _unknown_key(compose, others, key.group(1), given.value() if given else None)
-    if "invalid literal for int()" in text and (inside := next(filter(None, map(_list_inside, overrides)), None)):
-        return inside
+    if "invalid literal for int()" in text and (place := _place_in_list(compose, overrides)):
+        return place
     if lost := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{lost[1]}=... must be given"
     if swept := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^\n]*)'", text):
@@ -91,10 +91,17 @@ def unreadable(error: OverrideParseException) -> str:
     return f'{error.override!r} cannot be read ({reason}); quote the value: "{key}={quoted(value)}"'
 
 
-def _list_inside(override: str) -> str | None:
-    """What to type for an override of a place in a list that has no such place."""
-    parent, _, last = key_of(override).rpartition(".")
-    return f"{parent} is a list, without {last!r}; give it whole: {parent}=[...]" if parent else None
+def _place_in_list(compose: PlainCompose, overrides: list[str]) -> str | None:
+    """What to type for the override of a place in a list that is no number."""
+    for key in map(key_of, overrides):
+        parent, _, last = key.rpartition(".")
+        if parent and not last.isdecimal():
+            node: Any = compose([override for override in overrides if key_of(override) != key])
+            for part in parent.split("."):
+                node = node.get(part) if isinstance(node, Mapping) else None
+            if isinstance(node, list):
+                return f"{parent} is a list, without {last!r}; give it whole: {parent}=[...]"
+    return None
 
 
 def _unknown_key(compose: PlainCompose, overrides: list[str], key: str, given: Any = None) -> str:

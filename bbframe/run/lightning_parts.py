@@ -38,7 +38,7 @@ LOGGER_OPTIONS = {
 # any one of these packages serves a logger
 PACKAGES = {
     "CometLogger": ("comet_ml",),
-    "MLFlowLogger": ("mlflow", "mlflow_skinny"),
+    "MLFlowLogger": ("mlflow",),
     "TensorBoardLogger": ("tensorboard", "tensorboardX"),
     "WandbLogger": ("wandb",),
 }

@@ -224,3 +224,30 @@ def test_another_choice_of_a_group_replaces_it_whole():
     record = {"model_type": "resnet", "depths": [1, 1]}
     after = {"model_type": "dinov2", "hidden_size": 8}
     assert changed(record, {"model_type": "resnet", "depths": [3, 3]}, after) == after
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("backbone.depths.x=3", "backbone.depths is a list, without 'x'; give it whole: backbone.depths=[...]"),
+        ("optim.lr=0.1 backbone.depths.x=3", "backbone.depths is a list, without 'x'"),
+        ("optim={lr:3,y:1}", "optim: unknown option 'y'; choose from: backbone_lr"),
+        ("data.augment={mixup:0.2,cutmixx:1}", "data.augment: unknown option 'cutmixx'; did you mean 'cutmix'?"),
+        ("callbacks={x:1}", "callbacks: has no 'x' yet; add it by a plus sign: +callbacks.x=..."),
+        ("backbone=timm backbone.model_args.img_size=64", "+backbone.model_args.img_size=..."),
+        ("backbone=timm backbone.name=", "timm_backbone: name='' must be text"),
+        ("--help data.root", "--help data.root: no such option; it belongs to data=image_folder or voc: type that"),
+        ("backbone=timm --help backbone.timm_name", "--help backbone.timm_name: no such option"),
+        ("logger=tensorboard", "TensorBoardLogger needs a package that is not installed: pip install 'bbframe[tens"),
+        ("-m logger=tensorboard seed=1,2", "TensorBoardLogger needs a package that is not installed"),
+        ("seed=1", "4 times in training, exceed the"),
+        ("-m seed=1,2", "4 times in training, exceed the"),
+    ],
+)
+def test_what_is_wrong_with_a_mapping_a_list_or_a_machine_is_said(line, text, at, capsys, monkeypatch):
+    monkeypatch.setattr("bbframe.auto.machine_memory", lambda: 100e6)  # of which the default's weights take 45
+    monkeypatch.setattr("bbframe.run.lightning_parts.importlib.util.find_spec", lambda package: None)
+    assert train.main(line.split()) == 1
+    error = capsys.readouterr().err.strip()
+    assert text in error
+    assert "\n" not in error

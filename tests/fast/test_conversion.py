@@ -266,7 +266,8 @@ def test_an_abstract_backbone_may_be_declared():
     class Abstract(OwnBackbone, abc.ABC):
         pass
 
-    Abstract(OwnConfig())
+    net = Abstract(OwnConfig())
+    assert len(convert(net)(torch.zeros(1, 3, 16, 16)).feature_maps) == len(net.out_features)
 
 
 @pytest.mark.parametrize("converted_first", [True, False])

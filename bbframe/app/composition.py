@@ -122,8 +122,8 @@ def _explaining(compose: Compose, overrides: list[str]) -> Iterator[None]:
     try:
         yield
     except (*ERRORS, ValueError) as error:
-        if isinstance(error, ValueError) and "invalid literal for int()" not in str(error):
-            raise  # it is one line already; OmegaConf's own is of a place in a list
+        if not isinstance(error, ERRORS) and "invalid literal for int()" not in str(error):
+            raise  # our own errors are one line already; OmegaConf raises that one for a place in a list
         raise ValueError(explained(partial(plain_data, compose), overrides, error)) from error
 
 

@@ -23,6 +23,7 @@ from bbframe.app.hydra_settings import VERSION
 from bbframe.app.places import CONF
 from bbframe.app.run_folder import make_run_folder
 from bbframe.app.run_request import RunRequest
+from bbframe.app.sweep_resume import resumed
 from bbframe.app.sweeper import FailedJobs
 from bbframe.files import dump_yaml
 from bbframe.run.masking import mask_secrets, remembered
@@ -33,6 +34,7 @@ def start(command: argparse.Namespace) -> int:
     """Check the whole command, then hand it to Hydra; returns the exit code."""
     further: list[str] = []
     job = None
+    resumed(command)
     if command.shell_completion:
         register_everything(())
     else:

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import RangeSweep
 from hydra.errors import OverrideParseException
 
+from bbframe.app.command_line import parsed_value
 from bbframe.app.composition_errors import unreadable
 from bbframe.schema import nearest
 
@@ -36,7 +37,7 @@ def expand(overrides: Sequence[str], loader: Any = None) -> list[list[str]]:
         line = override.input_line or ""
         if override.is_interval_sweep():
             raise ValueError(
-                f"{line}: an interval is for a search, and this sweep runs every value; list them, such as "
+                f"{line}: an interval is for a search; add hydra.sweeper.trials=30, or list values to run, such as "
                 f"{override.get_key_element()}=0.001,0.01 or range(1,4)"
             )
         if override.is_sweep_override():
@@ -52,3 +53,12 @@ def expand(overrides: Sequence[str], loader: Any = None) -> list[list[str]]:
     if (count := math.prod(map(len, axes))) > MOST_RUNS:
         raise ValueError(f"these values make {count} runs, and a sweep has at most {MOST_RUNS}; list fewer values")
     return [list(combination) for combination in itertools.product(*axes)]
+
+
+def with_ends(overrides: Sequence[str]) -> list[str]:
+    """The overrides with the lower end of an interval in its place."""
+    parsed = ((override, parsed_value(override)) for override in overrides)
+    return [
+        f"{p.get_key_element()}={p.value().start}" if p is not None and p.is_interval_sweep() else override
+        for override, p in parsed
+    ]

@@ -15,7 +15,12 @@ from bbframe.schema import nearest
 PlainCompose = Callable[[list[str]], Any]
 
 # extras that bring launchers
-LAUNCHERS = {"joblib": "bbframe[joblib]", "submitit_local": "bbframe[submitit]", "submitit_slurm": "bbframe[submitit]"}
+LAUNCHERS = {
+    "joblib": "bbframe[joblib]",
+    "ray": "bbframe[ray]",
+    "submitit_local": "bbframe[submitit]",
+    "submitit_slurm": "bbframe[submitit]",
+}
 # what other programs call an option
 USUAL_NAMES = {
     "trainer.max_epochs": "epoch epochs num_epochs n_epochs num_train_epochs max_epoch",
@@ -33,7 +38,7 @@ USUAL_NAMES = {
     "schedule": "scheduler lr_scheduler sched",
     "schedule.warmup_epochs": "warmup",
     "recipes": "recipe experiment",
-    "ckpt_path": "resume resume_from ckpt checkpoint resume_from_checkpoint",
+    "ckpt_path": "resume_from ckpt checkpoint resume_from_checkpoint",
     "trainer.devices": "gpus gpu device ngpus num_gpus",
     "trainer.precision": "amp fp16 bf16 mixed_precision dtype",
     "trainer.gradient_clip_val": "clip_grad grad_clip max_grad_norm",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,8 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 
 from bbframe import registry
 from bbframe.files import dump_yaml, read_yaml, write_text
-from bbframe.run.masking import mask_overrides, mask_secrets, outward, remember
-from bbframe.sweep.jobs import Job, report_failure
+from bbframe.run.masking import mask_overrides, mask_secrets
+from bbframe.sweep.jobs import Job
 
 RUN_FOLDER_VARIABLE = "BBFRAME_RUN_FOLDER"  # tells the other processes of a run where it writes
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the user's wish for tracebacks, and what makes Hydra raise instead of exiting
@@ -33,11 +32,16 @@ def load_plugins(modules: Sequence[str]) -> None:
 
 def execute(job: Job, secrets: frozenset[str]) -> None:
     """Train and test; everything heavy is imported here, after the configuration has been checked."""
-    if HydraConfig.get().verbose is True:
-        logging.getLogger("bbframe").setLevel(logging.DEBUG)
+    set_verbosity()
     from bbframe.run.training_run import run
 
     run(job.parsed(), job.config, job.overrides, job.folder, secrets)
+
+
+def set_verbosity() -> None:
+    """Show what is for debugging where `hydra.verbose=true` asks for it."""
+    if HydraConfig.get().verbose is True:
+        logging.getLogger("bbframe").setLevel(logging.DEBUG)
 
 
 def placed(job: Job) -> Job:
@@ -49,24 +53,6 @@ def placed(job: Job) -> Job:
             masked: Any = mask_overrides(content) if isinstance(content, list) else mask_secrets(content)
             write_text(file, dump_yaml(masked))
     return replace(job, folder=Path(settings.runtime.output_dir)) if settings.job.chdir else job
-
-
-def execute_isolated(jobs: Sequence[Job], plugins: Sequence[str], secrets: frozenset[str]) -> bool:
-    """Do the job of a sweep that Hydra says it is; a failure is reported and leaves the other jobs alone."""
-    number = HydraConfig.get().job.num
-    job = placed(jobs[number])
-    remember(secrets)  # this may be another process
-    try:
-        load_plugins(plugins)
-        job.folder.mkdir(parents=True, exist_ok=True)
-        print(f"\n[{number + 1}/{len(jobs)}] {' '.join(mask_overrides(job.overrides))}", flush=True)
-        execute(job, secrets)
-    except Exception as error:
-        if job.config["debug"] or unexpected(error):
-            print(outward(traceback.format_exc()), file=sys.stderr)
-        report_failure(job.folder, job.overrides, error)
-        return False
-    return True
 
 
 # the command line and HYDRA_FULL_ERROR as the user gave them, while Hydra works with others

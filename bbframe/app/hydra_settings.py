@@ -39,13 +39,24 @@ RUN_FOLDER = "${output_dir}/${task.name}/${now:%Y-%m-%d_%H-%M-%S}_${bbframe.name
 SWEEP_FOLDER = "${output_dir}/${task.name}/${now:%Y-%m-%d_%H-%M-%S}_${bbframe.name:sweep}"
 CHOICES = {"output": "bbframe", "sweeper": "bbframe", "hydra_logging": "none", "job_logging": "none"}
 SWEEPER = "hydra_plugins.bbframe.BackboneSweeper"
+# the options of a sweep, which bbframe.app.sweep_options explains
+SWEEP_DEFAULTS: dict[str, Any] = {
+    "params": None,
+    "trials": None,
+    "sampler": "tpe",
+    "pruner": "none",
+    "objectives": None,
+    "jobs_per_device": None,
+    "budget": None,
+}
 
 # what a composition fills in by itself
 FILLED = {("runtime", "choices"), ("runtime", "config_sources"), ("overrides",), ("searchpath",)} | {
     ("job", key) for key in ("override_dirname", "config_name")
 }
 FOLDERS = {("run", "dir"), ("sweep", "dir"), ("sweep", "subdir"), ("output_subdir",)}
-MAY = "hydra.mode, hydra.sweeper.params, hydra.run.dir, hydra.sweep.dir, hydra.sweep.subdir and hydra.output_subdir"
+SWEPT = {(name,) for name in SWEEP_DEFAULTS}
+MAY = "hydra.mode, hydra.sweeper's options, hydra.run.dir, hydra.sweep.dir, hydra.sweep.subdir and hydra.output_subdir"
 
 
 class ExtraFolders(SearchPathPlugin):
@@ -65,7 +76,7 @@ def register_settings() -> None:
     _check_files()
     set_resolver("bbframe.name", _run_name)
     set_resolver("bbframe.backbone", _backbone_name)
-    store_config("hydra/sweeper", "bbframe", {"_target_": SWEEPER, "_recursive_": False, "params": None})
+    store_config("hydra/sweeper", "bbframe", {"_target_": SWEEPER, "_recursive_": False, **SWEEP_DEFAULTS})
     sweep = {"dir": SWEEP_FOLDER, "subdir": "${hydra.job.num}_${bbframe.backbone:}"}
     store_config("hydra/output", "bbframe", {"run": {"dir": RUN_FOLDER}, "sweep": sweep}, package="hydra")
     settings = HydraConf(output_subdir=None)  # the run folder holds its own record
@@ -235,7 +246,7 @@ def _check_folders(config: DictConfig, changed: set[tuple[str, ...]], where: str
 
 
 def _may_differ(path: tuple[str, ...]) -> bool:
-    return path == ("mode",) or path in FOLDERS or path[:2] == ("sweeper", "params")
+    return path == ("mode",) or path in FOLDERS or (path[0] == "sweeper" and path[1:2] in SWEPT)
 
 
 def _refusal(where: str, path: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from bbframe import registry
-from bbframe.app.combinations import expand
+from bbframe.app.combinations import expand, with_ends
 from bbframe.app.command_line import key_of, names_hydra, parsed_value
 from bbframe.app.composition import Compose, composed, plain_data, resolved
 
@@ -67,7 +67,9 @@ class RunRequest:
         Raises the ValueError of the first job where none composes.
         """
         errors: list[ValueError] = []
-        for combination in itertools.islice(expand(self.swept, GlobalHydra.instance().config_loader()), MOST_TRIED):
+        for combination in itertools.islice(
+            expand(with_ends(self.swept), GlobalHydra.instance().config_loader()), MOST_TRIED
+        ):
             try:
                 return composed(self.compose, [*single, *combination])
             except ValueError as error:

@@ -1,8 +1,8 @@
-"""The sweeper `hydra/sweeper=bbframe`: every combination, checked first, isolated, and compared in one table."""
+"""The sweeper `hydra/sweeper=bbframe`: every combination, or a search; checked first, isolated, never repeated."""
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,94 +14,97 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from bbframe import registry
 from bbframe.app.combinations import expand
-from bbframe.app.command_line import key_of, quoted, readable
+from bbframe.app.command_line import key_of, readable
 from bbframe.app.composition import settings_alone
-from bbframe.app.execution import execute_isolated, users_environment
-from bbframe.app.hydra_settings import SWEEP_FOLDER, check_params, check_settings, settled
-from bbframe.app.run_folder import new_folder
-from bbframe.app.run_request import RunRequest
+from bbframe.app.execution import users_environment
+from bbframe.app.hydra_settings import check_params, check_settings
+from bbframe.app.launchers import HERE, jobs_at_once, launcher_name, limited, waves
+from bbframe.app.search_axes import first_values, search_axes
+from bbframe.app.search_loop import SearchLoop
+from bbframe.app.sweep_folder import Checked, SweepFolder, checked_job, table_at_the_end
+from bbframe.app.sweep_jobs import Launch
+from bbframe.app.sweep_options import SweepOptions
 from bbframe.run.masking import remembered
-from bbframe.sweep.jobs import Job, check_new, one_device, report_failure, report_lost
+from bbframe.sweep.budget import Budget
+from bbframe.sweep.device_share import visible_gpus
+from bbframe.sweep.jobs import Job, read_result, report_failure, report_lost
+from bbframe.sweep.live_table import shown
+from bbframe.sweep.progress import observe
+from bbframe.sweep.search import SearchOptions
+from bbframe.sweep.search_space import Space
 
 
 class FailedJobs(Exception):
-    """Some jobs of a sweep failed; each has been reported."""
+    """Some jobs of a sweep failed, or were left out; each has been reported."""
 
 
 class CheckedSweeper(Sweeper):
-    """Hydra's interface to the sweep; `params` maps keys to their values, as a recipe gives them."""
+    """Hydra's interface to the sweep; `options` are those of `SweepOptions`."""
 
     hydra_context: HydraContext
     config: DictConfig
 
-    def __init__(self, params: DictConfig | None = None) -> None:
-        self.params: dict[str, Any] = {str(key): value for key, value in (params or {}).items()}
-        check_params(self.params, "configuration")  # what it is now, whatever its interpolations were before
+    def __init__(self, **options: Any) -> None:
+        self.options = SweepOptions.read(options)
+        check_params(self.options.params, "configuration")  # what it is now, whatever its interpolations were before
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config, self.task_function = hydra_context, config, task_function
 
     def sweep(self, arguments: list[str]) -> None:
-        """Check every combination, run those that pass by Hydra's launcher, and write the table.
+        """Check every combination, run those that pass and are not done by Hydra's launcher, and write the table.
 
-        Raises ValueError when no combination passes, and FailedJobs when one of them failed.
+        Raises ValueError when no combination passes, and FailedJobs when a job has no result in the end.
         """
-        from bbframe.sweep import leaderboard
-
         given = {key_of(override) for override in arguments}
-        params = [readable(f"{key}={value}", True) for key, value in self.params.items() if key not in given]
-        combinations = expand([*params, *arguments], self.hydra_context.config_loader)
-        jobs, overrides, failed, folder = self._checked(combinations)
-        print(f"{len(combinations)} runs in {folder}")
-        for index, (combination, error) in enumerate(failed, start=len(jobs)):
-            report_failure(folder / f"{index}_failed", combination, error)
-        try:
-            self._launch(jobs, overrides, folder)
-            report_lost(jobs)
-        finally:
-            print(f"\n{leaderboard.write(folder)}\n{folder}")
-        if failed or not all((job.folder / "metrics.json").exists() for job in jobs):
+        params = [readable(f"{key}={value}", True) for key, value in self.options.params.items() if key not in given]
+        self.overrides = [*params, *arguments]
+        if self.options.trials is None:
+            self._run_grid(expand(self.overrides, self.hydra_context.config_loader))
+        else:
+            self._run_search(*search_axes(self.overrides, self.hydra_context.config_loader))
+
+    def _run_grid(self, combinations: Sequence[list[str]]) -> None:
+        checked = [checked_job(self.compose, combination) for combination in combinations]
+        place = self._opened(checked)
+        jobs, again = place.placed(checked)
+        for folder, combination, error in place.refused(checked):
+            report_failure(folder, combination, error)
+        todo = [job for job in jobs if read_result(job.folder) is None]
+        notes = [f"{len(jobs) - len(todo)} of them done before"] if len(todo) < len(jobs) else []
+        notes += [f"{again} repeat others and are left out"] if again else []
+        print(", ".join([f"{len(combinations)} runs in {place.folder}", *notes]))
+        with table_at_the_end(place.folder):
+            self.launch(todo, place.folder, total=len(jobs), done=len(jobs) - len(todo))
+        if len(jobs) + again < len(combinations) or not all(read_result(job.folder) for job in jobs):
             raise FailedJobs
 
-    def _checked(
-        self, combinations: Sequence[list[str]]
-    ) -> tuple[list[Job], list[list[str]], list[tuple[list[str], ValueError]], Path]:
-        """The jobs that pass, the overrides of each for Hydra, the others with their errors, and the folder."""
-        from bbframe.run.configuration import parse_configuration
+    def _run_search(self, space: Space, fixed: list[str]) -> None:
+        first = checked_job(self.compose, [*fixed, *first_values(space)])
+        place = self._opened([first], f"hydra.sweeper.trials={self.options.trials}")
+        assert first.job is not None
+        assert first.job.plan is not None
+        options = self.options.of_search(first.job.plan)
+        loop = SearchLoop(self, place, options, space, fixed)
+        print(f"a search of {options.trials} trials in {place.folder}")
+        with table_at_the_end(place.folder):
+            ended = loop.run(self._at_once(first.job))
+        if not ended:
+            raise FailedJobs
 
-        passed, failed = [], []
-        for combination in combinations:
-            try:
-                request = RunRequest(self._compose, combination)
-                request.data["trainer"]["devices"] = one_device(request.data["trainer"]["devices"])
-                plan = parse_configuration(request.data)
-                plan.check_machine()
-                passed.append((request, plan))
-            except ValueError as error:
-                failed.append((combination, error))
+    def _opened(self, checked: Sequence[Checked], *settings: str) -> SweepFolder:
+        """The sweep's folder, new or resumed. Raises ValueError when no combination has passed."""
+        passed = [one for one in checked if one.request is not None]
         if not passed:
-            raise ValueError("\n".join(dict.fromkeys(str(error) for _, error in failed)))
-        first = passed[0][0]
-        OmegaConf.copy_cache(self.config, first.config)
-        folder = Path(settled(first.config, first.data, "hydra.sweep.dir"))
-        stated = OmegaConf.to_container(first.config.hydra, resolve=False)["sweep"]["dir"]  # type: ignore
-        if stated == SWEEP_FOLDER:
-            folder = new_folder(folder)
-        else:
-            check_new(folder)
-        jobs, overrides = [], []
-        for number, (request, plan) in enumerate(passed):
-            place = settled(request.config, request.data, "hydra.sweep.subdir", number)
-            if Path(os.path.normpath(place)).is_absolute() or os.path.normpath(place).startswith(".."):
-                raise ValueError(f"hydra.sweep.subdir={place} must lead below hydra.sweep.dir")
-            jobs.append(Job(plan, request.data, request.record, folder / place))
-            folders = [f"hydra.sweep.dir={quoted(folder)}", f"hydra.sweep.subdir={quoted(place)}"]
-            overrides.append([*request.overrides, *folders])
-        if len({job.folder for job in jobs}) < len(jobs):
-            raise ValueError("hydra.sweep.subdir gives two jobs one folder; put ${hydra.job.num} into it")
-        return jobs, overrides, failed, folder
+            raise ValueError("\n".join(dict.fromkeys(str(one.error) for one in checked)))
+        assert passed[0].request is not None
+        OmegaConf.copy_cache(self.config, passed[0].request.config)
+        place = SweepFolder.open(passed[0].request, [*self.overrides, *self.options.recorded()])
+        budget = self.options.budget
+        self.budget = None if budget is None else Budget.starting_now(budget, place.folder)
+        return place
 
-    def _compose(self, overrides: list[str]) -> DictConfig:
+    def compose(self, overrides: list[str]) -> DictConfig:
         """Compose one job by the loader of the application that runs."""
         hydra_overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
         given, name = [*hydra_overrides, *overrides], self.config.hydra.job.config_name
@@ -110,16 +113,42 @@ class CheckedSweeper(Sweeper):
         check_settings(config, settings_alone(given), given)
         return config
 
-    def _launch(self, jobs: Sequence[Job], overrides: Sequence[list[str]], folder: Path) -> None:
-        """Hand the jobs to the launcher that the configuration names: Hydra's basic one, joblib, submitit."""
+    def _at_once(self, job: Job) -> int:
+        given: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
+        return jobs_at_once(self.config, visible_gpus(job.parsed()), self.options.jobs_per_device, given)
+
+    def launch(
+        self,
+        jobs: Sequence[Job],
+        folder: Path,
+        *,
+        total: int,
+        done: int = 0,
+        search: tuple[SearchOptions, Space] | None = None,
+        known: Sequence[Job] = (),
+    ) -> None:
+        """Hand jobs to the launcher that the configuration names: Hydra's basic one, joblib, submitit, ray.
+
+        `done` of the sweep's `total` jobs came before; `known` are those of them that the progress tells of.
+        """
+        if not jobs:
+            return
         plugins, hidden = [plugin.module for plugin in registry.plugins()], remembered()
-
-        def work(_: Any) -> bool:
-            return execute_isolated(jobs, plugins, hidden)
-
-        config = self.config.copy()
+        at_once = min(len(jobs), self._at_once(jobs[0]))
+        here = launcher_name(self.config) == HERE
+        told = known if here else None
+        work = Launch(folder, jobs, plugins, hidden, total, done, at_once, self.budget, search, told)
+        config = limited(self.config, at_once)
         with read_write(config.hydra):
             config.hydra.sweep.dir = str(folder)
-        launcher = Plugins.instance().instantiate_launcher(self.hydra_context, task_function=work, config=config)
-        with users_environment():
-            launcher.launch(overrides, initial_job_idx=0)
+        hydra_launcher = Plugins.instance().instantiate_launcher(
+            self.hydra_context, task_function=lambda _: work.run_one(), config=config
+        )
+        everything, started = [*known, *jobs], time.time()
+        with (
+            users_environment(),
+            shown(lambda: observe(everything, total, at_once, started, done - len(known)), elsewhere=not here),
+        ):
+            for wave in waves(self.config, len(jobs), at_once):
+                hydra_launcher.launch([jobs[i].launched for i in wave], initial_job_idx=wave.start)
+        report_lost(jobs)

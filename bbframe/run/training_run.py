@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,18 +36,27 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the disk, of a q
 
 
 def run(
-    plan: Configuration, config: dict[str, Any], overrides: list[str], folder: Path, secrets: Set[str] = frozenset()
+    plan: Configuration,
+    config: dict[str, Any],
+    overrides: list[str],
+    folder: Path,
+    secrets: Set[str] = frozenset(),
+    *,
+    goes_on_from: Path | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, Any]:
     """Do what a plan says, in an existing folder; returns what `metrics.json` then holds.
 
     `config` is the plain data that the plan was parsed from, and `overrides` made it: both are recorded, without the
-    values in `secrets`. Raises ValueError for whatever the user can mend; any failure leaves its text in `error.txt`.
+    values in `secrets`. `goes_on_from` is the last.ckpt that an earlier start of this very run has left. One of the
+    `callbacks` may give the run up, which its `pruned` says. Raises ValueError for whatever the user can mend; any
+    failure leaves its text in `error.txt`.
     """
     remember(secrets)
     with signals_raised(), logging_to(folder / "train.log"):
         try:
             recorded = mask_secrets(config), mask_overrides(overrides)
-            return TrainingRun(plan, *recorded, folder).complete()
+            return TrainingRun(plan, *recorded, folder, goes_on_from, callbacks).complete()
         except BaseException as error:
             told = in_one_line(error, folder)
             if is_first():
@@ -84,6 +93,8 @@ class TrainingRun:
     config: dict[str, Any]
     overrides: list[str]
     folder: Path
+    goes_on_from: Path | None = None
+    callbacks: Sequence[pl.Callback] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
     def complete(self) -> dict[str, Any]:
@@ -98,23 +109,30 @@ class TrainingRun:
                 saved.check_fits(task)
             macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
             log_network(self.plan, task, data, macs)
-            trainer = make_trainer(self.plan, task, self.folder, [RunInCheckpoint(self.saved_run(task, data))])
+            more = [RunInCheckpoint(self.saved_run(task, data)), *self.callbacks]
+            trainer = make_trainer(self.plan, task, self.folder, more)
             scores = {"best": self.trained(trainer, task, data, saved), "test": self.tested(trainer, task, data)}
         return self.reported(trainer, task, data, {"gmacs": round(macs, 6), **scores})
+
+    @property
+    def pruned(self) -> bool:
+        """Whether a callback has given the run up: it is then neither trained to its end nor tested."""
+        return any(getattr(callback, "pruned", False) for callback in self.callbacks)
 
     def opened_checkpoint(self) -> LoadedCheckpoint | None:
         """The checkpoint that the plan names, by its file or its run folder, whose last or best one it then is.
 
         Raises ValueError when it cannot serve.
         """
-        options = self.plan.run
-        if options.ckpt_path is None:
+        options, path = self.plan.run, self.goes_on_from
+        if path is None and options.ckpt_path is None:
             return None
-        path = checkpoint_in(
-            Path(options.ckpt_path).expanduser(), ("last", "best") if options.train else ("best", "last")
-        )
+        if path is None:
+            path = checkpoint_in(
+                Path(str(options.ckpt_path)).expanduser(), ("last", "best") if options.train else ("best", "last")
+            )
+            self.config["ckpt_path"] = str(path)
         self.plan = dataclasses.replace(self.plan, run=dataclasses.replace(options, ckpt_path=str(path)))
-        self.config["ckpt_path"] = str(path)
         saved = load_checkpoint(path)
         saved.check_complete(options.train)
         if is_first():
@@ -188,7 +206,7 @@ class TrainingRun:
     def tested(self, trainer: pl.Trainer, task: Task, data: DataModule) -> dict[str, float]:
         """Test if the plan says so, and save the trained backbone; returns the metrics, the monitored one first."""
         metrics: Mapping[str, float] = {}
-        if self.plan.run.test:
+        if self.plan.run.test and not self.pruned:
             with self.timed("test"), signals_kept():
                 metrics = trainer.test(task, datamodule=data, verbose=False)[0]
         if self.plan.run.train and trainer.is_global_zero:
@@ -200,7 +218,7 @@ class TrainingRun:
         """Write and log the results; returns the content of metrics.json."""
         plan, backbone, source = self.plan, task.backbone, self.plan.backbone.source
         summary = {
-            "status": "ok",
+            "status": "pruned" if self.pruned else "ok",
             "name": plan.run.name,
             "backbone": plan.backbone_name,
             "source": backbone.backbone_type.value,

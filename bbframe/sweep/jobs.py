@@ -1,32 +1,41 @@
-"""The jobs of a sweep, and what is said of those that fail."""
+"""The jobs of a sweep: what each is, how far it has come, and what is said of those that fail."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bbframe.run.masking import mask_overrides, outward
+from bbframe.files import write_text
+from bbframe.run.masking import mask_overrides, mask_secrets, outward
 
 if TYPE_CHECKING:
     from bbframe.run.configuration import Configuration
 
-FILES = ("metrics.json", "error.txt", "overrides.yaml", "config.yaml")  # a folder with one of these is a job
+LEFT_OUT = "left_out.txt"  # why a job was not started
+FILES = ("metrics.json", "error.txt", LEFT_OUT, "overrides.yaml", "config.yaml")  # a folder with one of these is a job
+PLACES = ("output_dir", "rerun")  # what does not make another job
+DONE = ("ok", "pruned")
 
 
 @dataclass
 class Job:
     """A checked configuration, the plain data and the overrides that it comes from, and its run folder.
 
-    Another process is sent the plain data alone, and parses them once the user's plugins are loaded there.
+    `trial` is its number in a search, and `launched` the overrides that its launcher is given. Another process is sent
+    the plain data alone, and parses them once the user's plugins are loaded there.
     """
 
     plan: Configuration | None
     config: dict[str, Any]
     overrides: list[str]
     folder: Path
+    trial: int | None = None
+    launched: list[str] = field(default_factory=list)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "plan": None}
@@ -36,6 +45,26 @@ class Job:
         from bbframe.run.configuration import parse_configuration  # imports torch
 
         return self.plan or parse_configuration(self.config)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the resolved configuration: two jobs with the same one would repeat each other."""
+        return config_sha256(self.config)
+
+
+def config_sha256(config: Mapping[str, Any]) -> str:
+    """The hash of a resolved configuration, secrets masked, but for where it is written to and comes from."""
+    kept = {key: value for key, value in config.items() if key not in PLACES}
+    return hashlib.sha256(json.dumps(mask_secrets(kept), sort_keys=True).encode()).hexdigest()
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The metrics.json of a job that has ended well; None when there is none, or when it cannot be read."""
+    try:
+        result = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) and result.get("status") in DONE else None
 
 
 def one_device(devices: Any) -> Any:
@@ -47,14 +76,6 @@ def one_device(devices: Any) -> Any:
     raise ValueError(f"trainer: devices={devices!r}, but a run of a sweep has one device; leave it auto, or drop -m")
 
 
-def check_new(sweep_folder: Path) -> None:
-    """Refuse a folder that holds the jobs of an earlier sweep; raises ValueError in one line."""
-    if any(any(sweep_folder.glob(f"*/{name}")) for name in FILES):
-        raise ValueError(
-            f"hydra.sweep.dir={sweep_folder} holds an earlier sweep; give another folder, or none for a new one"
-        )
-
-
 def report_failure(folder: Path, overrides: Sequence[str], error: Exception) -> None:
     """Say at once that a job failed, and leave the reason in its folder for the table."""
     from bbframe.run.record import write_failure  # imports torch
@@ -63,8 +84,22 @@ def report_failure(folder: Path, overrides: Sequence[str], error: Exception) -> 
     print(outward(f"FAILED {' '.join(mask_overrides(overrides))}\n  {error}"), file=sys.stderr, flush=True)
 
 
+def report_left_out(folder: Path, overrides: Sequence[str], reason: str) -> None:
+    """Say that a job is not started, and leave the reason in its folder for the table."""
+    from bbframe.files import dump_yaml
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / LEFT_OUT, f"{outward(reason)}\n")
+    if not (folder / "overrides.yaml").exists():
+        write_text(folder / "overrides.yaml", dump_yaml(mask_overrides(overrides)))
+    print(outward(f"LEFT OUT {' '.join(mask_overrides(overrides))}\n  {reason}"), flush=True)
+
+
 def report_lost(jobs: Sequence[Job]) -> None:
     """Report the jobs without a result: a launcher of other processes may lose one without a word."""
+    from bbframe.sweep.job_lock import is_running
+
     for job in jobs:
-        if not any((job.folder / name).exists() for name in ("metrics.json", "error.txt")):
+        said = any((job.folder / name).exists() for name in ("metrics.json", "error.txt", LEFT_OUT))
+        if not said and not is_running(job.folder):
             report_failure(job.folder, job.overrides, RuntimeError("the run ended without a result"))

@@ -1,0 +1,92 @@
+"""The space of a search, from overrides in Hydra's grammar: interval(...), range(...), choice(...), glob(...), a,b."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import OverrideParseException
+
+from bbframe.app.command_line import key_of
+from bbframe.app.composition_errors import unreadable
+from bbframe.schema import nearest
+from bbframe.sweep.search_space import Choices, Domain, Space, Span, as_override
+
+TAGS = ("log", "int")
+
+
+def search_axes(overrides: Sequence[str], loader: Any = None) -> tuple[Space, list[str]]:
+    """The space that some overrides span, and the other overrides. Raises ValueError in one line."""
+    try:
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise ValueError(unreadable(error)) from error
+    space: dict[str, Domain] = {}
+    fixed = []
+    for override in parsed:
+        if not override.is_sweep_override():
+            fixed.append(override.input_line or "")
+        elif key_of(str(override.input_line)) == "seed":
+            raise ValueError(
+                f"{override.input_line}: a search over seeds finds the luckiest one; give one seed, then repeat the "
+                "best settings with -m seed=1,2,3"
+            )
+        else:
+            space[override.get_key_element()] = _domain(override)
+    if not space:
+        raise ValueError(
+            "hydra.sweeper.trials searches among values; name some, such as 'optim.lr=tag(log, interval(1e-5, 1e-2))'"
+        )
+    return space, fixed
+
+
+def _domain(override: Override) -> Domain:
+    line, value = override.input_line, override.value()
+    if isinstance(value, (IntervalSweep, RangeSweep)):
+        tags = set(value.tags)
+        if unknown := tags - set(TAGS):
+            raise ValueError(f"{line}: unknown tag {min(unknown)!r}{nearest(min(unknown), TAGS)}")
+        if isinstance(value, IntervalSweep):
+            return _interval(str(line), value, tags)
+        if not value.shuffle:
+            return _range(str(line), value, tags)
+    texts = list(dict.fromkeys(override.sweep_string_iterator()))
+    if not texts:
+        raise ValueError(f"{line} matches nothing")
+    return Choices(tuple(texts))
+
+
+def _interval(line: str, value: IntervalSweep, tags: set[str]) -> Span:
+    low, high = float(value.start or 0), float(value.end or 0)
+    if not low < high:
+        raise ValueError(f"{line}: the interval must rise; write interval({min(low, high):g}, {max(low, high):g})")
+    if "log" in tags and low <= 0:
+        raise ValueError(
+            f"{line}: a logarithmic scale begins above 0; write tag(log, interval({high / 1000:g}, {high:g}))"
+        )
+    return Span(low, high, "log" in tags, "int" in tags or isinstance(value.start, int))
+
+
+def _range(line: str, value: RangeSweep, tags: set[str]) -> Domain:
+    values = list(value.range())
+    if not values:
+        raise ValueError(f"{line} names no value")
+    if len(values) == 1 or "log" in tags:
+        return Choices(tuple(map(str, values)))
+    low, high = min(values), max(values)
+    return Span(low, high, whole=all(isinstance(v, int) for v in values), step=abs(value.step or 1))
+
+
+def first_values(space: Space) -> list[str]:
+    """The overrides of one point of a space."""
+    return [
+        as_override(key, domain.values[0] if isinstance(domain, Choices) else number(domain.low, domain.whole))
+        for key, domain in space.items()
+    ]
+
+
+def number(value: float, whole: bool) -> float | int:
+    """A value as an option of whole numbers takes it."""
+    return int(value) if whole else value

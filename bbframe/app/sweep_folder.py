@@ -1,0 +1,142 @@
+"""The folder of a sweep: its checked jobs, each in a sub-folder, found again when the sweep is resumed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from bbframe.app.command_line import quoted
+from bbframe.app.hydra_settings import SWEEP_FOLDER, settled
+from bbframe.app.run_folder import new_folder
+from bbframe.app.run_request import RunRequest
+from bbframe.run.masking import mask_overrides
+from bbframe.sweep.jobs import FILES, Job, one_device
+from bbframe.sweep.sweep_record import RECORD, RecordedJob, SweepRecord, read_sweep
+
+
+@dataclass
+class Checked:
+    """A combination of overrides, and its job, whose folder is not known yet, or the error that refuses it."""
+
+    combination: list[str]
+    request: RunRequest | None = None
+    job: Job | None = None
+    error: ValueError | None = None
+
+
+def checked_job(compose: Callable[[list[str]], DictConfig], combination: list[str]) -> Checked:
+    """Compose and check the job of a combination."""
+    from bbframe.run.configuration import parse_configuration
+
+    try:
+        request = RunRequest(compose, combination)
+        request.data["trainer"]["devices"] = one_device(request.data["trainer"]["devices"])
+        plan = parse_configuration(request.data)
+        plan.check_machine()
+    except ValueError as error:
+        return Checked(combination, error=error)
+    return Checked(combination, request, Job(plan, request.data, request.record, Path()))
+
+
+@dataclass
+class SweepFolder:
+    """A sweep's folder, and the record of what runs in it."""
+
+    folder: Path
+    record: SweepRecord
+
+    @classmethod
+    def open(cls, request: RunRequest, overrides: Sequence[str]) -> SweepFolder:
+        """The folder of a sweep whose first job is `request`: a new one, or the one that the user names.
+
+        One that holds a sweep is resumed. Raises ValueError when the jobs in it have no record.
+        """
+        folder = Path(settled(request.config, request.data, "hydra.sweep.dir"))
+        stated = OmegaConf.to_container(request.config.hydra, resolve=False)["sweep"]["dir"]  # type: ignore
+        if stated == SWEEP_FOLDER:
+            folder = new_folder(folder)
+        record = SweepRecord.of(overrides)
+        if before := read_sweep(folder):
+            record.jobs = before.jobs
+        elif any(any(folder.glob(f"*/{name}")) for name in FILES):
+            raise ValueError(
+                f"hydra.sweep.dir={folder} holds jobs without the sweep's record, {RECORD}; give another folder, or "
+                "none for a new one"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        record.write(folder)
+        return cls(folder, record)
+
+    def placed(self, checked: Sequence[Checked]) -> tuple[list[Job], int]:
+        """The jobs that have passed, each with its folder, and how many combinations repeat another one.
+
+        The record then knows all of them. Raises ValueError when two would share a folder.
+        """
+        jobs: dict[str, Job] = {}
+        for one in checked:
+            if one.job is not None and one.request is not None and (sha256 := one.job.sha256) not in jobs:
+                jobs[sha256] = self._placed(one.job, one.request, one.combination)
+        passed = sum(one.job is not None for one in checked)
+        if len({job.folder for job in jobs.values()}) < len(jobs):
+            raise ValueError("hydra.sweep.subdir gives two jobs one folder; put ${hydra.job.num} into it")
+        return list(jobs.values()), passed - len(jobs)
+
+    def _placed(self, job: Job, request: RunRequest, combination: Sequence[str]) -> Job:
+        known = self.record.job_of(job.sha256, combination)
+        if known is not None and known.sha256 is None:  # it was refused then
+            shutil.rmtree(self.folder / known.folder, ignore_errors=True)
+            self.record.jobs.remove(known)
+            known = None
+        place = known.folder if known else self.new_place(request, self.record.next_number())
+        self._note(RecordedJob(place, job.sha256, mask_overrides(job.overrides)))
+        return self.in_folder(job, place, request)
+
+    def in_folder(self, job: Job, place: str, request: RunRequest) -> Job:
+        """The job in a sub-folder, of which Hydra is told."""
+        job.folder = self.folder / place
+        folders = [f"hydra.sweep.dir={quoted(self.folder)}", f"hydra.sweep.subdir={quoted(place)}"]
+        job.launched = [*request.overrides, *folders]
+        return job
+
+    def new_place(self, request: RunRequest, number: int) -> str:
+        """The sub-folder that `hydra.sweep.subdir` gives a job. Raises ValueError when it leads out of the sweep's."""
+        place = settled(request.config, request.data, "hydra.sweep.subdir", number)
+        if Path(os.path.normpath(place)).is_absolute() or os.path.normpath(place).startswith(".."):
+            raise ValueError(f"hydra.sweep.subdir={place} must lead below hydra.sweep.dir")
+        return place
+
+    def _note(self, job: RecordedJob) -> None:
+        if job not in self.record.jobs:
+            self.record.jobs.append(job)
+
+    def refused(self, checked: Sequence[Checked]) -> Iterator[tuple[Path, list[str], ValueError]]:
+        """(folder, combination, error) of each combination that was refused; the record then is written."""
+        found = []
+        for one in checked:
+            if one.error is not None:
+                known = self.record.job_of(None, one.combination)
+                place = known.folder if known else f"{self.record.next_number()}_failed"
+                self._note(RecordedJob(place, None, mask_overrides(one.combination)))
+                found.append((self.folder / place, one.combination, one.error))
+        self.record.write(self.folder)
+        return iter(found)
+
+
+@contextmanager
+def table_at_the_end(folder: Path) -> Iterator[None]:
+    """Print the table of all jobs when the block ends, however it does, and how to go on when it was interrupted."""
+    from bbframe.sweep import leaderboard
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; this continues the sweep: python train.py resume={folder}")
+        raise
+    finally:
+        print(f"\n{leaderboard.write(folder)}\n{folder}")

@@ -1,0 +1,59 @@
+"""`resume=<sweep>`: the command of an earlier sweep again, in its folder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from bbframe import registry
+from bbframe.app.command_line import key_of, names_hydra, parsed_value, quoted
+from bbframe.sweep.sweep_record import RECORD, read_sweep
+
+KEY = "resume"
+OWN = tuple(f"hydra.sweeper.{name}" for name in ("trials", "sampler", "pruner", "objectives", "jobs_per_device"))
+
+log = logging.getLogger("bbframe")
+
+
+def resumed(command: argparse.Namespace) -> None:
+    """Make a command with `resume=<sweep>` the sweep's own one; what it gives beside replaces what the sweep had.
+
+    Raises ValueError in one line when the folder holds no sweep, or a record that may not be followed.
+    """
+    given = [override for override in command.overrides if key_of(override) == KEY]
+    if not given:
+        return
+    parsed = parsed_value(given[-1])
+    folder = Path(str(parsed.value() if parsed else given[-1].partition("=")[2])).expanduser()
+    record = read_sweep(folder)
+    if record is None:
+        if (folder / "config.yaml").is_file():
+            raise ValueError(f"resume={folder} is one run; go on with it by ckpt_path={folder}")
+        inside = sorted(file.parent.name for file in folder.glob(f"*/{RECORD}"))
+        hint = f"; sweeps in it: {', '.join(inside[-5:])}" if inside else ""
+        raise ValueError(f"resume={folder}: holds no sweep, which has a {RECORD}{hint}")
+    for line in record.overrides:
+        if names_hydra(line) and key_of(line) not in OWN:
+            raise ValueError(
+                f"{folder}: its record sets {key_of(line)}, which only your own command line may: {key_of(line)}=..."
+            )
+    others = [override for override in command.overrides if key_of(override) != KEY]
+    again = {key_of(override) for override in others}
+    kept = [line for line in record.overrides if key_of(line) not in again]
+    if hidden := next((line for line in kept if "***" in line), None):
+        raise ValueError(f"{folder}: {key_of(hidden)} was masked in the record; give it again: {key_of(hidden)}=...")
+    _check_plugins(folder, record.plugins)
+    place = [] if "hydra.sweep.dir" in again else [f"hydra.sweep.dir={quoted(folder)}"]
+    command.overrides = [*kept, *place, *others]
+    command.multirun = True
+
+
+def _check_plugins(folder: Path, recorded: list[dict[str, object]]) -> None:
+    loaded = {plugin.module: plugin for plugin in registry.plugins()}
+    for plugin in recorded:
+        module = str(plugin.get("module"))
+        if module not in loaded:
+            raise ValueError(f"{folder}: its sweep used the plugin {module!r}; give it again: --plugin {module}")
+        if plugin.get("sha256") != loaded[module].sha256:
+            log.warning("the plugin %s is another file than the sweep in %s used", module, folder)

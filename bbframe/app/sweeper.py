@@ -68,12 +68,13 @@ class CheckedSweeper(Sweeper):
         checked = [checked_job(self.compose, combination) for combination in combinations]
         place = self._opened(checked)
         jobs, again = place.placed(checked)
-        for folder, combination, error in place.refused(checked):
-            report_failure(folder, combination, error)
+        refused = list(place.refused(checked))
         todo = [job for job in jobs if read_result(job.folder) is None]
         notes = [f"{len(jobs) - len(todo)} of them done before"] if len(todo) < len(jobs) else []
         notes += [f"{again} repeat others and are left out"] if again else []
-        print(", ".join([f"{len(combinations)} runs in {place.folder}", *notes]))
+        print(", ".join([f"{len(combinations)} runs in {place.folder}", *notes]), flush=True)
+        for folder, combination, error in refused:
+            report_failure(folder, combination, error)
         with table_at_the_end(place.folder):
             self.launch(todo, place.folder, total=len(jobs), done=len(jobs) - len(todo))
         if len(jobs) + again < len(combinations) or not all(read_result(job.folder) for job in jobs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -204,6 +205,7 @@ class BatchLoader:
                 batch_sampler=self.order,
                 collate_fn=_unchanged,
                 num_workers=self.num_workers,
+                multiprocessing_context=_start_method() if self.num_workers else None,
                 timeout=self.timeout if self.num_workers else 0,
                 persistent_workers=self.num_workers > 0,
                 pin_memory=gpu,
@@ -227,6 +229,14 @@ class BatchLoader:
         elif workers is not None:
             workers._shutdown_workers()
         self._loader = None
+
+
+def _start_method() -> str | None:
+    """How workers are started, None for Python's own choice; joblib's processes have a way that torch cannot use."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    if method in (None, "fork", "spawn", "forkserver"):
+        return None
+    return "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def _leave_signals(worker: int) -> None:

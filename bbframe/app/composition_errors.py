@@ -9,7 +9,7 @@ from typing import Any
 from hydra.errors import OverrideParseException
 
 from bbframe.app.command_line import key_of, parsed_value, quoted
-from bbframe.app.hydra_settings import choices
+from bbframe.app.hydra_settings import choices, setting_names
 from bbframe.schema import nearest
 
 PlainCompose = Callable[[list[str]], Any]
@@ -111,6 +111,8 @@ def _place_in_list(compose: PlainCompose, overrides: list[str]) -> str | None:
 
 def _unknown_key(compose: PlainCompose, overrides: list[str], key: str, given: Any = None) -> str:
     """What is wrong with a key, or with one inside the mapping that it is given."""
+    if key.startswith("hydra."):
+        return f"Hydra has no setting {key!r}{nearest(key, setting_names())}"
     node: Any = compose(overrides)
     if key in _keys(node):
         known: Any = node

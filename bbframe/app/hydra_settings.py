@@ -129,6 +129,13 @@ def _backbone_name(*, _root_: DictConfig) -> str:
     return str(name).rpartition("/")[2]
 
 
+def setting_names() -> list[str]:
+    """The names of Hydra's settings and of the sweep's options, such as hydra.run.dir and hydra.sweeper.trials."""
+    settings: Any = OmegaConf.to_container(OmegaConf.structured(HydraConf), resolve=False)
+    own = [f"hydra.sweeper.{name}" for name in SWEEP_DEFAULTS]
+    return own + [".".join(("hydra", *path)) for path, _ in _leaves(settings)]
+
+
 # parts of plugins
 
 

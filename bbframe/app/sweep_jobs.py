@@ -80,7 +80,7 @@ class Launch:
                 (job.folder / name).unlink(missing_ok=True)
             number = self.before + position + 1
             print(f"\n[{number}/{self.total}] {' '.join(mask_overrides(job.overrides))}", flush=True)
-            self._train(job, position)
+            self.train(job, position)
         except Exception as error:
             if job.config["debug"] or unexpected(error):
                 print(outward(traceback.format_exc()), file=sys.stderr)
@@ -88,7 +88,7 @@ class Launch:
             return False
         return True
 
-    def _train(self, job: Job, position: int) -> None:
+    def train(self, job: Job, position: int) -> None:
         """Train and test, from the checkpoint on that an earlier start of this job has left."""
         set_verbosity()
         limit_threads(self.at_once)

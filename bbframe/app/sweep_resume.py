@@ -24,9 +24,12 @@ def resumed(command: argparse.Namespace) -> None:
     given = [override for override in command.overrides if key_of(override) == KEY]
     if not given:
         return
-    parsed = parsed_value(given[-1])
-    folder = Path(str(parsed.value() if parsed else given[-1].partition("=")[2])).expanduser()
+    parsed, text = parsed_value(given[-1]), given[-1].partition("=")[2]
+    folder = Path(value if parsed and isinstance(value := parsed.value(), str) else text).expanduser()
     record = read_sweep(folder)
+    if not folder.is_dir():
+        what = f"ckpt_path={folder}" if folder.is_file() else "ckpt_path=<run folder>"
+        raise ValueError(f"resume={folder}: give the folder of a sweep; one run goes on by {what}")
     if record is None:
         if (folder / "config.yaml").is_file():
             raise ValueError(f"resume={folder} is one run; go on with it by ckpt_path={folder}")

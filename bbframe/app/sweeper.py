@@ -39,14 +39,13 @@ class FailedJobs(Exception):
 
 
 class CheckedSweeper(Sweeper):
-    """Hydra's interface to the sweep; `options` are those of `SweepOptions`."""
+    """Hydra's interface to the sweep; its options are those of `SweepOptions`."""
 
     hydra_context: HydraContext
     config: DictConfig
 
     def __init__(self, **options: Any) -> None:
-        self.options = SweepOptions.read(options)
-        check_params(self.options.params, "configuration")  # what it is now, whatever its interpolations were before
+        self.stated = options  # read by `sweep`, because Hydra wraps what is raised here
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config, self.task_function = hydra_context, config, task_function
@@ -56,6 +55,8 @@ class CheckedSweeper(Sweeper):
 
         Raises ValueError when no combination passes, and FailedJobs when a job has no result in the end.
         """
+        self.options = SweepOptions.read(self.stated)
+        check_params(self.options.params, "configuration")  # what it is now, whatever its interpolations were before
         given = {key_of(override) for override in arguments}
         params = [readable(f"{key}={value}", True) for key, value in self.options.params.items() if key not in given]
         self.overrides = [*params, *arguments]

@@ -207,7 +207,9 @@ class TrainingRun:
             task.load_state_dict(load_checkpoint(Path(kept.best_model_path)).content["state_dict"])
             return kept.best
         if self.plan.run.train and kept is not None:
-            log.info("best      no epoch with a finite %s is kept: the weights after the last step stand", task.monitor)
+            log.info(
+                "best      no epoch with a finite %s is kept: the weights after the last step stand", task.monitor
+            )
         if saved is not None and stayed:
             task.load_state_dict(saved.content["state_dict"])
         return None

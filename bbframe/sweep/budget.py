@@ -13,8 +13,9 @@ from typing import Any
 from bbframe.files import read_yaml
 from bbframe.sweep.jobs import Job, read_result
 
-UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
-SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+?)s?\s*", re.IGNORECASE)
+NAMES = {1: "s sec second", 60: "m min minute", 3600: "h hr hour", 86400: "d day"}
+UNITS = {name + end: seconds for seconds, names in NAMES.items() for name in names.split() for end in ("", "s")}
+SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
 
 
 def parse_budget(text: Any) -> float:

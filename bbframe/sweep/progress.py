@@ -47,7 +47,9 @@ def span(seconds: float) -> str:
 
 def label(job: Job, jobs: Sequence[Job]) -> str:
     """What sets a job apart from the others."""
-    shared = set.intersection(*(set(other.overrides) for other in jobs)) if len(jobs) > 1 else set()
+    if len(jobs) == 1:
+        return job.folder.name
+    shared = set.intersection(*(set(other.overrides) for other in jobs))
     return " ".join(line for line in job.overrides if line not in shared) or job.folder.name
 
 

@@ -239,10 +239,8 @@ def objective_values(result: Mapping[str, Any], folder: Path, objectives: Mappin
         known = {**row, **(result.get("val") or {}), **{cost: result.get(cost) for cost in COSTS}}
         known["seconds"] = result["seconds"]["total"]
         if known.get(name) is None:
-            raise ValueError(
-                f"hydra.sweeper.objectives: the run measures no {name!r}{nearest(name, list(known))}; it measures "
-                f"{', '.join(sorted(key for key, value in known.items() if value is not None))}"
-            )
+            measured = sorted(key for key, value in known.items() if value is not None)
+            raise ValueError(f"hydra.sweeper.objectives: the run measures no {name!r}{nearest(name, measured)}")
         values.append(float(known[name]))
     return values
 

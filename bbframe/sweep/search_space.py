@@ -48,5 +48,5 @@ def distribution(domain: Domain) -> Any:
 
 
 def as_override(key: str, value: Any) -> str:
-    """The override that gives an option a value which was chosen for it."""
-    return f"{key}={float(value)!r}" if isinstance(value, float) else f"{key}={value}"
+    """The override that gives an option a value which was chosen for it, to four digits when it is no whole number."""
+    return f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"

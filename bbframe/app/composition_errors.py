@@ -111,6 +111,8 @@ def _place_in_list(compose: PlainCompose, overrides: list[str]) -> str | None:
 
 def _unknown_key(compose: PlainCompose, overrides: list[str], key: str, given: Any = None) -> str:
     """What is wrong with a key, or with one inside the mapping that it is given."""
+    if key.startswith(("hydra.launcher.", "hydra.job.env_set.")):
+        return f"{key.rpartition('.')[0]}: has no {key.rpartition('.')[2]!r} yet; add it by a plus sign: +{key}=..."
     if key.startswith("hydra."):
         return f"Hydra has no setting {key!r}{nearest(key, setting_names())}"
     node: Any = compose(overrides)

@@ -50,8 +50,9 @@ def shown(observe: Callable[[], Progress], elsewhere: bool) -> Iterator[None]:
     live = Live(console=rich.get_console(), auto_refresh=False, transient=True) if terminal else None
 
     def watch() -> None:
-        before = None
-        while True:
+        before, last = None, False
+        while not last:
+            last = stop.wait(EVERY if before else 0)  # a last look comes after the block
             progress = observe()
             ended = (progress.done, progress.failed, progress.left_out)
             if live is not None:
@@ -59,8 +60,6 @@ def shown(observe: Callable[[], Progress], elsewhere: bool) -> Iterator[None]:
             elif before is not None and ended != before:
                 print(outward(progress.line()), flush=True)
             before = ended
-            if stop.wait(EVERY):
-                return
 
     thread = threading.Thread(target=watch, name="progress of the sweep", daemon=True)
     with live or nullcontext():

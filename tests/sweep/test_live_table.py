@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import time
+
 import pytest
 from rich.console import Console
 
@@ -21,8 +24,6 @@ def test_jobs_elsewhere_are_told_of_whenever_one_has_ended(monkeypatch, capsys):
     def observe():
         return next(seen, states[-1])
 
-    import time
-
     with live_table.shown(observe, elsewhere=True):
         time.sleep(0.2)
     assert capsys.readouterr().out.splitlines() == [
@@ -35,8 +36,6 @@ def test_jobs_elsewhere_are_told_of_whenever_one_has_ended(monkeypatch, capsys):
 def test_what_ends_last_is_told_too(capsys):
     state = [progress(3)]
     with live_table.shown(lambda: state[0], elsewhere=True):
-        import time
-
         time.sleep(0.1)
         state[0] = progress(4)
     assert capsys.readouterr().out == "4 of 4 done\n"
@@ -49,10 +48,9 @@ def test_a_job_in_this_process_prints_its_own_lines(capsys):
 
 
 def test_the_table_says_what_runs_what_is_best_and_how_long_it_takes():
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))
-    with console.file:
-        shown = progress(1, 1, running=[("seed=2", 3)], best=("seed=1", "val/accuracy", 0.25), left=600)
-        console.print(live_table.progress_table(shown))
+    console = Console(width=80, record=True, file=io.StringIO())
+    shown = progress(1, 1, running=[("seed=2", 3)], best=("seed=1", "val/accuracy", 0.25), left=600)
+    console.print(live_table.progress_table(shown))
     lines = [
         line.split(maxsplit=1) for line in console.export_text().replace("best so far", "best-so-far").splitlines()
     ]

@@ -47,16 +47,16 @@ class EpochTable(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add values to the row of their "epoch", which Lightning counts from 0; the file follows new rows and cells."""
+        """Add values to the row of their "epoch", which Lightning counts from 0; a new row or cell is written."""
         if not self.open:
             return
         if "epoch" not in metrics:
             self.waiting.update(metrics)
             return
-        before = [row.keys() for row in self.rows[-1:]], len(self.rows)
+        before = [*map(len, self.rows)]
         self.rows = self.with_values(int(metrics["epoch"]), step or 0, metrics)
         self.waiting = {}
-        if ([row.keys() for row in self.rows[-1:]], len(self.rows)) != before:
+        if [*map(len, self.rows)] != before:
             self.write()
 
     def with_values(self, epoch: int, step: int, values: Mapping[str, float]) -> list[Row]:

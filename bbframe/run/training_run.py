@@ -201,15 +201,15 @@ class TrainingRun:
                         trainer.fit(task, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
                 except MisconfigurationException as error:
                     raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
-        kept = next((callback for callback in trainer.callbacks if isinstance(callback, BestCheckpoint)), None)
+        kept = next(
+            (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None
+        )
         stayed = saved is not None and trainer.global_step in (0, saved.content["global_step"])
         if kept is not None and kept.best is not None:
             task.load_state_dict(load_checkpoint(Path(kept.best_model_path)).content["state_dict"])
             return kept.best
         if self.plan.run.train and kept is not None:
-            log.info(
-                "best      no epoch with a finite %s is kept: the weights after the last step stand", task.monitor
-            )
+            log.info("best      no epoch with a finite %s is kept: the last step's weights stand", task.monitor)
         if saved is not None and stayed:
             task.load_state_dict(saved.content["state_dict"])
         return None
@@ -228,7 +228,7 @@ class TrainingRun:
         if self.plan.run.train and trainer.is_global_zero:
             task.backbone.preprocessing = data.preprocessing
             task.backbone.save_pretrained(self.folder / "backbone")
-        return dict(sorted(metrics.items(), key=lambda item: item[0] != task.metric))
+        return dict(sorted(metrics.items(), key=lambda item: item[0] != task.metric_name))
 
     def reported(
         self,
@@ -256,9 +256,9 @@ class TrainingRun:
             "image_size": list(data.image_size),
             "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),
             "epochs": trainer.current_epoch,
-            "metric": task.metric,
+            "metric": task.metric_name,
             "mode": task.mode,
-            "val": {} if best is None else {task.metric: best.value},
+            "val": {} if best is None else {task.metric_name: best.value},
             "best_epoch": None if best is None else best.epoch,
             "test": test,
             "test_low": {name: low for name, (low, _) in intervals.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -102,9 +104,26 @@ class DataModule(lightning.LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         return self.val_dataloader(self.test_part)
 
+    def predict_dataloader(self) -> BatchLoader:
+        """The validation images: on their scores a temperature is fitted."""
+        return self.val_dataloader()
+
     def source(self, part: str, index: int) -> str:
         """The name of an image, such as its path."""
         return self.parts[part].name(index)
+
+    def fingerprint(self, part: str, indices: Sequence[int]) -> str:
+        """The SHA-256 of images' names and true classes, in the order given: equal for the same test.
+
+        Where the files lie is no part of it: paths count from the root of the data.
+        """
+        images, digest = self.parts[part], hashlib.sha256()
+        root = f"{getattr(images, 'root', '')}{os.sep}"
+        for index in indices:
+            classes = [self.class_names[label] for label in np.ravel(images.labels[index])]
+            line = "\t".join([images.name(index).removeprefix(root), *classes])
+            digest.update(f"{line}\n".encode(errors="backslashreplace"))
+        return digest.hexdigest()
 
     def state_dict(self) -> dict[str, int]:
         """How many batches training has taken, and how many make an epoch, for Lightning's checkpoint."""

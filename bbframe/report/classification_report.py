@@ -20,9 +20,9 @@ SHOWN = 24  # images in a picture of predictions
 def write_classification_report(task: Classification, data: ImageDataModule, folder: Path) -> None:
     """Write predictions.csv, a row for each tested image, and the pictures of a run folder."""
     pictures, rows, names = folder / "pictures", task.predictions, data.class_names
-    table: list[Sequence[object]] = [["image", "class", "predicted", "probability", "loss"]]
+    table: list[Sequence[object]] = [["image", "class", "predicted", "probability", "true_probability", "loss"]]
     for row in rows:
-        numbers = f"{row.probability:.6f}", f"{row.loss:.6f}"
+        numbers = (f"{number:.6f}" for number in (row.probability, row.true_probability, row.loss))
         words = data.source(data.test_part, row.image), names[row.label], names[row.predicted]
         table.append([*map(visible, words), *numbers])
     write_csv(folder / "predictions.csv", table)

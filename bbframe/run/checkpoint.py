@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from bbframe.tasks.task import Task
 
 
-# what Lightning restores a training from
+BEST = "best"  # says of a checkpoint of a best epoch which one it is: its metric, value and epoch
+EPOCHS = "epoch_state"  # the rows of metrics.csv, and the running means of an epoch
+SECONDS = "seconds"  # that the run had taken
+# what a training goes on from: Lightning's, then ours
 RESUMED = ("state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+RESUMED += (EPOCHS, SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,12 @@ class LoadedCheckpoint:
 
     def check_complete(self, train: bool) -> None:
         """Raise ValueError when something is missing that a test, or to `train` on, needs."""
+        if train and BEST in self.content:
+            last = self.path.with_name("last.ckpt")
+            raise ValueError(
+                f"checkpoint {self.path} holds the weights of one epoch and no state of the optimizer; a training goes "
+                f"on from {'' if last.is_file() else 'its '}last.ckpt: ckpt_path={last}"
+            )
         missing = [key for key in (RESUMED if train else RESUMED[:3]) if key not in self.content]
         if missing:
             raise ValueError(f"checkpoint {self.path} is incomplete: it lacks {', '.join(map(repr, missing))}")

@@ -74,6 +74,7 @@ class EpochTable(Logger):
         """Write the file, whole, when there is a row."""
         if self.rows:
             names = sorted({name for row in self.rows for name in row} - {"epoch", "step"})
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             columns = ["epoch", "step", *names]
             write_csv(self.path, [columns, *([row.get(column) for column in columns] for row in self.rows)])
 

@@ -184,13 +184,15 @@ class TrainingRun:
                         trainer.fit(task, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
                 except MisconfigurationException as error:
                     raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
-        kept = next((callback for callback in trainer.callbacks if isinstance(callback, BestCheckpoint)), None)
+        kept = next(
+            (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None
+        )
         stayed = saved is not None and trainer.global_step in (0, saved.content["global_step"])
         if kept is not None and kept.best is not None:
             task.load_state_dict(load_checkpoint(Path(kept.best_model_path)).content["state_dict"])
             return kept.best
         if self.plan.run.train and kept is not None:
-            log.info("best      no epoch with a finite %s is kept: the weights after the last step stand", task.monitor)
+            log.info("best      no epoch with a finite %s is kept: the last step's weights stand", task.monitor)
         if saved is not None and stayed:
             task.load_state_dict(saved.content["state_dict"])
         return None

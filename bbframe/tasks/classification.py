@@ -21,7 +21,6 @@ from bbframe.tasks.optimizer_options import OptimOptions
 from bbframe.tasks.task import Task
 from bbframe.tasks.task_options import AccuracyOptions, ClassificationOptions
 
-
 PROBABILITIES = ("probability", "scaled_probability")
 
 

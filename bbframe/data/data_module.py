@@ -19,7 +19,7 @@ from bbframe.data.batch_loader import Batches, BatchLoader, ImageBatches, Images
 from bbframe.data.batch_order import TrainOrder, eval_order
 from bbframe.data.faults import Skipped
 from bbframe.data.images.image_options import ImageDataOptions
-from bbframe.data.images.image_transforms import batch_mix, eval_transform, train_transform
+from bbframe.data.images.image_transforms import Fit, batch_mix, eval_transform, train_transform
 from bbframe.data.loading_options import LoadingOptions
 from bbframe.data.pixels import settle
 from bbframe.preprocessing import Preprocessing
@@ -183,12 +183,17 @@ class ImageDataModule(DataModule):
         """As `DataModule`."""
         super().__init__(options, *args, num_channels=num_channels, **settings)
         self._eval_transform = eval_transform(self.preprocessing, num_channels)
+        self._fit = Fit(self.preprocessing)
         self._train_transform = train_transform(self.preprocessing, num_channels, options.augment, options.transforms)
         self._mix = batch_mix(options.augment, self.num_classes)
 
     def picture(self, part: str, index: int) -> Tensor:
         """The image as an evaluation sees it, before normalisation: (C, H, W) uint8."""
         return self._eval_transform(self.parts[part].read(index))
+
+    def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """What an evaluation sees of an image of a (width, height): left, top, right, bottom, as shares of it."""
+        return self._fit.seen(size)
 
     def _batches(self, part: str, train: bool) -> ImageBatches:
         return ImageBatches(self.parts[part], *self._processing(train), mix=self._mix if train else None)

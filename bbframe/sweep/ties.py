@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def _same_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return same and split_of(one) == split_of(other)
 
 
-def test_difference(one: dict[str, Any], other: dict[str, Any], metric: str) -> Interval:
+def test_difference(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> Interval:
     """The bootstrap interval, paired over the images, of the test metric of `other` less the value of `one`.
 
     Raises ValueError where the metric is no mean over images, or a run has no predictions.

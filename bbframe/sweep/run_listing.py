@@ -120,8 +120,8 @@ def listing_text(runs: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> s
     for key in columns:
         values = [run.get(key) for run in runs]
         column = [key.removesuffix(".total"), *map(_error if key == "error" else _cell, values)]
-        numeric = all(value is None or is_number(value) for value in values)
-        cells.append([cell.rjust(max(map(len, column))) for cell in column] if numeric else column)
+        numeric, width = all(value is None or is_number(value) for value in values), max(map(len, column))
+        cells.append([cell.rjust(width) for cell in column] if numeric else column)
     lines = aligned([*zip(*cells, strict=True)], left=len(columns))
     counts = Counter(visible(str(run["status"])) for run in runs)
     total = ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -17,11 +17,11 @@ NUMBERS = ("val", "test", "test_low", "test_high", "calibration", "seconds")  # 
 def read_jobs(sweep_folder: Path) -> list[dict[str, Any]]:
     """The runs of a sweep, which are its direct sub-folders, in the order of their numbers: 0, 1, ..., 10.
 
-    Each is what `read_run` gives, with "folder" relative to the sweep and "config", the run's configuration.
+    Each is what `read_run_folder` gives, with "folder" relative to the sweep and "config", the run's configuration.
     """
     folders = [folder for folder in sweep_folder.iterdir() if any((folder / name).is_file() for name in FILES)]
     folders.sort(key=lambda folder: _number_first(folder.name))
-    return [{**read_run(folder), "folder": folder.name, "config": read_config(folder)} for folder in folders]
+    return [{**read_run_folder(folder), "folder": folder.name, "config": read_config(folder)} for folder in folders]
 
 
 def _number_first(name: str) -> tuple[float, str]:
@@ -29,7 +29,7 @@ def _number_first(name: str) -> tuple[float, str]:
     return (int(number) if number.isascii() and number.isdigit() else math.inf, name)
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run_folder(folder: Path) -> dict[str, Any]:
     """The content of metrics.json, with "path" and, unless "status" is ok, "error" in one line.
 
     A run that left no metrics.json has "status" failed or unfinished, and its "overrides". Never raises for what the
@@ -59,7 +59,7 @@ def _read_metrics(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file.name} was written by an earlier version")
     for name in NUMBERS:
         group = content.get(name, {})
-        if not isinstance(group, dict) or not all(is_number(value) or value is None for value in group.values()):
+        if not isinstance(group, dict) or not all(is_real(value) or value is None for value in group.values()):
             raise ValueError(f"{file.name}: {name} must map names to numbers")
     if not isinstance(content.get("overrides", []), list):
         raise ValueError(f"{file.name}: overrides must be a list")
@@ -75,14 +75,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def is_number(value: Any) -> TypeGuard[float]:
+def is_real(value: Any) -> TypeGuard[float]:
     """Whether a value is a number, which a switch is not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def is_finite(value: Any) -> TypeGuard[float]:
     """Whether a value is a number, and neither NaN nor infinite."""
-    return is_number(value) and math.isfinite(value)
+    return is_real(value) and math.isfinite(value)
 
 
 def flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from bbframe.report.charts import CostPoint, accuracy_against_gmacs
 from bbframe.report.tables import aligned, markdown, write_csv
 from bbframe.sweep.leaderboard_table import table_head, table_notes, table_rows
 from bbframe.sweep.ranking import Leaderboard, Ranking, read_leaderboard
-from bbframe.sweep.setting_results import Setting, listed
+from bbframe.sweep.setting_results import Setting, first_values
 from bbframe.sweep.ties import Verdict
 
 
@@ -61,7 +61,7 @@ def _csv_row(index: int, place: int, ranking: Ranking, setting: Setting, verdict
     row |= {key: first.get(key) for key in ("backbone", "source")}
     row |= {key: setting.mean(key) for key in ("params", "gmacs", "epochs")}
     row |= {"runs": len(setting.runs), "lost": len(setting.lost), "seeds": len(setting.seeds)}
-    row |= {"seed_list": listed(setting.seeds), "split_list": listed([s for s in setting.splits if s is not None])}
+    row |= {"seed_list": first_values(setting.seeds), "split_list": first_values([s for s in setting.splits if s is not None])}
     row |= {"ordered_by": f"{ranking.part}.{ranking.metric}", "mode": ranking.mode}
     for part in ("val", "test"):
         names = [ranking.metric, *(name for run in setting.runs for name in run.get(part) or {})]

@@ -8,7 +8,7 @@ from typing import Any
 from bbframe.files import visible
 from bbframe.report.tables import number
 from bbframe.sweep.ranking import Ranking
-from bbframe.sweep.setting_results import Estimate, Setting, listed
+from bbframe.sweep.setting_results import Estimate, Setting, first_values
 
 WORDS = {"first": "first", "tied": "tied", "worse": "worse", "better": "better", "unknown": "?"}
 
@@ -48,7 +48,7 @@ def _union(values: Sequence[Sequence[Any]]) -> str:
     union = list(dict.fromkeys(value for group in values for value in group))
     several = "s" if len(union) > 1 else ""
     rest = " (not every row has them all)" if any(len(group) < len(union) for group in values) else ""
-    return f"{several} {listed(union)}{rest}"
+    return f"{several} {first_values(union)}{rest}"
 
 
 def table_rows(ranking: Ranking) -> list[list[str]]:

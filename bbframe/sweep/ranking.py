@@ -9,7 +9,7 @@ from typing import Any
 
 from bbframe.sweep.comparable import comparable_groups
 from bbframe.sweep.job_results import read_jobs
-from bbframe.sweep.setting_results import Estimate, Labels, Setting, listed, on_shared_splits, settings_of
+from bbframe.sweep.setting_results import Estimate, Labels, Setting, first_values, on_shared_splits, settings_of
 from bbframe.sweep.ties import Verdict, compare_to_first
 
 
@@ -57,7 +57,7 @@ def read_leaderboard(sweep_folder: Path) -> Leaderboard:
         for settings in on_shared_splits(settings_of(group, lost, labels)):
             reason = group.reason
             if rankings and not reason:
-                reason = f"measured on split {listed(settings[0].splits)}, on which none above was"
+                reason = f"measured on split {first_values(settings[0].splits)}, on which none above was"
             rankings.append(_ranked(settings, reason))
     return Leaderboard(rankings, [(labels.of_job(job), job) for job in lost])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bbframe.files import visible
 from bbframe.report.tables import aligned
-from bbframe.sweep.job_results import flattened, is_finite, is_number, read_config, read_run
+from bbframe.sweep.job_results import flattened, is_finite, is_real, read_config, read_run_folder
 from bbframe.sweep.run_index import MARKS
 from bbframe.sweep.run_listing import written
 from bbframe.sweep.ties import PER_IMAGE, predictions, test_difference
@@ -50,7 +50,7 @@ def _read(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder}: no run folder: it holds neither metrics.json nor error.txt; `bbframe runs` lists them"
         )
-    return {**read_run(folder), "config": read_config(folder)}
+    return {**read_run_folder(folder), "config": read_config(folder)}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -88,7 +88,7 @@ def _metrics(runs: Sequence[Mapping[str, Any]], same_test: bool) -> dict[str, di
         if name.startswith("test."):
             for side in ("low", "high"):
                 row[side] = [_plain(run.get(name.replace("test.", f"test_{side}.", 1))) for run in flat]
-        if len(runs) == 2 and all(map(is_number, row["values"])):
+        if len(runs) == 2 and all(map(is_real, row["values"])):
             row["difference"] = row["values"][1] - row["values"][0]
             row |= _paired(runs, name.removeprefix("test.")) if same_test and name.startswith("test.") else {}
         if any(value is not None for value in row["values"]):
@@ -168,7 +168,7 @@ def _configuration_text(rows: Mapping[str, Sequence[Any]], letters: Sequence[str
 
 def _with_interval(row: Mapping[str, Any], index: int) -> str:
     value = row["values"][index]
-    if not is_number(value):
+    if not is_real(value):
         return "-" if value is None else visible(written(value))
     low, high = (row.get(side, {index: None})[index] for side in ("low", "high"))
     return _figure(value) if low is None or high is None else f"{_figure(value)} [{_figure(low)}, {_figure(high)}]"

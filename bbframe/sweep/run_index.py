@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bbframe.files import write_text
-from bbframe.sweep.job_results import flattened, is_finite, read_config, read_run
+from bbframe.sweep.job_results import flattened, is_finite, read_config, read_run_folder
 
 INDEX = ".bbframe-index.json"
 VERSION = 1  # of the index: another one is ignored
@@ -51,7 +51,7 @@ def read_runs(folder: Path, configs: bool = False) -> list[dict[str, Any]]:
         name = str(path.relative_to(folder))
         entry = known.get(name, {})
         if entry.get("signature") != signature:
-            entry = {"signature": signature, "run": _short(read_run(path))}
+            entry = {"signature": signature, "run": _short(read_run_folder(path))}
         if configs and "config" not in entry:
             entry = {**entry, "config": flattened(read_config(path))}
         index[name] = entry

@@ -14,7 +14,7 @@ from typing import Any
 from bbframe.files import visible
 from bbframe.report.tables import aligned
 from bbframe.schema import nearest
-from bbframe.sweep.job_results import is_number
+from bbframe.sweep.job_results import is_real
 from bbframe.sweep.run_index import read_runs
 
 COLUMNS = ("folder", "status", "task", "data", "backbone", "seed", "epochs", "metric", "val", "test", "seconds.total")
@@ -52,8 +52,8 @@ class Condition:
         value, number = run.get(self.key), _as_number(self.value)
         if self.sign in ORDER:
             assert number is not None
-            return is_number(value) and ORDER[self.sign](value, number)
-        if is_number(value) and number is not None:
+            return is_real(value) and ORDER[self.sign](value, number)
+        if is_real(value) and number is not None:
             same = value == number
         else:
             candidates = [value, *(value if isinstance(value, list) else [])]  # a list, or a word in it
@@ -106,9 +106,9 @@ def list_runs(
 
 def _sorted(runs: Sequence[dict[str, Any]], key: str, down: bool) -> list[dict[str, Any]]:
     """Numbers before text, what has no value last, whichever the direction."""
-    numbers = [run for run in runs if is_number(run.get(key))]
+    numbers = [run for run in runs if is_real(run.get(key))]
     absent = [run for run in runs if run.get(key) is None]
-    words = [run for run in runs if not is_number(run.get(key)) and run.get(key) is not None]
+    words = [run for run in runs if not is_real(run.get(key)) and run.get(key) is not None]
     numbers.sort(key=lambda run: run[key], reverse=down)
     words.sort(key=lambda run: written(run[key]), reverse=down)
     return [*numbers, *words, *absent]
@@ -120,7 +120,7 @@ def listing_text(runs: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> s
     for key in columns:
         values = [run.get(key) for run in runs]
         column = [key.removesuffix(".total"), *map(_error if key == "error" else _cell, values)]
-        numeric, width = all(value is None or is_number(value) for value in values), max(map(len, column))
+        numeric, width = all(value is None or is_real(value) for value in values), max(map(len, column))
         cells.append([cell.rjust(width) for cell in column] if numeric else column)
     lines = aligned([*zip(*cells, strict=True)], left=len(columns))
     counts = Counter(visible(str(run["status"])) for run in runs)

@@ -127,7 +127,7 @@ def settings_of(group: ComparableRuns, lost: Sequence[dict[str, Any]], labels: L
     return list(found.values())
 
 
-def listed(values: Sequence[Any]) -> str:
+def first_values(values: Sequence[Any]) -> str:
     """Values as text, the first twelve of them."""
     return ", ".join(map(str, values[:12])) + (f" and {len(values) - 12} more" if len(values) > 12 else "")
 

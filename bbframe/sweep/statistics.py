@@ -1,20 +1,16 @@
-"""Intervals: Student's t of a mean over seeds, and the bootstrap of a mean over images; 95 % each."""
+"""Student's t interval of a mean over seeds or splits, 95 %."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
-DRAWN = 4_000_000  # counts of a multinomial in memory at a time
 
 
-class Interval(NamedTuple):
+class MeanInterval(NamedTuple):
     """A mean with its interval; `low` and `high` are None for one value, which says nothing of its spread."""
 
     mean: float
@@ -27,15 +23,15 @@ class Interval(NamedTuple):
         return self.low is not None and self.high is not None and self.low <= 0 <= self.high
 
 
-def t_interval(values: Sequence[float]) -> Interval:
+def t_interval(values: Sequence[float]) -> MeanInterval:
     """The mean of independent values and its Student-t interval."""
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return Interval(mean, None, None)
+        return MeanInterval(mean, None, None)
     from scipy.special import stdtrit  # the quantile of Student's t
 
     half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2)) * statistics.stdev(values) / math.sqrt(len(values))
-    return Interval(mean, mean - half, mean + half)
+    return MeanInterval(mean, mean - half, mean + half)
 
 
 def independent_means(values: Mapping[tuple[Hashable, Hashable], float]) -> list[float]:
@@ -51,21 +47,3 @@ def independent_means(values: Mapping[tuple[Hashable, Hashable], float]) -> list
         if len(means) > 1 or place == 1:
             return [statistics.fmean(group) for group in means.values()]
     raise AssertionError
-
-
-def bootstrap_interval(values: Iterable[float], seed: int = 0) -> Interval:
-    """The mean of a value of each image, and the percentile bootstrap interval over images (Efron, 1979).
-
-    Drawing n images with replacement draws how often each distinct value occurs, which is one multinomial sample.
-    """
-    distinct, counts = np.unique(np.fromiter(values, dtype=float), return_counts=True)
-    total = int(counts.sum())
-    generator = np.random.default_rng(seed)
-    step = max(1, DRAWN // len(distinct))
-    means = [
-        generator.multinomial(total, counts / total, size=min(step, RESAMPLES - start)) @ distinct / total
-        for start in range(0, RESAMPLES, step)
-    ]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return Interval(float(counts @ distinct / total), float(low), float(high))

@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bbframe.sweep.comparable import split_of
 from bbframe.sweep.setting_results import Setting
-from bbframe.sweep.statistics import Interval, bootstrap_interval, independent_means, t_interval
+from bbframe.sweep.statistics import MeanInterval, independent_means, t_interval
+from bbframe.tasks import bootstrap
 
+RESAMPLES = 10_000
 PER_IMAGE = {"accuracy": lambda row: float(row["class"] == row["predicted"]), "loss": lambda row: float(row["loss"])}
 
 
@@ -24,7 +28,7 @@ class Verdict(NamedTuple):
 
     word: str
     by: str = ""
-    difference: Interval | None = None
+    difference: MeanInterval | None = None
 
 
 def compare_to_first(first: Setting, other: Setting, metric: str, mode: str) -> Verdict:
@@ -51,7 +55,7 @@ def compare_to_first(first: Setting, other: Setting, metric: str, mode: str) -> 
         return Verdict("unknown", f"fewer than two common seeds, and {error}")
 
 
-def _verdict(difference: Interval, mode: str, by: str) -> Verdict:
+def _verdict(difference: MeanInterval, mode: str, by: str) -> Verdict:
     if difference.holds_zero:
         return Verdict("tied", by, difference)
     higher = difference.mean > 0
@@ -63,7 +67,7 @@ def _same_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return same and split_of(one) == split_of(other)
 
 
-def test_difference(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> Interval:
+def test_difference(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> MeanInterval:
     """The bootstrap interval, paired over the images, of the test metric of `other` less the value of `one`.
 
     Raises ValueError where the metric is no mean over images, or a run has no predictions.
@@ -78,7 +82,8 @@ def test_difference(one: Mapping[str, Any], other: Mapping[str, Any], metric: st
         stated, mean = (run.get("test") or {}).get(metric), statistics.fmean(values)
         if stated is None or not math.isclose(stated, mean, rel_tol=1e-3, abs_tol=1e-5):
             raise ValueError(f"{run['path']}: test {metric} is {stated}, but predictions.csv gives {mean:.6g}")
-    return bootstrap_interval(b - a for a, b in zip(before, after, strict=True))
+    differences = np.array(after) - np.array(before)
+    return MeanInterval(float(differences.mean()), *bootstrap.interval(differences, resamples=RESAMPLES))
 
 
 def predictions(folder: str | Path) -> list[dict[str, str]]:

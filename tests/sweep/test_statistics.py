@@ -1,13 +1,12 @@
-"""Intervals against scipy, against brute force, and against how often they hold the truth."""
+"""Student's t interval against scipy, and against how often it holds the truth."""
 
-import math
 import statistics
 
 import numpy as np
 import pytest
-from scipy.stats import t, ttest_1samp
+from scipy.stats import ttest_1samp
 
-from bbframe.sweep.statistics import bootstrap_interval, independent_means, t_interval
+from bbframe.sweep.statistics import independent_means, t_interval
 
 
 def test_the_t_interval_is_scipys():
@@ -42,22 +41,3 @@ def test_the_t_interval_holds_the_truth_95_times_in_100():
 def test_runs_of_one_seed_count_once_and_splits_count_for_one_seed(values, means):
     """Four runs of two seeds on two splits are no four independent values."""
     assert independent_means(values) == pytest.approx(means)
-
-
-def test_the_bootstrap_is_the_one_that_draws_images():
-    values = np.random.default_rng(1).integers(0, 2, 300) - np.random.default_rng(2).integers(0, 2, 300)
-    drawn = np.random.default_rng(3).choice(values, size=(4000, 300)).mean(axis=1)
-    found = bootstrap_interval(values)
-    assert found.mean == pytest.approx(values.mean())
-    assert found[1:] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.004)
-
-
-def test_the_bootstrap_of_many_distinct_values_is_near_the_normal_interval():
-    values = np.random.default_rng(1).normal(size=500)
-    half = t.ppf(0.975, 499) * values.std() / math.sqrt(500)
-    found = bootstrap_interval(values)
-    assert found[1:] == pytest.approx((values.mean() - half, values.mean() + half), abs=0.006)
-
-
-def test_the_bootstrap_of_equal_values_is_a_point():
-    assert bootstrap_interval([0.25] * 7) == (0.25, 0.25, 0.25)

@@ -61,7 +61,10 @@ def _csv_row(index: int, place: int, ranking: Ranking, setting: Setting, verdict
     row |= {key: first.get(key) for key in ("backbone", "source")}
     row |= {key: setting.mean(key) for key in ("params", "gmacs", "epochs")}
     row |= {"runs": len(setting.runs), "lost": len(setting.lost), "seeds": len(setting.seeds)}
-    row |= {"seed_list": first_values(setting.seeds), "split_list": first_values([s for s in setting.splits if s is not None])}
+    row |= {
+        "seed_list": first_values(setting.seeds),
+        "split_list": first_values([s for s in setting.splits if s is not None]),
+    }
     row |= {"ordered_by": f"{ranking.part}.{ranking.metric}", "mode": ranking.mode}
     for part in ("val", "test"):
         names = [ranking.metric, *(name for run in setting.runs for name in run.get(part) or {})]

@@ -148,7 +148,8 @@ def comparison_text(found: Mapping[str, Any], most: int) -> str:
     if found["reason"]:
         return "\n".join([*lines, "", visible(f"test metrics are not comparable: {found['reason']}")])
     if any("low" in row and any(end is not None for end in row["low"]) for row in found["metrics"].values()):
-        lines.append("[low, high]: 95 % bootstrap interval over the test images; of B - A it is paired over them")
+        paired = ", paired for B - A" if len(letters) == 2 else ""
+        lines.append(f"[low, high]: 95 % bootstrap interval over the test images{paired}")
     return "\n".join([*lines, "", *_images_text(found["images"], letters, most)])
 
 

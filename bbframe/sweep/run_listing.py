@@ -98,7 +98,7 @@ def list_runs(
     chosen = [run for run in runs if all(condition.holds(run) for condition in conditions)]
     for key in reversed(sort):
         chosen = _sorted(chosen, key.removeprefix("-"), key.startswith("-"))
-    shown = list(columns) or [key for key in COLUMNS if any(key in run for run in chosen)]
+    shown = list(columns) or [key for key in COLUMNS if any(key in run for run in chosen or runs)]
     if not columns and any("error" in run for run in chosen):
         shown.append("error")
     return chosen, shown

@@ -7,15 +7,17 @@ from typing import Any
 
 from bbframe.files import visible, write_text
 from bbframe.report.charts import CostPoint, accuracy_against_gmacs
+from bbframe.report.page.sweep_page import write_sweep_page
 from bbframe.report.tables import aligned, markdown, write_csv
 from bbframe.sweep.leaderboard_table import table_head, table_notes, table_rows
 from bbframe.sweep.ranking import Leaderboard, Ranking, read_leaderboard
 from bbframe.sweep.setting_results import Setting, first_values
+from bbframe.sweep.sweep_summary import summarise_sweep
 from bbframe.sweep.ties import Verdict
 
 
 def write(sweep_folder: Path) -> str:
-    """Write leaderboard.csv, leaderboard.md and, for each table that has a cost, leaderboard.png; return the text.
+    """Write leaderboard.csv and .md, leaderboard.png for each table that has a cost, and report.html; return the text.
 
     The csv has no lines of its own for what the head of the table says: its columns ordered_by, interval_over, seeds,
     splits and table say it for each row.
@@ -35,6 +37,7 @@ def write(sweep_folder: Path) -> str:
         _draw(ranking, sweep_folder / ("leaderboard.png" if index == 0 else f"leaderboard_{index + 1}.png"))
     write_csv(sweep_folder / "leaderboard.csv", _csv(board))
     write_text(sweep_folder / "leaderboard.md", "\n".join([*mark, *(f"{note}\n" for note in failed)]))
+    write_sweep_page(sweep_folder, summarise_sweep(sweep_folder, board))
     return "\n".join([*text, *failed]).rstrip("\n")
 
 

@@ -61,11 +61,13 @@ def table_rows(ranking: Ranking) -> list[list[str]]:
         values = [_written(setting.estimate(part, ranking.metric)) for part in ranking.parts]
         word = WORDS[verdict.word] + ("*" if verdict.by.startswith("test") else "")
         seconds = number(setting.seconds(), ".1f")
-        table.append([*plain, *costs, number(setting.mean("epochs"), ".3g"), _runs(setting), *values, word, seconds])
+        table.append(
+            [*plain, *costs, number(setting.mean("epochs"), ".3g"), count_runs(setting), *values, word, seconds]
+        )
     return table
 
 
-def _runs(setting: Setting) -> str:
+def count_runs(setting: Setting) -> str:
     """How many runs a row averages, of how many that were started."""
     count, started = len(setting.runs), len(setting.runs) + len(setting.lost)
     return str(count) if count == started else f"{count} of {started}"

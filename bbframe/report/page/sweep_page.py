@@ -52,7 +52,7 @@ def result_section(sweep: SweepSummary) -> Section:
     figures = []
     for table in sweep.tables[:1]:
         first = table.settings[0]
-        figures.append({"label": "first", "value": first.label, "detail": first.backbone})
+        figures.append({"label": "first", "value": first.backbone, "detail": first.label})
         for part in table.parts:
             score = first.scores.get(part)
             if score is not None:
@@ -79,30 +79,38 @@ def _ends(score: Measured) -> str:
 
 def leaderboard_sections(table: RankedTable, heading: str) -> list[Section]:
     """The settings, the best first; those that cannot be told apart from the first stand out."""
-    scores = [{"title": f"{PART_WORDS[part]} {table.metric}", "number": True} for part in table.parts]
-    numbers = [{"title": title, "number": True} for title in ("params (M)", "GMACs", "epochs", "runs")]
-    compared = {"title": "against the first", "hint": "measured on the same seeds and splits, or the same test images"}
-    columns = [{"title": "place", "number": True}, {"title": "setting"}, {"title": "backbone"}, {"title": "source"}]
-    columns += [*numbers, *scores, compared, {"title": "seconds", "number": True}]
+    shown = table.settings[:MOST_ROWS]
+    sources = len({setting.source for setting in shown}) > 1
+    scores = [f"{PART_WORDS[part]} {table.metric}" for part in table.parts]
+    costs = ["runs", "epochs", "params (M)", "GMACs", "seconds"]
+    compared = {"title": "against the first", "hint": "on the same seeds and splits, or on the same test images"}
+    columns: list[dict[str, Any]] = [{"title": "place", "number": True}, {"title": "setting"}]
+    columns += [*({"title": title, "number": True} for title in scores), compared, {"title": "backbone"}]
+    columns += [*([{"title": "source"}] if sources else []), *({"title": title, "number": True} for title in costs)]
     rows = []
-    for place, setting in enumerate(table.settings[:MOST_ROWS], start=1):
-        costs = setting.costs
-        size = costs.get("params")
-        numeric = [
-            _cell(None if size is None else size / 1e6, ".2f"),
-            _cell(costs.get("gmacs"), ".3g"),
-            _cell(costs.get("epochs"), ".3g"),
+    for place, setting in enumerate(shown, start=1):
+        size = setting.costs.get("params")
+        figures = [
             setting.runs,
+            _cell(setting.costs.get("epochs"), ".3g"),
+            _cell(None if size is None else size / 1e6, ".2f"),
+            _cell(setting.costs.get("gmacs"), ".3g"),
+            _cell(setting.costs.get("seconds"), ".1f"),
         ]
         measured = [_score_cell(setting.scores.get(part)) for part in table.parts]
-        basis = f" ({setting.basis})" if setting.basis else ""
-        text = [place, setting.label, setting.backbone, setting.source]
-        rows.append([*text, *numeric, *measured, f"{setting.verdict}{basis}", _cell(costs.get("seconds"), ".1f")])
-    marked = [i for i, setting in enumerate(table.settings[:MOST_ROWS]) if setting.verdict in ("first", "tied")]
+        basis = " on test images" if setting.basis.startswith("test images") else ""
+        words = [f"{setting.verdict}{basis}", setting.backbone, *([setting.source] if sources else [])]
+        rows.append([place, setting.label, *measured, *words, *figures])
+    marked = [i for i, setting in enumerate(shown) if setting.verdict in ("first", "tied")]
     data = {"columns": columns, "rows": rows, "filter": len(rows) > 5, "marked": marked}
     apart = [f"Not comparable to the first table: {table.reason}."] if table.reason else []
-    sentences = [f"{line[:1].upper()}{line[1:]}." for line in (*table.head, *table.notes)]
-    return [Section(heading, "table", data, " ".join([*apart, *sentences, *_cut(len(table.settings))]))]
+    note = [*apart, *(f"{line[:1].upper()}{line[1:]}." for line in table.head), *_cut(len(table.settings))]
+    sections = [Section(heading, "table", data, " ".join(note))]
+    if table.notes:
+        count = len(table.notes)
+        summary = f"{count} note{'s' * (count > 1)} about rows: missing runs, missing values, what cannot be told"
+        sections.append(Section("", "text", {"text": "\n".join(table.notes), "summary": summary, "copy": False}))
+    return sections
 
 
 def _cut(count: int) -> list[str]:
@@ -136,7 +144,10 @@ def pareto_front(points: Sequence[tuple[float, float]], mode: str) -> list[int]:
 
 
 def cost_sections(table: RankedTable, heading: str) -> list[Section]:
-    """The metric that orders the table against each cost, and the settings that no cheaper one reaches."""
+    """The metric that orders the table against each cost, and the settings that no cheaper one reaches.
+
+    None where there are fewer than two settings.
+    """
     part, charts = table.parts[0], []
     for name, (title, factor) in COSTS.items():
         found = [
@@ -144,21 +155,22 @@ def cost_sections(table: RankedTable, heading: str) -> list[Section]:
             for setting in table.settings
             if (cost := setting.costs.get(name)) is not None and (score := setting.scores.get(part)) is not None
         ]
-        if not found:
+        if len(found) < 2:
             continue
         front = pareto_front([(cost, mean) for _, cost, mean in found], table.mode)
-        chosen = [("Pareto front", front), ("others", [i for i in range(len(found)) if i not in set(front)])]
-        series = [
+        rest = [i for i in range(len(found)) if i not in set(front)]
+        series: list[dict[str, Any]] = [
             {
                 "name": word,
                 "colour": colour,
                 "points": [[found[i][1], found[i][2]] for i in indices],
                 "labels": [_with_test(found[i][0], table) for i in indices],
-                **({"line": True, "stepped": True} if word == "Pareto front" else {}),
             }
-            for (word, indices), colour in zip(chosen, ("--orange", "--blue"), strict=True)
+            for word, indices, colour in (("on the front", front, "--orange"), ("other settings", rest, "--blue"))
             if indices
         ]
+        line = {"name": "Pareto front", "colour": "--orange", "line": True, "stepped": True}
+        series.append({**line, "points": [[found[i][1], found[i][2]] for i in front]})
         x = {"title": title, "log": _is_wide([cost for _, cost, _ in found])}
         y = {"title": f"{PART_WORDS[part]} {table.metric}"}
         charts.append(

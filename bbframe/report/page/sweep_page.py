@@ -29,7 +29,7 @@ COSTS = {  # what a setting costs, by its name: the axis, and a factor
 def write_sweep_page(folder: Path, sweep: SweepSummary) -> Path:
     """Write report.html into a sweep's folder, and return its path. Raises ValueError when it would be too large."""
     several = len(sweep.tables) > 1
-    sections = [result_section(sweep)]
+    sections = [sweep_figures(sweep)]
     for number, table in enumerate(sweep.tables, start=1):
         name = f" {number}" if several else ""
         sections += [
@@ -47,7 +47,7 @@ def write_sweep_page(folder: Path, sweep: SweepSummary) -> Path:
     return folder / PAGE
 
 
-def result_section(sweep: SweepSummary) -> Section:
+def sweep_figures(sweep: SweepSummary) -> Section:
     """The first setting of the first table, and how many runs there are."""
     figures = []
     for table in sweep.tables[:1]:

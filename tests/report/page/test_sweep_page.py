@@ -13,7 +13,7 @@ from bbframe.report.page.sweep_page import (
     leaderboard_sections,
     lost_section,
     pareto_front,
-    result_section,
+    sweep_figures,
     runs_section,
     write_sweep_page,
 )
@@ -133,7 +133,7 @@ def test_runs_link_to_their_pages_below_the_sweep_whatever_they_are_called(table
 
 def test_the_result_names_the_first_and_counts_what_failed(table):
     sweep = SweepSummary("s", [], [table], [LostJob("1_b", "b", "failed", "no memory", False)])
-    figures = {one["label"]: (one["value"], one["detail"]) for one in result_section(sweep).data["figures"]}
+    figures = {one["label"]: (one["value"], one["detail"]) for one in sweep_figures(sweep).data["figures"]}
     assert figures["first"] == ("net a", "a")
     assert figures["validation accuracy"] == ("0.9000", "orders the table; 95 % 0.8900 to 0.9100")
     assert figures["runs"] == ("2", "1 without a result")

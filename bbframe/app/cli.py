@@ -1,4 +1,4 @@
-"""The console command `bbframe`: train as `python train.py` does, describe backbones, predict, compare runs."""
+"""The console command `bbframe`: train as `python train.py` does, describe backbones, predict, compare and report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bbframe.app import train
-from bbframe.app.help import COMPARE_HELP, HELP, INFO_HELP, LIST_HELP, PREDICT_HELP, RUNS_HELP
+from bbframe.app.help import COMPARE_HELP, HELP, INFO_HELP, LIST_HELP, PREDICT_HELP, REPORT_HELP, RUNS_HELP
+from bbframe.app.report_command import report
 from bbframe.app.run_commands import compare, runs
 from bbframe.schema import nearest
 
@@ -141,4 +142,5 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "predict": (predict, PREDICT_HELP),
     "runs": (runs, RUNS_HELP),
     "compare": (compare, COMPARE_HELP),
+    "report": (report, REPORT_HELP),
 }

@@ -16,6 +16,7 @@ usage: bbframe train [group=choice] [key=value] ...
        bbframe predict run=<run folder> images=<folder or files> [key=value] ...
        bbframe runs [folder] [--where ...] [--sort key]
        bbframe compare <run folder> <run folder> ...
+       bbframe report <run folder> ...
 
   train    what `python train.py` does
   list     all architectures and variants: parameters, stages, channels, strides, Hub id, timm's name
@@ -23,6 +24,7 @@ usage: bbframe train [group=choice] [key=value] ...
   predict  labels or boxes for images, by a network that was trained: pictures, and a table
   runs     all runs below a folder: status, metrics, reasons of failures; to filter and to sort
   compare  what differs between runs: configuration, metrics, and the test images that each gets wrong
+  report   the page of a run, report.html, again
 
 `bbframe <command> --help` shows all of it."""
 
@@ -134,6 +136,25 @@ flags:
 examples:
   bbframe compare outputs/classification/<run> outputs/classification/<run>
   bbframe compare <sweep>/0_resnet18 <sweep>/1_swin <sweep>/2_dinov2 --images 30"""
+
+
+REPORT_HELP = """The page of a run, report.html in its folder, made again.
+
+usage: bbframe report [--plugin MODULE] <run folder> ...
+
+Every run makes its page when it ends: what was asked, the result, curves, the tested images, data, weights and
+environment in one file. This makes it again, for a run of an earlier version, or when it could not be made.
+
+Photos come from the run's data set: start the command in the folder in which the run was started, so that a relative
+data.root is found. Where the network looked is computed from checkpoints/best.ckpt, else last.ckpt. What is gone is
+left out, and the page says why.
+
+flags:
+  --plugin MODULE        a Python module with parts of your own that the run used
+
+examples:
+  bbframe report outputs/classification/<run>
+  bbframe report outputs/classification/*"""
 
 
 USAGE = """Train any vision backbone on your images.

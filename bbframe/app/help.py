@@ -16,7 +16,7 @@ usage: bbframe train [group=choice] [key=value] ...
        bbframe predict run=<run folder> images=<folder or files> [key=value] ...
        bbframe runs [folder] [--where ...] [--sort key]
        bbframe compare <run folder> <run folder> ...
-       bbframe report <run folder> ...
+       bbframe report <run or sweep folder> ...
 
   train    what `python train.py` does
   list     all architectures and variants: parameters, stages, channels, strides, Hub id, timm's name
@@ -24,7 +24,7 @@ usage: bbframe train [group=choice] [key=value] ...
   predict  labels or boxes for images, by a network that was trained: pictures, and a table
   runs     all runs below a folder: status, metrics, reasons of failures; to filter and to sort
   compare  what differs between runs: configuration, metrics, and the test images that each gets wrong
-  report   the page of a run, report.html, again
+  report   the page of a run or a sweep, report.html, again
 
 `bbframe <command> --help` shows all of it."""
 
@@ -138,12 +138,13 @@ examples:
   bbframe compare <sweep>/0_resnet18 <sweep>/1_swin <sweep>/2_dinov2 --images 30"""
 
 
-REPORT_HELP = """The page of a run, report.html in its folder, made again.
+REPORT_HELP = """The page of a run or a sweep, report.html in its folder, made again.
 
-usage: bbframe report [--plugin MODULE] <run folder> ...
+usage: bbframe report [--plugin MODULE] <run or sweep folder> ...
 
 Every run makes its page when it ends: what was asked, the result, curves, the tested images, data, weights and
-environment in one file. This makes it again, for a run of an earlier version, or when it could not be made.
+environment in one file. A sweep makes one of all its runs. This makes it again, for runs of an earlier version, or
+when it could not be made. A folder that holds the folders of single runs counts as a sweep.
 
 Photos come from the run's data set: start the command in the folder in which the run was started, so that a relative
 data.root is found. Where the network looked is computed from checkpoints/best.ckpt, else last.ckpt. What is gone is

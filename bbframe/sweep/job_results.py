@@ -19,9 +19,20 @@ def read_jobs(sweep_folder: Path) -> list[dict[str, Any]]:
 
     Each is what `read_run_folder` gives, with "folder" relative to the sweep and "config", the run's configuration.
     """
-    folders = [folder for folder in sweep_folder.iterdir() if any((folder / name).is_file() for name in FILES)]
-    folders.sort(key=lambda folder: _number_first(folder.name))
+    folders = sorted(job_folders(sweep_folder), key=lambda folder: _number_first(folder.name))
     return [{**read_run_folder(folder), "folder": folder.name, "config": read_config(folder)} for folder in folders]
+
+
+def job_folders(folder: Path) -> list[Path]:
+    """The run folders that lie in a folder, in any order."""
+    return [inner for inner in folder.iterdir() if any((inner / name).is_file() for name in FILES)]
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder holds run folders and is none itself."""
+    if not folder.is_dir() or any((folder / name).is_file() for name in FILES):
+        return False
+    return any((inner / name).is_file() for inner in job_folders(folder) for name in ("metrics.json", "error.txt"))
 
 
 def _number_first(name: str) -> tuple[float, str]:
@@ -56,7 +67,7 @@ def _read_metrics(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("status"), str):
         raise ValueError(f"{file.name} has no status")
     if "best" in content:
-        raise ValueError(f"{file.name} was written by an earlier version")
+        content = _renewed(content)
     for name in NUMBERS:
         group = content.get(name, {})
         if not isinstance(group, dict) or not all(is_real(value) or value is None for value in group.values()):
@@ -64,6 +75,22 @@ def _read_metrics(file: Path) -> dict[str, Any]:
     if not isinstance(content.get("overrides", []), list):
         raise ValueError(f"{file.name}: overrides must be a list")
     return content
+
+
+def _renewed(content: dict[str, Any]) -> dict[str, Any]:
+    """What versions before 2027 wrote, which had "best" and "test/accuracy", as metrics.json is now."""
+    best, test = content.pop("best") or {}, content.get("test") or {}
+    if not isinstance(best, dict) or not isinstance(test, dict):
+        raise ValueError("best and test must be mappings")
+    metric = str(best.get("metric") or content.get("metric") or next(iter(test), "")).rpartition("/")[2]
+    return {
+        **content,
+        "metric": metric,
+        "mode": "min" if metric.endswith(("loss", "error")) else "max",
+        "val": {metric: best["value"]} if "value" in best else {},
+        "best_epoch": best.get("epoch"),
+        "test": {str(name).removeprefix("test/"): value for name, value in test.items()},
+    }
 
 
 def read_config(folder: Path) -> dict[str, Any]:

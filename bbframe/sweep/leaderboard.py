@@ -41,6 +41,11 @@ def write(sweep_folder: Path) -> str:
     return "\n".join([*text, *failed]).rstrip("\n")
 
 
+def write_report(sweep_folder: Path) -> Path:
+    """Write report.html alone, from what the folder holds, and return its path."""
+    return write_sweep_page(sweep_folder, summarise_sweep(sweep_folder, read_leaderboard(sweep_folder)))
+
+
 def _with_label(label: str, job: dict[str, Any]) -> str:
     """The error of a job, behind its label where it does not begin with that, and its folder."""
     error = visible(f"{job['error']} (folder {job['folder']})")

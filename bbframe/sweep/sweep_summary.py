@@ -37,7 +37,7 @@ def summarise_sweep(sweep_folder: Path, board: Leaderboard) -> SweepSummary:
         for label, job in board.lost
     ]
     return SweepSummary(
-        name=f"Sweep {visible(sweep_folder.absolute().name)}",
+        name=visible(sweep_folder.absolute().name),
         overrides=_overrides(sweep_folder / "sweep.yaml"),
         tables=[_table(ranking) for ranking in board.rankings],
         lost=lost,

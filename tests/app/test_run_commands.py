@@ -160,3 +160,10 @@ def test_the_help_says_what_there_is(bbframe, command):
     assert code == 0
     assert f"usage: bbframe {command}" in out
     assert command in bbframe("--help")[1]
+
+
+def test_report_makes_the_page_of_a_folder_of_runs_again(bbframe, outputs):
+    page = outputs / "report.html"
+    assert bbframe("report", "outputs") == (0, "outputs/report.html", "")
+    assert "resnet50" in page.read_text()
+    assert "no memory" in bbframe("report", "outputs/sweep")[2] + (outputs / "sweep" / "report.html").read_text()

@@ -121,7 +121,7 @@ def test_a_folder_that_may_not_be_read_hides_no_other_run(outputs, monkeypatch):
     [
         ("[]", "metrics.json has no status"),
         ('{"status": 3}', "metrics.json has no status"),
-        ('{"status": "ok", "best": null}', "metrics.json was written by an earlier version"),
+        ('{"status": "ok", "best": [1]}', "best and test must be mappings"),
         ('{"status": "ok", "test": {"accuracy": "high"}}', "test must map names to numbers"),
         ('{"status": "ok", "overrides": 1}', "overrides must be a list"),
         ("{", "Expecting property name"),
@@ -141,3 +141,26 @@ def test_what_is_no_finite_number_is_null(tmp_path):
     (run,) = read_runs(tmp_path)
     assert run["test.accuracy"] is None
     assert run["val.accuracy"] is None
+
+
+def test_a_run_of_an_earlier_version_is_read_as_one_of_this_version(tmp_path):
+    old = {
+        "status": "ok",
+        "metric": "val/loss",
+        "best": {"metric": "val/loss", "value": 0.5, "epoch": 3},
+        "test": {"test/loss": 0.6, "test/accuracy": 0.9},
+        "overrides": [],
+    }
+    run_folder(tmp_path, "a", old)
+    run_folder(tmp_path, "b", {**old, "best": None, "test": None})
+    first, second = read_runs(tmp_path)
+    assert (first["metric"], first["mode"], first["val"], first["test"], first["best_epoch"]) == (
+        "loss",
+        "min",
+        0.5,
+        0.6,
+        3,
+    )
+    assert first["test.accuracy"] == 0.9
+    assert (second["status"], second["metric"]) == ("ok", "loss")
+    assert "val" not in second

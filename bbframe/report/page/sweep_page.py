@@ -43,7 +43,8 @@ def write_sweep_page(folder: Path, sweep: SweepSummary) -> Path:
     if sweep.overrides:
         text = {"text": "python train.py -m " + shlex.join(sweep.overrides)}
         sections.append(Section("What was asked", "text", text, "This command repeats the sweep."))
-    write_page(folder / PAGE, sweep.name, sections, "a sweep of bbframe")
+    count = len(sweep.lost) + sum(len(table.runs) for table in sweep.tables)
+    write_page(folder / PAGE, sweep.name, sections, f"a sweep of {count} run{'s' * (count != 1)}")
     return folder / PAGE
 
 

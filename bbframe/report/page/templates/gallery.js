@@ -85,7 +85,7 @@ page.kind("gallery", (block, {classes, images, total}) => {
   }
 
   function update() {
-    for (const input of form.querySelectorAll('input[type="range"]')) input.parentElement.querySelector("output").textContent = `${input.value} %`;
+    for (const input of form.querySelectorAll('input[type="range"]')) input.parentElement.querySelector(".now").textContent = `${input.value} %`;
     const chosen = (select, value) => select.value === "" || Number(select.value) === value;
     const [least, most] = [Number(fields.least.value) / 100, Number(fields.most.value) / 100];
     const answers = fields.answers.value;
@@ -132,7 +132,10 @@ page.kind("gallery", (block, {classes, images, total}) => {
 
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", update);
-  form.addEventListener("reset", () => setTimeout(update));
+  fields.all.addEventListener("click", () => {
+    form.reset();
+    update();
+  });
   fields.heat?.addEventListener("click", () => {
     fields.heat.setAttribute("aria-pressed", String(!heated()));
     update();
@@ -146,11 +149,9 @@ page.kind("gallery", (block, {classes, images, total}) => {
     };
     set(fields.label, label);
     set(fields.predicted, predicted);
-    setTimeout(() => {
-      update();
-      block.closest("section").scrollIntoView();
-      page.say(block.querySelector(".found").textContent);
-    });
+    update();
+    block.closest("section").scrollIntoView();
+    page.say(block.querySelector(".found").textContent);
   });
 
   options(fields.label, "label");

@@ -12,6 +12,10 @@ from typing import Any
 import yaml
 
 try:
+    from yaml import CSafeLoader as SafeLoader  # of libyaml, six times as fast
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeLoader  # type: ignore
+try:
     import fcntl
 except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore
@@ -41,7 +45,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeLoader):
     """Safe YAML that reads 1e-3 as a number, as Hydra does; YAML 1.1 reads it as text."""
 
 
@@ -72,7 +76,7 @@ def check_yaml(path: Path) -> None:
     opened: list[tuple[str | None, int]] = []  # the collections around an event, and the values met before each
     count = 0
     try:
-        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=SafeLoader):
             anchor, start = getattr(event, "anchor", None), count
             if isinstance(event, yaml.AliasEvent):
                 if event.anchor in [name for name, _ in opened]:

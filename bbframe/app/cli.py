@@ -1,4 +1,4 @@
-"""The console command `bbframe`: train as `python train.py` does, list and describe backbones, predict, report."""
+"""The console command `bbframe`: train as `python train.py` does, describe backbones, predict, compare and report."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bbframe.app import train
-from bbframe.app.help import HELP, INFO_HELP, LIST_HELP, PREDICT_HELP, REPORT_HELP
+from bbframe.app.help import COMPARE_HELP, HELP, INFO_HELP, LIST_HELP, PREDICT_HELP, REPORT_HELP, RUNS_HELP
 from bbframe.app.report_command import report
+from bbframe.app.run_commands import compare, runs
 from bbframe.schema import nearest
 
 
@@ -139,5 +140,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "list": (print_catalog, LIST_HELP),
     "info": (info, INFO_HELP),
     "predict": (predict, PREDICT_HELP),
+    "runs": (runs, RUNS_HELP),
+    "compare": (compare, COMPARE_HELP),
     "report": (report, REPORT_HELP),
 }

@@ -14,13 +14,17 @@ usage: bbframe train [group=choice] [key=value] ...
        bbframe list [part of a name]
        bbframe info [group=choice] [key=value] ...
        bbframe predict run=<run folder> images=<folder or files> [key=value] ...
-       bbframe report <run folder> ...
+       bbframe runs [folder] [--where ...] [--sort key]
+       bbframe compare <run folder> <run folder> ...
+       bbframe report <run or sweep folder> ...
 
   train    what `python train.py` does
   list     all architectures and variants: parameters, stages, channels, strides, Hub id, timm's name
   info     one backbone: each stage's map, parameters and GMACs; memory and this machine's latency
   predict  labels or boxes for images, by a network that was trained: pictures, and a table
-  report   the page of a run, report.html, again
+  runs     all runs below a folder: status, metrics, reasons of failures; to filter and to sort
+  compare  what differs between runs: configuration, metrics, and the test images that each gets wrong
+  report   the page of a run or a sweep, report.html, again
 
 `bbframe <command> --help` shows all of it."""
 
@@ -91,13 +95,56 @@ examples:
   bbframe predict run=outputs/classification/<run> images=photos
   bbframe predict run=outputs/detection/<run> images=street.jpg out=seen threshold=0.3"""
 
+RUNS_HELP = """The runs below a folder, in sweeps too, as a table: what they were, what came of them, why they failed.
 
-REPORT_HELP = """The page of a run, report.html in its folder, made again.
+usage: bbframe runs [folder] [--where CONDITION ...] [--sort KEY] [--columns KEY ...] [--reverse] [--json | --csv]
 
-usage: bbframe report [--plugin MODULE] <run folder> ...
+The folder is outputs unless another is given. A key is one of a run's metrics.json, with dots: test.accuracy,
+seconds.total, tags; or folder, status, error; or val and test, the values of the run's own metric; or one of its
+config.yaml: optim.lr, data.root.
+
+flags:
+  --where CONDITION ...  runs that fulfil all conditions: backbone=resnet18 'test.accuracy>0.9' 'tags=final'
+                         with = and != (also patterns: 'backbone=swin*'), > >= < <=; quote > and < from the shell
+  --sort KEY             upwards; -KEY downwards; a,b by a and then by b; runs without the value come last
+  --reverse              the other way round
+  --columns KEY ...      these columns and no others
+  --json                 as plain data; pandas.DataFrame(json.load(file)) opens it
+  --csv                  as a CSV file
+
+The folders are the truth. <folder>/.bbframe-index.json remembers what was read from them: it may be deleted.
+
+examples:
+  bbframe runs
+  bbframe runs outputs --where backbone=resnet* 'test.accuracy>0.9' --sort -test.accuracy
+  bbframe runs --where status=failed --columns folder error
+  bbframe runs --columns folder optim.lr test.accuracy --csv"""
+
+COMPARE_HELP = """What differs between runs: configuration, metrics with intervals, and image by image.
+
+usage: bbframe compare <run folder> <run folder> ... [--images N] [--json]
+
+Each key of the configuration that differs, then the metrics. Of two runs that tested the same images it says by how
+much the second differs from the first, with a 95 % bootstrap interval that is paired over these images. For
+classification follow the test images that all runs get wrong and those that one alone gets wrong, the highest loss
+first. Runs that tested different images are shown, and said not to be comparable.
+
+flags:
+  --images N             how many images of each kind to name, 10 unless said
+  --json                 as plain data, with every image
+
+examples:
+  bbframe compare outputs/classification/<run> outputs/classification/<run>
+  bbframe compare <sweep>/0_resnet18 <sweep>/1_swin <sweep>/2_dinov2 --images 30"""
+
+
+REPORT_HELP = """The page of a run or a sweep, report.html in its folder, made again.
+
+usage: bbframe report [--plugin MODULE] <run or sweep folder> ...
 
 Every run makes its page when it ends: what was asked, the result, curves, the tested images, data, weights and
-environment in one file. This makes it again, for a run of an earlier version, or when it could not be made.
+environment in one file. A sweep makes one of all its runs. This makes it again, for runs of an earlier version, or
+when it could not be made. A folder that holds the folders of single runs counts as a sweep.
 
 Photos come from the run's data set: start the command in the folder in which the run was started, so that a relative
 data.root is found. Where the network looked is computed from checkpoints/best.ckpt, else last.ckpt. What is gone is

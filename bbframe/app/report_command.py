@@ -1,4 +1,4 @@
-"""`bbframe report`: the page of a run that has ended, made again from what is in its folder and still at hand."""
+"""`bbframe report`: the page of a run or a sweep, made again from what is in its folder and still at hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReopenedRun:
 
 
 def report(arguments: Sequence[str]) -> int:
-    """Make the page of each run folder that the command names, and print its path."""
+    """Make the page of each run or sweep folder that the command names, and print its path."""
     from bbframe.app.command_line import parsed_arguments
     from bbframe.app.execution import load_plugins
     from bbframe.run.masking import outward
@@ -35,7 +35,7 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument("--plugin", action="append", default=[])
     command = parsed_arguments(parser, arguments, "bbframe report --help")
     if not command.folders:
-        raise ValueError("report: name a run folder, such as bbframe report outputs/classification/<run>")
+        raise ValueError("report: name the folder of a run or a sweep, such as outputs/classification/<run>")
     load_plugins(command.plugin)
     for folder in command.folders:
         print(outward(str(make_page(Path(folder).expanduser()))))
@@ -43,10 +43,15 @@ def report(arguments: Sequence[str]) -> int:
 
 
 def make_page(folder: Path) -> Path:
-    """Make the page of a run, and return its path. Raises ValueError when the folder is no run's."""
+    """Make the page of a run or a sweep, and return its path. Raises ValueError when the folder is neither's."""
     from bbframe.report.page.run_page import write_run_page
     from bbframe.run.record import read_record
+    from bbframe.sweep.job_results import is_sweep
 
+    if is_sweep(folder):
+        from bbframe.sweep.leaderboard import write_report
+
+        return write_report(folder)
     read_record(folder if not folder.is_file() else folder.parent)
     run = reopen(folder)
     return write_run_page(folder, run.data, None if run.network is None else run.network.task, run.missing)

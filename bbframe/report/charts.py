@@ -106,13 +106,22 @@ def _mark_best(axes: Axes, best: int, watched: dict[int, float], low: bool) -> N
 
 
 class CostPoint(NamedTuple):
-    """A configuration: GMACs of one image, mean and standard deviation of a metric over the seeds, None for one."""
+    """A configuration: GMACs of one image, mean of a metric and its interval, None without one.
+
+    `over` says what the interval is about: "seeds", "splits", or the test "images" of one run.
+    """
 
     label: str
     gmacs: float
     mean: float
-    std: float | None
-    seeds: int
+    low: float | None
+    high: float | None
+    over: str
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the interval, the mean without one."""
+        return (self.mean if self.low is None else self.low), (self.mean if self.high is None else self.high)
 
 
 @chart_style()
@@ -121,15 +130,17 @@ def accuracy_against_gmacs(points: Sequence[CostPoint], metric: str, out: Path) 
     figure = Figure(figsize=(8, 5.2), layout="constrained")
     axes = figure.subplots()
     for point in points:
-        axes.errorbar(point.gmacs, point.mean, point.std, fmt="o", color=BLUE, ecolor=GREY, capsize=4, markersize=7)
+        low, high = point.ends
+        bar = None if point.low is None else [[max(0, point.mean - low)], [max(0, high - point.mean)]]
+        axes.errorbar(point.gmacs, point.mean, bar, fmt="o", color=BLUE, ecolor=GREY, capsize=4, markersize=7)
     costs = [point.gmacs for point in points]
     if min(costs) > 0 and max(costs) > 5 * min(costs):
         _log_scale(axes, "x")
     axes.margins(0.2, 0.15)
     axes.grid(True)
-    seeds = max(point.seeds for point in points)
-    bars = f", bars: standard deviation over {seeds} seeds" if seeds > 1 else ""
-    axes.set(xlabel="multiply-accumulates of one image (GMACs)", ylabel=f"{metric} (mean{bars})" if bars else metric)
+    over = list(dict.fromkeys(point.over for point in points if point.low is not None))
+    bars = f" (bars: 95 % interval over {' or '.join(over)})" if over else ""
+    axes.set(xlabel="multiply-accumulates of one image (GMACs)", ylabel=metric + bars)
     figure.suptitle(f"{metric} against the cost of the network")
     _place_labels(figure, axes, points)
     save_picture(figure, out)
@@ -140,7 +151,7 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[CostPoint]) -> No
     figure.draw_without_rendering()
     taken = []
     for point in points:
-        low, high = (axes.transData.transform((point.gmacs, point.mean + s * (point.std or 0))) for s in (-1, 1))
+        low, high = (axes.transData.transform((point.gmacs, end)) for end in point.ends)
         taken.append(Bbox([low - 6, high + 6]))
     for point in sorted(points, key=lambda point: -point.mean):
         placed: list[tuple[float, Annotation]] = []

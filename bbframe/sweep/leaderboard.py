@@ -1,123 +1,101 @@
-"""One table over a sweep: jobs that differ in the seed alone become one row, the best first, the failed ones last."""
+"""The files of a leaderboard: a row a setting, ordered by validation; what is not comparable has its own table."""
 
 from __future__ import annotations
 
-import json
-import math
-import statistics
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bbframe.files import read_yaml, write_text
-from bbframe.report.charts import CostPoint, accuracy_against_gmacs, lower_is_better
-from bbframe.report.tables import aligned, markdown, number, write_csv
-from bbframe.sweep.jobs import FILES
-
-
-def collect(sweep_folder: Path) -> list[dict[str, Any]]:
-    """The summaries of a sweep's jobs, which are its direct sub-folders: 0, 1, ..., 10.
-
-    Each has "folder" (its name), "status" and "overrides"; with status "ok" it has the rest of its metrics.json
-    too, with any other it has "error", one line.
-    """
-    folders = [folder for folder in sweep_folder.iterdir() if any((folder / name).is_file() for name in FILES)]
-    folders.sort(key=lambda folder: (len(folder.name) if folder.name.isdigit() else math.inf, folder.name))
-    return [{"folder": folder.name, **_read_job(folder)} for folder in folders]
-
-
-def _read_job(folder: Path) -> dict[str, Any]:
-    job: dict[str, Any] = {"status": "failed", "overrides": []}
-    try:
-        if (folder / "overrides.yaml").is_file():
-            job["overrides"] = read_yaml(folder / "overrides.yaml", list)
-        if (folder / "metrics.json").is_file():
-            return {**job, **json.loads((folder / "metrics.json").read_text(encoding="utf-8"))}
-    except ValueError as error:
-        return {**job, "error": f"broken record: {error}"}
-    if (folder / "error.txt").is_file():
-        text = (folder / "error.txt").read_text(encoding="utf-8").strip()
-        return {**job, "error": text.partition("\n")[0] or "it says not why"}
-    return {**job, "status": "unfinished", "error": "no metrics.json: still running, or killed"}
+from bbframe.files import visible, write_text
+from bbframe.report.charts import CostPoint, accuracy_against_gmacs
+from bbframe.report.page.sweep_page import write_sweep_page
+from bbframe.report.tables import aligned, markdown, write_csv
+from bbframe.sweep.leaderboard_table import table_head, table_notes, table_rows
+from bbframe.sweep.ranking import Leaderboard, Ranking, read_leaderboard
+from bbframe.sweep.setting_results import Setting, first_values
+from bbframe.sweep.sweep_summary import summarise_sweep
+from bbframe.sweep.ties import Verdict
 
 
 def write(sweep_folder: Path) -> str:
-    """Write leaderboard.csv and leaderboard.md, and leaderboard.png when a job succeeded; return the table as text."""
-    jobs = collect(sweep_folder)
-    known = [set(job["overrides"]) for job in jobs if job["overrides"]]
-    shared = set.intersection(*known) if known else set()
-    good = [job for job in jobs if job["status"] == "ok"]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for job in good:
-        label = _label([line for line in job["overrides"] if not line.lstrip("+").startswith("seed=")], shared)
-        groups.setdefault(label or str(job.get("backbone")), []).append(job)
-    validation, metric = _metrics(good)
-    rows = [_average(label, group) for label, group in groups.items()]
-    sign = 1 if lower_is_better(metric) else -1
-    rows.sort(key=lambda row: sign * row[metric] if metric in row else math.inf)
-    failed = [
-        {"run": _label(job["overrides"], shared) or job["folder"], "error": f"{job['error']} (folder {job['folder']})"}
-        for job in jobs
-        if job["status"] != "ok"
-    ]
-    table, notes = _table(rows, validation, metric), [f"failed: {_with_run(row)}" for row in failed]
-    columns = list(dict.fromkeys(name for row in rows + failed for name in row))
-    write_csv(sweep_folder / "leaderboard.csv", [columns, *([row.get(c) for c in columns] for row in rows + failed)])
-    write_text(sweep_folder / "leaderboard.md", "\n".join(markdown(table) + [f"\n{note}" for note in notes]) + "\n")
-    points = [
-        CostPoint(row["run"], row["gmacs"], row[metric], row[f"{metric} std"], row["seeds"])
-        for row in rows
-        if row["gmacs"] is not None and metric in row
-    ]
-    if points:
-        accuracy_against_gmacs(points, metric, sweep_folder / "leaderboard.png")
-    return "\n".join(aligned(table) + notes)
+    """Write leaderboard.csv and .md, leaderboard.png for each table that has a cost, and report.html; return the text.
+
+    The csv has no lines of its own for what the head of the table says: its columns ordered_by, interval_over, seeds,
+    splits and table say it for each row.
+    """
+    board = read_leaderboard(sweep_folder)
+    failed = [f"{job['status']}: {_with_label(label, job)}" for label, job in board.lost]
+    text: list[str] = []
+    mark: list[str] = []
+    for index, ranking in enumerate(board.rankings):
+        head, table, notes = table_head(ranking), table_rows(ranking), table_notes(ranking)
+        if index:
+            head = [f"table {index + 1}, not comparable to table 1: {ranking.reason}", *head]
+        elif len(board.rankings) > 1:
+            head = [f"table 1 of {len(board.rankings)}", *head]
+        text += [*head, *aligned(table), *notes, ""]
+        mark += [*(f"{line}  " for line in head), "", *markdown(table), *(f"\n{note}" for note in notes), ""]
+        _draw(ranking, sweep_folder / ("leaderboard.png" if index == 0 else f"leaderboard_{index + 1}.png"))
+    write_csv(sweep_folder / "leaderboard.csv", _csv(board))
+    write_text(sweep_folder / "leaderboard.md", "\n".join([*mark, *(f"{note}\n" for note in failed)]))
+    write_sweep_page(sweep_folder, summarise_sweep(sweep_folder, board))
+    return "\n".join([*text, *failed]).rstrip("\n")
 
 
-def _with_run(row: Mapping[str, Any]) -> str:
-    """The error of a run that failed, behind the run's overrides where it does not begin with them."""
-    return str(row["error"]) if str(row["error"]).startswith(row["run"]) else f"{row['run']}: {row['error']}"
+def write_report(sweep_folder: Path) -> Path:
+    """Write report.html alone, from what the folder holds, and return its path."""
+    return write_sweep_page(sweep_folder, summarise_sweep(sweep_folder, read_leaderboard(sweep_folder)))
 
 
-def _label(overrides: Sequence[str], shared: set[str]) -> str:
-    """What sets a job apart: its overrides without those that all jobs have."""
-    return " ".join(sorted(set(overrides) - shared, key=list(overrides).index))
+def _with_label(label: str, job: dict[str, Any]) -> str:
+    """The error of a job, behind its label where it does not begin with that, and its folder."""
+    error = visible(f"{job['error']} (folder {job['folder']})")
+    return error if error.startswith(label) else f"{label}: {error}"
 
 
-def _metrics(jobs: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """The metric that chose the best epoch, and its test, which ranks the rows: the first again if none was tested."""
-    name = next((job["metric"] for job in jobs), "accuracy")
-    return f"val/{name}", f"test/{name}" if any(name in job["test"] for job in jobs) else f"val/{name}"
+def _csv(board: Leaderboard) -> list[list[Any]]:
+    """The rows of all tables, then the jobs without a result; the names are those of metrics.json."""
+    rows: list[dict[str, Any]] = []
+    for index, ranking in enumerate(board.rankings, start=1):
+        for place, (setting, verdict) in enumerate(zip(ranking.settings, ranking.verdicts, strict=True), start=1):
+            rows.append(_csv_row(index, place, ranking, setting, verdict))
+    rows += [{"run": label, "status": job["status"], "error": _with_label(label, job)} for label, job in board.lost]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return [columns, *([row.get(name) for name in columns] for row in rows)]
 
 
-def _average(label: str, jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One row: the jobs' mean and sample standard deviation of each metric, NaN left out, and their mean seconds."""
-    first = {key: jobs[0].get(key) for key in ("backbone", "source", "params", "gmacs", "epochs")}
-    values: dict[str, list[float]] = {}
-    for job in jobs:
-        for part in ("val", "test"):
-            for name, value in job[part].items():
-                if value is not None and math.isfinite(value):
-                    values.setdefault(f"{part}/{name}", []).append(value)
-    row = {"run": label, **first, "seeds": len(jobs)}
-    for name, numbers in values.items():
-        row[name] = statistics.fmean(numbers)
-        row[f"{name} std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
-    row["seconds"] = statistics.fmean(job["seconds"]["total"] for job in jobs)
-    row["peak_memory_bytes"] = max(job["peak_memory_bytes"] for job in jobs)
+def _csv_row(index: int, place: int, ranking: Ranking, setting: Setting, verdict: Verdict) -> dict[str, Any]:
+    first, change = setting.runs[0], verdict.difference
+    row: dict[str, Any] = {"table": index, "place": place, "run": setting.label, "status": "ok"}
+    row |= {key: first.get(key) for key in ("backbone", "source")}
+    row |= {key: setting.mean(key) for key in ("params", "gmacs", "epochs")}
+    row |= {"runs": len(setting.runs), "lost": len(setting.lost), "seeds": len(setting.seeds)}
+    row |= {
+        "seed_list": first_values(setting.seeds),
+        "split_list": first_values([s for s in setting.splits if s is not None]),
+    }
+    row |= {"ordered_by": f"{ranking.part}.{ranking.metric}", "mode": ranking.mode}
+    for part in ("val", "test"):
+        names = [ranking.metric, *(name for run in setting.runs for name in run.get(part) or {})]
+        for name in dict.fromkeys(names):
+            estimate = setting.estimate(part, name)
+            row[f"{part}.{name}"] = estimate and estimate.mean
+            for side in ("low", "high", "std"):
+                row[f"{part}_{side}.{name}"] = estimate and getattr(estimate, side)
+        own = setting.estimate(part, ranking.metric)
+        row[f"{part}_interval_over"] = own and own.over
+    row |= {"vs_first": verdict.word, "compared_on": verdict.by, "difference": change and change.mean}
+    row |= {"difference_low": change and change.low, "difference_high": change and change.high}
+    row["seconds"] = setting.seconds()
+    row["peak_memory_bytes"] = max((run.get("peak_memory_bytes") or 0 for run in setting.runs), default=0)
     return row
 
 
-def _table(rows: Sequence[dict[str, Any]], validation: str, metric: str) -> list[list[str]]:
-    scores = list(dict.fromkeys([validation, metric]))
-    table = [["run", "backbone", "source", "params (M)", "GMACs", "epochs", "seeds", *scores, "seconds"]]
-    for row in rows:
-        spreads = []
-        for name in scores:
-            spread = row.get(f"{name} std")
-            spreads.append(number(row.get(name), ".4f") + ("" if spread is None else f" ± {spread:.4f}"))
-        size = None if row["params"] is None else row["params"] / 1e6
-        plain = [str(row[key]) for key in ("run", "backbone", "source")]
-        costs = [number(size, ".2f"), number(row["gmacs"], ".3g"), str(row["epochs"]), str(row["seeds"])]
-        table.append([*plain, *costs, *spreads, number(row["seconds"], ".1f")])
-    return table
+def _draw(ranking: Ranking, out: Path) -> None:
+    """Draw the last shown part, which is the test where there is one, against the GMACs."""
+    part, points = ranking.parts[-1], []
+    for setting in ranking.settings:
+        estimate, gmacs = setting.estimate(part, ranking.metric), setting.mean("gmacs")
+        if estimate is not None and gmacs is not None:
+            points.append(CostPoint(setting.label, gmacs, *estimate[:3], estimate.over))
+    if points:
+        accuracy_against_gmacs(points, f"{part} {ranking.metric}", out)

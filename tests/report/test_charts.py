@@ -134,13 +134,13 @@ def test_many_classes_have_a_list_of_mistakes(tmp_path, drawn, classes):
     assert width < 2 * height < 2500
 
 
-def point(label, gmacs, mean, std=None, seeds=1):
-    return CostPoint(label, gmacs, mean, std, seeds)
+def point(label, gmacs, mean, half=None, over=""):
+    return CostPoint(label, gmacs, mean, half and mean - half, half and mean + half, over)
 
 
 def test_a_sweep_is_drawn_with_labels_that_do_not_cover_each_other(tmp_path, drawn):
     names = ["resnet", "convnextv2", "dinov2", "resnet out_indices=[3,4]", "convnextv2 out_indices=[1,3]", "swin"]
-    rows = [point(name, 0.01 * 1.5**i, 0.97 + 0.002 * (i % 3), 0.001, 3) for i, name in enumerate(names)]
+    rows = [point(name, 0.01 * 1.5**i, 0.97 + 0.002 * (i % 3), 0.001, "seeds") for i, name in enumerate(names)]
     accuracy_against_gmacs(rows, "test/accuracy", tmp_path / "sweep.png")
     axes: Axes = drawn[0].axes[0]
     assert sorted(text.get_text() for text in axes.texts) == sorted(names)
@@ -148,7 +148,7 @@ def test_a_sweep_is_drawn_with_labels_that_do_not_cover_each_other(tmp_path, dra
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(one.overlaps(two) for i, one in enumerate(boxes) for two in boxes[:i])
     assert axes.get_xscale() == "log"
-    assert "3 seeds" in axes.get_ylabel()
+    assert axes.get_ylabel() == "test/accuracy (bars: 95 % interval over seeds)"
 
 
 @pytest.mark.parametrize("costs", [[4.1], [4.1, 4.1], [0.0, 4.1]])

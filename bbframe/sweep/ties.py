@@ -1,0 +1,103 @@
+"""Whether a setting can be told apart from the first of its table: by paired differences, not by overlapping bars."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bbframe.sweep.comparable import split_of
+from bbframe.sweep.setting_results import Setting
+from bbframe.sweep.statistics import MeanInterval, independent_means, t_interval
+from bbframe.tasks import bootstrap
+
+RESAMPLES = 10_000
+PER_IMAGE = {"accuracy": lambda row: float(row["class"] == row["predicted"]), "loss": lambda row: float(row["loss"])}
+
+
+class Verdict(NamedTuple):
+    """How a setting compares to the first: `word` is first, tied, worse, better or unknown.
+
+    `difference` is the setting's value less the first one's, in the metric's own unit; `by` says what was compared.
+    """
+
+    word: str
+    by: str = ""
+    difference: MeanInterval | None = None
+
+
+def compare_to_first(first: Setting, other: Setting, metric: str, mode: str) -> Verdict:
+    """Compare on validation, paired over the seeds and splits that both have, where these are two or more.
+
+    With fewer, two runs are compared on their test images, paired over the images: one seed is enough for that, and it
+    says nothing about another seed. Such a verdict is about the test, which the order of the rows is not.
+    """
+    if other is first:
+        return Verdict("first")
+    one, two = first.values("val", metric), other.values("val", metric)
+    common = {unit: two[unit] - one[unit] for unit in one if unit in two}
+    means = independent_means(common) if common else []
+    if len(means) > 1:
+        kind = "seeds" if len({seed for seed, _ in common}) > 1 else "splits"
+        return _verdict(t_interval(means), mode, f"validation, {len(means)} common {kind}")
+    pairs = [(a, b) for a in first.runs for b in other.runs if _same_images(a, b)]
+    if not pairs:
+        return Verdict("unknown", "fewer than two common seeds, and no run of each tested the same images")
+    a, b = min(pairs, key=lambda pair: pair[0].get("seed") != pair[1].get("seed"))
+    try:
+        return _verdict(test_difference(a, b, metric), mode, "test images of one run each")
+    except ValueError as error:
+        return Verdict("unknown", f"fewer than two common seeds, and {error}")
+
+
+def _verdict(difference: MeanInterval, mode: str, by: str) -> Verdict:
+    if difference.holds_zero:
+        return Verdict("tied", by, difference)
+    higher = difference.mean > 0
+    return Verdict("better" if higher == (mode == "max") else "worse", by, difference)
+
+
+def _same_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    same = one.get("test_sha256") is not None and one["test_sha256"] == other.get("test_sha256")
+    return same and split_of(one) == split_of(other)
+
+
+def test_difference(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> MeanInterval:
+    """The bootstrap interval, paired over the images, of the test metric of `other` less the value of `one`.
+
+    Raises ValueError where the metric is no mean over images, or a run has no predictions.
+    """
+    if metric not in PER_IMAGE:
+        raise ValueError(f"{metric} is no mean over images")
+    first, second = (predictions(run["path"]) for run in (one, other))
+    if [row["image"] for row in first] != [row["image"] for row in second]:
+        raise ValueError("the two predictions.csv name other images")
+    before, after = ([PER_IMAGE[metric](row) for row in rows] for rows in (first, second))
+    for run, values in ((one, before), (other, after)):
+        stated, mean = (run.get("test") or {}).get(metric), statistics.fmean(values)
+        if stated is None or not math.isclose(stated, mean, rel_tol=1e-3, abs_tol=1e-5):
+            raise ValueError(f"{run['path']}: test {metric} is {stated}, but predictions.csv gives {mean:.6g}")
+    differences = np.array(after) - np.array(before)
+    return MeanInterval(float(differences.mean()), *bootstrap.interval(differences, resamples=RESAMPLES))
+
+
+def predictions(folder: str | Path) -> list[dict[str, str]]:
+    """The rows of a run's predictions.csv; raises ValueError without one, or for one that is broken."""
+    file = Path(folder) / "predictions.csv"
+    try:
+        with open(file, newline="", encoding="utf-8") as text:
+            rows = list(csv.DictReader(text))
+        if not rows:
+            raise ValueError(f"{file} is empty")
+        for row in rows:
+            if None in (row.get("image"), row.get("class"), row.get("predicted")):
+                raise ValueError(f"{file} lacks a column or a cell")
+            float(row["loss"] or "")
+    except (OSError, KeyError, csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read: {type(error).__name__}") from error
+    return rows

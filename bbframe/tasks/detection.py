@@ -32,7 +32,7 @@ NAMES = {
     "map_medium": "mAP_medium",
     "map_large": "mAP_large",
 }
-TRUTH = ("boxes", "labels", "area", "iscrowd", "masks")
+TRUTH = ("boxes", "labels", "area", "crowd", "masks")
 
 
 class DetectedImage(NamedTuple):
@@ -164,7 +164,7 @@ class Detection(Task):
         pairs = zip(self(batch["image"]), batch["target"], strict=True)
         found = [to_original(row, target) for row, target in pairs]
         truth = [original_target(target) for target in batch["target"]]
-        metric.update(found, truth)
+        metric.update(found, [{**target, "iscrowd": target["crowd"].long()} for target in truth])
         return found, truth
 
     def _log_metric(self, part: str, metric: MeanAveragePrecision) -> dict[str, Tensor]:
@@ -205,8 +205,8 @@ def to_original(row: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, 
 
 
 def original_target(target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A target of a data module as that of the original image, with the keys that torchmetrics reads."""
-    original = {**target, "boxes": target["boxes"] / target["scale"].repeat(2), "iscrowd": target["crowd"].long()}
+    """The objects of a data module's target in the original image."""
+    original = {**target, "boxes": target["boxes"] / target["scale"].repeat(2)}
     return {key: original[key] for key in TRUTH if key in original}
 
 
@@ -218,8 +218,8 @@ def found_objects(row: dict[str, Tensor]) -> FoundObjects:
 
 def true_objects(target: dict[str, Tensor]) -> TrueObjects:
     """The objects of a target in original pixels as arrays and run lengths."""
-    boxes, labels, crowd, area = (target[key].cpu().numpy() for key in ("boxes", "labels", "iscrowd", "area"))
-    return TrueObjects(boxes, labels, crowd.astype(bool), area, _encoded(target))
+    boxes, labels, crowd, area = (target[key].cpu().numpy() for key in ("boxes", "labels", "crowd", "area"))
+    return TrueObjects(boxes, labels, crowd, area, _encoded(target))
 
 
 def _encoded(row: dict[str, Tensor]) -> list[RLE] | None:

@@ -226,7 +226,7 @@ def difference(whole: Path, other: Path) -> str | None:
             if not equal(ours.get(key), theirs.get(key)):
                 return f"{name} has another {key}"
     ours, theirs = (json.loads((run / "metrics.json").read_text()) for run in (whole, other))
-    for key in ("status", "best", "test", "epochs", "class_f1", "class_ap", "test_part"):
+    for key in ("status", "val", "best_epoch", "test", "test_low", "epochs", "class_f1", "class_ap", "test_sha256"):
         if ours.get(key) != theirs.get(key):
             return f"metrics.json has {key}={theirs.get(key)}, not {ours.get(key)}"
     ours, theirs = (list(csv.DictReader((run / "metrics.csv").read_text().splitlines())) for run in (whole, other))

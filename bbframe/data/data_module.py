@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from bbframe.data.batch_loader import Batches, BatchLoader, ImageBatches, Images
 from bbframe.data.batch_order import TrainOrder, eval_order
 from bbframe.data.faults import Skipped
 from bbframe.data.images.image_options import ImageDataOptions
-from bbframe.data.images.image_transforms import batch_mix, eval_transform, train_transform
+from bbframe.data.images.image_transforms import Fit, batch_mix, eval_transform, train_transform
 from bbframe.data.loading_options import LoadingOptions
 from bbframe.data.pixels import settle
 from bbframe.preprocessing import Preprocessing
@@ -102,9 +104,26 @@ class DataModule(lightning.LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         return self.val_dataloader(self.test_part)
 
+    def predict_dataloader(self) -> BatchLoader:
+        """The validation images: on their scores a temperature is fitted."""
+        return self.val_dataloader()
+
     def source(self, part: str, index: int) -> str:
         """The name of an image, such as its path."""
         return self.parts[part].name(index)
+
+    def fingerprint(self, part: str, indices: Sequence[int]) -> str:
+        """The SHA-256 of images' names and true classes, in the order given: equal for the same test.
+
+        Where the files lie is no part of it: paths count from the root of the data.
+        """
+        images, digest = self.parts[part], hashlib.sha256()
+        root = f"{getattr(images, 'root', '')}{os.sep}"
+        for index in indices:
+            classes = [self.class_names[label] for label in np.ravel(images.labels[index])]
+            line = "\t".join([images.name(index).removeprefix(root), *classes])
+            digest.update(f"{line}\n".encode(errors="backslashreplace"))
+        return digest.hexdigest()
 
     def state_dict(self) -> dict[str, int]:
         """How many batches training has taken, and how many make an epoch, for Lightning's checkpoint."""
@@ -164,12 +183,17 @@ class ImageDataModule(DataModule):
         """As `DataModule`."""
         super().__init__(options, *args, num_channels=num_channels, **settings)
         self._eval_transform = eval_transform(self.preprocessing, num_channels)
+        self._fit = Fit(self.preprocessing)
         self._train_transform = train_transform(self.preprocessing, num_channels, options.augment, options.transforms)
         self._mix = batch_mix(options.augment, self.num_classes)
 
     def picture(self, part: str, index: int) -> Tensor:
         """The image as an evaluation sees it, before normalisation: (C, H, W) uint8."""
         return self._eval_transform(self.parts[part].read(index))
+
+    def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """What an evaluation sees of an image of a (width, height): left, top, right, bottom as shares of its sides."""
+        return self._fit.seen(size)
 
     def _batches(self, part: str, train: bool) -> ImageBatches:
         return ImageBatches(self.parts[part], *self._processing(train), mix=self._mix if train else None)

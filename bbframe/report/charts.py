@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -28,10 +27,10 @@ def lower_is_better(metric: str) -> bool:
 def learning_curves(
     metrics_csv: Path, out: Path, metric: str = "val/accuracy", test: Mapping[str, float] | None = None
 ) -> None:
-    """Draw loss and metric over the epochs, from the table that Lightning's CSVLogger writes, and mark the best epoch.
+    """Draw loss and metric over the epochs, from a run's metrics.csv, and mark the best epoch.
 
-    test: the final test metrics; the title gives the one that belongs to `metric`. Epochs count from 1, although the
-    table counts from 0. An epoch without a finite value is a gap.
+    test: the final test metrics; the title gives the one that belongs to `metric`. An epoch without a finite value is
+    a gap.
     """
     curves, name = _read_curves(metrics_csv), metric.removeprefix("val/")
     panels = ["loss"]
@@ -46,20 +45,20 @@ def learning_curves(
             axes.axvline(best, color=GREY, linewidth=1, linestyle=":", zorder=0)
             if panel == name:
                 _mark_best(axes, best, watched, lower_is_better(metric))
-    score = (test or {}).get(f"test/{name}")
+    score = (test or {}).get(name)
     figure.suptitle("Learning curves" if score is None else f"Learning curves (test {name} {score:.4f})")
     save_picture(figure, out)
 
 
 def _read_curves(metrics_csv: Path) -> dict[str, dict[int, float]]:
-    """The mean of each column in each epoch, {column: {epoch: mean}}; epochs count from 1."""
-    cells: dict[str, dict[int, list[float]]] = {}
+    """The value of each column in each epoch that has one: {column: {epoch: value}}."""
+    curves: dict[str, dict[int, float]] = {}
     with open(metrics_csv, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             for column, cell in row.items():
-                if cell and row["epoch"]:
-                    cells.setdefault(column, {}).setdefault(int(row["epoch"]) + 1, []).append(float(cell))
-    return {column: {e: float(np.mean(v)) for e, v in sorted(rows.items())} for column, rows in cells.items()}
+                if cell:
+                    curves.setdefault(column, {})[int(row["epoch"])] = float(cell)
+    return curves
 
 
 def _draw_curves(axes: Axes, panel: str, curves: dict[str, dict[int, float]]) -> None:

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from bbframe.tasks.task import Task
 
 
-# what Lightning restores a training from
-RESUMED = ("state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+BEST = "best"  # says of a checkpoint of a best epoch which one it is: its metric, value and epoch
+EPOCHS = "epoch_state"  # the rows of metrics.csv, and the running means of an epoch
+SECONDS = "seconds"  # that the run had taken
+TESTED = ("state_dict", "epoch", "global_step")  # what a test needs
+# what a training goes on from
+RESUMED = (*TESTED, "loops", "callbacks", "optimizer_states", "lr_schedulers", EPOCHS, SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +97,15 @@ class LoadedCheckpoint:
 
     def check_complete(self, train: bool) -> None:
         """Raise ValueError when something is missing that a test, or to `train` on, needs."""
-        missing = [key for key in (RESUMED if train else RESUMED[:3]) if key not in self.content]
+        if train and BEST in self.content:
+            last = self.path.with_name("last.ckpt")
+            weights = f"backbone.pretrained=true backbone.checkpoint={self.path}"
+            gone = "" if last.is_file() else f", which is missing; to begin with its weights give {weights}"
+            raise ValueError(
+                f"checkpoint {self.path} holds weights alone, no state of an optimizer; a training goes on from "
+                f"ckpt_path={last}{gone}"
+            )
+        missing = [key for key in (RESUMED if train else TESTED) if key not in self.content]
         if missing:
             raise ValueError(f"checkpoint {self.path} is incomplete: it lacks {', '.join(map(repr, missing))}")
 

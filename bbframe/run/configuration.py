@@ -82,9 +82,10 @@ Strategy = Literal[  # Lightning's, whose registry would take seconds to import
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerOptions(Options):
-    """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result) and
-    `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated) and
-    `checkpoint_every` (optimizer steps, or minutes as in "10 min", between two writings of last.ckpt).
+    """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result),
+    `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated),
+    `checkpoint_every` (optimizer steps, or minutes as in "10 min", between two writings of last.ckpt) and `keep` (how
+    many of the best epochs; 0: a run that has ended well leaves no checkpoint at all).
     """
 
     prefix: ClassVar[str] = "trainer: "
@@ -109,6 +110,7 @@ class TrainerOptions(Options):
     early_stopping: Annotated[int, Range(1, 10**6, "epochs")] | None = None
     ema_decay: Fraction | None = None
     checkpoint_every: Annotated[int, Range(1, 10**9, "optimizer steps")] | Interval | None = None
+    keep: Annotated[int, Range(0, 1000, "checkpoints")] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,19 +6,15 @@ checkpoint is of one of these. What breaks off a step is taken back to the end o
 
 from __future__ import annotations
 
-import csv
-import io
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from bbframe.files import write_text
+from bbframe.run.checkpoint import EPOCHS
+from bbframe.run.epoch_table import EpochTable
 
-KEY = "epoch_state"  # where it lies in a checkpoint
 REDUCTIONS = {"mean": torch.mean, "sum": torch.sum, "max": torch.max, "min": torch.min}
 
 
@@ -85,18 +81,20 @@ class EpochState(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add this state; of a checkpoint before or during validation, say that the validation is still to be done."""
-        means, row = self._means(trainer), None
-        if self.ended:  # Lightning writes the row of the epoch after its checkpoint
+        means, table = self._means(trainer), _table(trainer)
+        rows, waiting = (table.rows, table.waiting) if table else ([], {})
+        if self.ended:  # Lightning logs the means of the epoch after its checkpoint
             logged = trainer.fit_loop.epoch_loop._results.metrics(on_step=False)["log"] if means else {}
-            row = {name: value.item() for name, value in logged.items()}
+            values = {name: value.item() for name, value in logged.items()}
+            if table and (values or waiting):
+                step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
+                rows, waiting = table.with_values(trainer.current_epoch, step, values), {}
             means = []
         shares: list[Any] = [means]
         if trainer.world_size > 1:
             shares = [None] * trainer.world_size
             torch.distributed.all_gather_object(shares, means)
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
-        row = {**row, "epoch": trainer.current_epoch, "step": step} if row else None
-        checkpoint[KEY] = {"means": shares, "history": _history(trainer), "row": row}
+        checkpoint[EPOCHS] = {"means": shares, "rows": rows, "waiting": waiting}
         if self.validating:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
             progress["current"] = dict.fromkeys(progress["current"], 0)
@@ -105,18 +103,11 @@ class EpochState(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Begin metrics.csv with the rows that the earlier run had written up to this checkpoint."""
-        if trainer.state.fn != TrainerFn.FITTING or KEY not in checkpoint:
+        if trainer.state.fn != TrainerFn.FITTING or EPOCHS not in checkpoint:
             return
-        self._loaded = state = checkpoint[KEY]
-        logger = _csv_logger(trainer)
-        if logger is None or not trainer.is_global_zero:
-            return
-        if state["history"]:
-            writer = logger.experiment
-            writer.metrics_keys = next(csv.reader(io.StringIO(state["history"])))
-            write_text(Path(writer.metrics_file_path), state["history"])
-        if row := state["row"]:
-            logger.log_metrics({key: value for key, value in row.items() if key != "step"}, row["step"])
+        self._loaded = state = checkpoint[EPOCHS]
+        if (table := _table(trainer)) is not None:
+            table.go_on_from(state["rows"], state["waiting"])
 
     def _means(self, trainer: Trainer) -> list[dict[str, Any]]:
         """The running means of this epoch; a device is not waited for."""
@@ -145,15 +136,5 @@ class EpochState(Callback):
             trainer._logger_connector._current_fx = mean["fx"]  # else the first batch would begin them anew
 
 
-def _csv_logger(trainer: Trainer) -> CSVLogger | None:
-    return next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
-
-
-def _history(trainer: Trainer) -> str:
-    """The rows of metrics.csv so far."""
-    logger = _csv_logger(trainer)
-    if logger is None or not trainer.is_global_zero:
-        return ""
-    logger.save()
-    path = Path(logger.experiment.metrics_file_path)
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+def _table(trainer: Trainer) -> EpochTable | None:
+    return next((logger for logger in trainer.loggers if isinstance(logger, EpochTable)), None)

@@ -1,28 +1,25 @@
-"""How Lightning writes and reads checkpoints: best.ckpt and last.ckpt, with the record of the run in both."""
+"""How Lightning writes and reads checkpoints: last.ckpt and those of the best epochs, all with the run's record."""
 
 from __future__ import annotations
 
 import copy
-import logging
-import shutil
 import time
 from datetime import timedelta
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.files import atomic
-from bbframe.run.checkpoint import SavedRun, load_checkpoint
+from bbframe.run.best_checkpoint import BestCheckpoint
+from bbframe.run.checkpoint import SECONDS, SavedRun, load_checkpoint
 from bbframe.run.epoch_state import EpochState
+from bbframe.run.finite_checkpoint import FiniteCheckpoint, not_finite, take_over
 from bbframe.run.stop_signals import Interrupted, NotedSignals
-
-log = logging.getLogger("bbframe")
+from bbframe.run.stopwatch import Stopwatch
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -43,26 +40,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def checkpoint_callbacks(
-    folder: Path, monitor: str | None, mode: str, every: int | timedelta | None = None
+    folder: Path, monitor: str | None, mode: str, every: int | timedelta | None = None, keep: int = 1
 ) -> list[Callback]:
     """Callbacks that keep <folder>/checkpoints/last.ckpt and, with a `monitor`, best.ckpt by its "max" or "min".
 
-    Within an epoch last.ckpt is written every `every` steps, or after that time.
+    Within an epoch last.ckpt is written every `every` steps, or after that time. The `keep` best epochs are kept.
     """
     state = EpochState()
     last = LastCheckpoint(folder / "checkpoints", state, every)
     # the best comes first, so that last.ckpt knows the best value up to its own epoch
-    best = [] if monitor is None else [BestCheckpoint(folder / "checkpoints", monitor, mode)]
+    best = [] if monitor is None else [BestCheckpoint(folder / "checkpoints", monitor, mode, keep)]
     return [state, *best, last]
 
 
 class RunInCheckpoint(Callback):
-    """Puts the record of the run into every checkpoint."""
+    """Puts the record of the run, and the seconds that it has taken, into every checkpoint."""
 
-    def __init__(self, saved_run: SavedRun) -> None:
-        self.saved_run = saved_run
+    def __init__(self, saved_run: SavedRun, stopwatch: Stopwatch) -> None:
+        self.saved_run, self.stopwatch = saved_run, stopwatch
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[SECONDS] = self.stopwatch.seconds()
         self.saved_run.put(checkpoint, [n for o in trainer.optimizers for n in parameter_names(o, pl_module)])
 
 
@@ -70,83 +68,6 @@ def parameter_names(optimizer: torch.optim.Optimizer, module: LightningModule) -
     """The names of an optimizer's parameters in its own order, which numbers their states."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     return [names.get(id(parameter), "") for group in optimizer.param_groups for parameter in group["params"]]
-
-
-class FiniteCheckpoint(ModelCheckpoint):
-    """A checkpoint after an epoch that stops the run rather than save weights that are NaN or infinite."""
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save. Raises ValueError when a weight is not finite."""
-        self.check_finite(trainer, pl_module)
-        super().on_train_epoch_end(trainer, pl_module)
-
-    def check_finite(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raises ValueError when a weight, or a statistic such as BatchNorm's, is not finite."""
-        if (bad := not_finite(pl_module)) is not None:
-            raise ValueError(
-                f"epoch {trainer.current_epoch}: the weights {bad!r} are no longer finite, so no checkpoint was"
-                f" written over those in {self.dirpath}; lower the learning rate, or clip the gradients"
-            )
-
-
-def not_finite(module: LightningModule) -> str | None:
-    """The name of the first parameter, or running statistic, that is NaN or infinite."""
-    statistics = ((name, x) for name, x in module.named_buffers() if name.endswith(("running_mean", "running_var")))
-    return next((name for name, x in chain(module.named_parameters(), statistics) if not x.isfinite().all()), None)
-
-
-class BestCheckpoint(FiniteCheckpoint):
-    """best.ckpt. A resumed run takes over the best file and value of the run that it continues."""
-
-    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
-        super().__init__(
-            folder, "best", monitor, mode=mode, save_on_train_epoch_end=True, enable_version_counter=False
-        )
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if this epoch was validated."""
-        if self.monitor in trainer.callback_metrics:
-            super().on_train_epoch_end(trainer, pl_module)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value alone: where the file lies is known, also after the folder has moved."""
-        return {} if self.best_model_score is None else {"best": float(self.best_model_score)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: `on_load_checkpoint` knows what the checkpoint is loaded for."""
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Copy the earlier best.ckpt if it holds the best value that the resumed checkpoint knows.
-
-        Raises ValueError when the file is damaged.
-        """
-        value = self._best_value(checkpoint)
-        if value is None or trainer.ckpt_path is None or trainer.state.fn != TrainerFn.FITTING:
-            return
-        resumed, target = Path(trainer.ckpt_path), Path(self.format_checkpoint_name({}))
-        # what Slurm's signal leaves lies in the run folder, the others lie in its checkpoints/
-        places = (resumed.with_name("best.ckpt"), resumed.with_name("checkpoints") / "best.ckpt")
-        source = next((place for place in places if place.is_file()), None)
-        if source is None or self._best_value(load_checkpoint(source).content) != value:
-            what = f"{self.monitor}={value:g} beside it: the best is sought anew"
-            log.info("best      %s has no best.ckpt of %s", resumed, what)
-            return
-        take_over(source, target, trainer)
-        self.best_model_path = self.kth_best_model_path = str(target)
-        self.best_model_score = self.kth_value = self.current_score = torch.tensor(value)
-        self.best_k_models = {str(target): self.best_model_score}
-
-    def _best_value(self, checkpoint: dict[str, Any]) -> float | None:
-        """The best value that a checkpoint knows."""
-        return checkpoint["callbacks"].get(self.state_key, {}).get("best")
-
-
-def take_over(source: Path, target: Path, trainer: Trainer) -> None:
-    """Copy a checkpoint of an earlier run into the folder of this one."""
-    if source.resolve() != target.resolve() and trainer.is_global_zero:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(target) as part:
-            shutil.copyfile(source, part)
 
 
 class LastCheckpoint(FiniteCheckpoint):

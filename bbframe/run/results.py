@@ -72,8 +72,8 @@ def finite(data: Any) -> Any:
 
 
 def run_table(summary: dict[str, Any]) -> str:
-    """The end of one run, from its metrics.json and "folder", a line each; a train or test not done is left out."""
-    best, seconds = summary.get("best"), summary["seconds"]
+    """The end of one run, from its metrics.json, a line each; a train or test not done is left out."""
+    metric, seconds = summary["metric"], summary["seconds"]
     lines = {
         "backbone": summary["backbone"],
         "source": summary["source"],
@@ -81,13 +81,18 @@ def run_table(summary: dict[str, Any]) -> str:
         "GMACs": number(summary["gmacs"], ".3g"),
         "epochs": summary["epochs"],
     }
-    if best:
-        lines[best["metric"]] = f"{best['value']:.4f} (best, epoch {best['epoch']})"
-    test = summary.get("test") or {}
-    metric = best["metric"].replace("val/", "test/") if best else next(iter(test), "")
-    if metric in test:
-        lines[metric] = f"{test[metric]:.4f}"
+    if metric in summary["val"]:
+        lines[f"val/{metric}"] = f"{summary['val'][metric]:.4f} (best, epoch {summary['best_epoch']})"
+    tested = metric if metric in summary["test"] else next(iter(summary["test"]), "")
+    if tested:
+        lines[f"test/{tested}"] = f"{summary['test'][tested]:.4f}{_interval(summary, tested)}"
     parts = ", ".join(f"{part} {value:.1f}" for part, value in seconds.items() if part != "total" and value)
     lines["seconds"] = f"{seconds['total']:.1f}" + (f" ({parts})" if parts else "")
     lines["folder"] = summary["folder"]
     return "\n".join(labelled(lines))
+
+
+def _interval(summary: dict[str, Any], metric: str) -> str:
+    if metric not in summary["test_low"]:
+        return ""
+    return f" ({summary['test_low'][metric]:.3f} to {summary['test_high'][metric]:.3f}, 95 % bootstrap)"

@@ -11,11 +11,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from bbframe.data.seeds import derive
 from bbframe.run.configuration import Configuration
+from bbframe.run.epoch_table import EpochTable
 from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from bbframe.run.lightning_parts import make_lightning_parts
 from bbframe.run.resume import AveragedWeights, ResumedEarlyStopping, ResumedOptimizer
@@ -47,7 +47,7 @@ def make_trainer(plan: Configuration, task: Task, folder: Path, more: Sequence[p
     """
     settings = dataclasses.asdict(plan.trainer)
     patience, decay = settings.pop("early_stopping"), settings.pop("ema_decay")
-    del settings["checkpoint_every"]
+    del settings["checkpoint_every"], settings["keep"]
     if isinstance(settings["devices"], tuple):
         settings["devices"] = list(settings["devices"])
     if plan.run.debug:
@@ -56,17 +56,19 @@ def make_trainer(plan: Configuration, task: Task, folder: Path, more: Sequence[p
     if decay is not None:
         callbacks.append(AveragedWeights(decay=decay))
     if not plan.run.debug:
-        callbacks += checkpoint_callbacks(folder, task.monitor, task.mode, plan.trainer.interval)
+        keep = max(1, plan.trainer.keep)  # the best epoch's weights are tested, whether they are kept or not
+        callbacks += checkpoint_callbacks(folder, task.monitor, task.mode, plan.trainer.interval, keep)
     if patience is not None:
         callbacks.append(ResumedEarlyStopping(task.monitor, mode=task.mode, patience=patience))
     if sys.stdout.isatty():
         callbacks.append(RichProgressBar(leave=False))
     callbacks += make_lightning_parts("callbacks", plan.callbacks, folder)
-    loggers = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
+    loggers = [EpochTable(folder, open=plan.run.train)]
     loggers += make_lightning_parts("logger", plan.logger, folder)
     try:
         return pl.Trainer(
             **settings,
+            limit_predict_batches=settings["limit_val_batches"],  # the validation images
             default_root_dir=folder,  # Slurm's signal writes hpc_ckpt_*.ckpt there, and a start looks for it there
             logger=loggers,
             callbacks=callbacks,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import time
-from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager, suppress
+import logging
+import shutil
+from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from bbframe.data.data_module import DataModule
 from bbframe.files import remove_parts
 from bbframe.registry import plugins
 from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
-from bbframe.run.checkpoint import LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
+from bbframe.run.best_checkpoint import BestCheckpoint, BestEpoch
+from bbframe.run.checkpoint import SECONDS, LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.masking import mask_overrides, mask_secrets, remember
@@ -29,9 +31,12 @@ from bbframe.run.record import environment, write_failure, write_record
 from bbframe.run.results import log_network, write_results
 from bbframe.run.run_log import logging_to
 from bbframe.run.stop_signals import signals_kept, signals_raised
+from bbframe.run.stopwatch import Stopwatch
+from bbframe.run.temperature import set_temperature
 from bbframe.run.trainer import make_trainer
 from bbframe.tasks.task import Task
 
+log = logging.getLogger("bbframe")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the disk, of a quota, in a file
 
 
@@ -78,17 +83,17 @@ def in_one_line(error: BaseException, folder: Path) -> BaseException:
 
 @dataclass
 class TrainingRun:
-    """A run in its steps. `config` and `overrides` are those of the record; `seconds` is the time that steps took."""
+    """A run in its steps. `config` and `overrides` are those of the record; `stopwatch` times the steps."""
 
     plan: Configuration
     config: dict[str, Any]
     overrides: list[str]
     folder: Path
-    seconds: dict[str, float] = field(default_factory=dict)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def complete(self) -> dict[str, Any]:
         """Build, train, test and report."""
-        with self.timed("total"):
+        with self.stopwatch.timed("total"):
             reset_peak_memory()
             saved = self.opened_checkpoint()
             pl.seed_everything(self.plan.run.seed, workers=True, verbose=False)
@@ -98,9 +103,11 @@ class TrainingRun:
                 saved.check_fits(task)
             macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
             log_network(self.plan, task, data, macs)
-            trainer = make_trainer(self.plan, task, self.folder, [RunInCheckpoint(self.saved_run(task, data))])
-            scores = {"best": self.trained(trainer, task, data, saved), "test": self.tested(trainer, task, data)}
-        return self.reported(trainer, task, data, {"gmacs": round(macs, 6), **scores})
+            record = RunInCheckpoint(self.saved_run(task, data), self.stopwatch)
+            trainer = make_trainer(self.plan, task, self.folder, [record])
+            best = self.trained(trainer, task, data, saved)
+            test = self.tested(trainer, task, data)
+        return self.reported(trainer, task, data, round(macs, 6), best, test)
 
     def opened_checkpoint(self) -> LoadedCheckpoint | None:
         """The checkpoint that the plan names, by its file or its run folder, whose last or best one it then is.
@@ -117,6 +124,8 @@ class TrainingRun:
         self.config["ckpt_path"] = str(path)
         saved = load_checkpoint(path)
         saved.check_complete(options.train)
+        if options.train:
+            self.stopwatch.go_on_from(saved.content[SECONDS])
         if is_first():
             remove_parts(path.parent)
         return saved
@@ -162,60 +171,89 @@ class TrainingRun:
 
     def trained(
         self, trainer: pl.Trainer, task: Task, data: DataModule, saved: LoadedCheckpoint | None
-    ) -> dict[str, Any] | None:
+    ) -> BestEpoch | None:
         """Train if the plan says so, and give the task the weights of the best epoch.
 
-        Returns the metric, its best value and the epoch it came from (counted from 1), None without a best epoch. The
-        weights are then those after the last step, or the checkpoint's when there was nothing to train.
+        Returns that epoch, None without one. The weights are then those after the last step, or the checkpoint's when
+        there was nothing to train.
         """
         if self.plan.run.train:
-            with self.timed("fit"):
+            with self.stopwatch.timed("fit"):
                 try:
                     with signals_kept():
                         trainer.fit(task, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
                 except MisconfigurationException as error:
                     raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
-        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-        path = Path(getattr(trainer.checkpoint_callback, "best_model_path", ""))
-        best = load_checkpoint(path) if score is not None and path.is_file() else None
+        kept = next(
+            (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None
+        )
         stayed = saved is not None and trainer.global_step in (0, saved.content["global_step"])
-        if chosen := best or (saved if stayed else None):
-            task.load_state_dict(chosen.content["state_dict"])
-        if best is None or score is None:
-            return None
-        return {"metric": task.monitor, "value": float(score), "epoch": best.content["epoch"] + 1}
+        if kept is not None and kept.best is not None:
+            task.load_state_dict(load_checkpoint(Path(kept.best_model_path)).content["state_dict"])
+            return kept.best
+        if self.plan.run.train and kept is not None:
+            log.info("best      no epoch with a finite %s is kept: the last step's weights stand", task.monitor)
+        if saved is not None and stayed:
+            task.load_state_dict(saved.content["state_dict"])
+        return None
 
     def tested(self, trainer: pl.Trainer, task: Task, data: DataModule) -> dict[str, float]:
-        """Test if the plan says so, and save the trained backbone; returns the metrics, the monitored one first."""
-        metrics: Mapping[str, float] = {}
+        """Test if the plan says so, and save the trained backbone; returns {metric without "test/": value}.
+
+        The monitored metric comes first.
+        """
+        metrics: dict[str, float] = {}
         if self.plan.run.test:
-            with self.timed("test"), signals_kept():
-                metrics = trainer.test(task, datamodule=data, verbose=False)[0]
+            with self.stopwatch.timed("test"), signals_kept():
+                set_temperature(trainer, task, data)
+                found = trainer.test(task, datamodule=data, verbose=False)[0]
+            metrics = {name.removeprefix("test/"): value for name, value in found.items()}
         if self.plan.run.train and trainer.is_global_zero:
             task.backbone.preprocessing = data.preprocessing
             task.backbone.save_pretrained(self.folder / "backbone")
-        return dict(sorted(metrics.items(), key=lambda item: item[0] != task.monitor.replace("val/", "test/")))
+        return dict(sorted(metrics.items(), key=lambda item: item[0] != task.metric))
 
-    def reported(self, trainer: pl.Trainer, task: Task, data: DataModule, scores: dict[str, Any]) -> dict[str, Any]:
+    def reported(
+        self,
+        trainer: pl.Trainer,
+        task: Task,
+        data: DataModule,
+        macs: float,
+        best: BestEpoch | None,
+        test: dict[str, float],
+    ) -> dict[str, Any]:
         """Write and log the results; returns the content of metrics.json."""
         plan, backbone, source = self.plan, task.backbone, self.plan.backbone.source
+        intervals, calibration = task.intervals(), task.calibration()
         summary = {
             "status": "ok",
             "name": plan.run.name,
+            "task": plan.task.name,
+            "data": plan.data.name,
+            "head": plan.head.name,
             "backbone": plan.backbone_name,
             "source": backbone.backbone_type.value,
             "checkpoint": source.checkpoint if source.pretrained else None,
             "params": count_parameters(task),
+            "gmacs": macs,
             "image_size": list(data.image_size),
             "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),
             "epochs": trainer.current_epoch,
-            "metric": task.monitor,
-            **scores,
+            "metric": task.metric,
+            "mode": task.mode,
+            "val": {} if best is None else {task.metric: best.value},
+            "best_epoch": None if best is None else best.epoch,
+            "test": test,
+            "test_low": {name: low for name, (low, _) in intervals.items()},
+            "test_high": {name: high for name, (_, high) in intervals.items()},
             "test_part": data.test_part,
+            "test_images": len(task.tested),
+            "test_sha256": data.fingerprint(data.test_part, task.tested) if task.tested else None,
+            **({"calibration": calibration} if calibration else {}),
             **task.class_scores(),
             "skipped": len(data.skipped),
             "assumed": {what: len(names) for what, names in data.assumed.items()},
-            "seconds": self.seconds,
+            "seconds": self.stopwatch.seconds(),
             "peak_memory_bytes": peak_memory_bytes(),
             "seed": plan.run.seed,
             "tags": list(plan.run.tags),
@@ -225,11 +263,6 @@ class TrainingRun:
         summary = mask_secrets(summary, by_name=False)
         if trainer.is_global_zero:
             write_results(plan, task, data, summary, self.folder)
+            if plan.trainer.keep == 0:
+                shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return summary
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Add the wall time of a step to `seconds`."""
-        started = time.perf_counter()
-        yield
-        self.seconds[step] = round(time.perf_counter() - started, 2)

@@ -86,9 +86,8 @@ def _label(overrides: Sequence[str], shared: set[str]) -> str:
 
 def _metrics(jobs: Sequence[dict[str, Any]]) -> tuple[str, str]:
     """The metric that chose the best epoch, and its test, which ranks the rows: the first again if none was tested."""
-    name = next(filter(None, ((job.get("best") or job).get("metric") for job in jobs)), "val/accuracy")
-    test = name.replace("val/", "test/")
-    return name, test if any(test in (job.get("test") or {}) for job in jobs) else name
+    name = next((job["metric"] for job in jobs), "accuracy")
+    return f"val/{name}", f"test/{name}" if any(name in job["test"] for job in jobs) else f"val/{name}"
 
 
 def _average(label: str, jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -96,11 +95,10 @@ def _average(label: str, jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first = {key: jobs[0].get(key) for key in ("backbone", "source", "params", "gmacs", "epochs")}
     values: dict[str, list[float]] = {}
     for job in jobs:
-        best = job.get("best") or {}
-        scores = {**({best["metric"]: best["value"]} if best else {}), **(job.get("test") or {})}
-        for name, value in scores.items():
-            if value is not None and math.isfinite(value):
-                values.setdefault(name, []).append(value)
+        for part in ("val", "test"):
+            for name, value in job[part].items():
+                if value is not None and math.isfinite(value):
+                    values.setdefault(f"{part}/{name}", []).append(value)
     row = {"run": label, **first, "seeds": len(jobs)}
     for name, numbers in values.items():
         row[name] = statistics.fmean(numbers)

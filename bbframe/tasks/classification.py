@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,19 +15,30 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassF1S
 from bbframe.backbone import Backbone
 from bbframe.heads import HeadOptions
 from bbframe.registry import PartOptions, make
+from bbframe.tasks.bootstrap import Interval, intervals, macro_f1, means
+from bbframe.tasks.calibration import calibration_error
 from bbframe.tasks.optimizer_options import OptimOptions
 from bbframe.tasks.task import Task
 from bbframe.tasks.task_options import AccuracyOptions, ClassificationOptions
 
+PROBABILITIES = ("probability", "scaled_probability")
+
 
 class ClassifiedImage(NamedTuple):
-    """One tested image: its index, its class, the predicted class and its probability, and the cross-entropy."""
+    """One tested image: its index, its class, the predicted class, their probabilities, and the cross-entropy.
+
+    `among_five` says whether its class has one of the five best scores; `scaled_probability` is the predicted class's
+    once the scores are divided by the temperature.
+    """
 
     image: int
     label: int
     predicted: int
     probability: float
+    true_probability: float
     loss: float
+    among_five: bool
+    scaled_probability: float
 
 
 class Classification(Task):
@@ -34,7 +46,7 @@ class Classification(Task):
 
     Labels are class indices (B,), or shares (B, num_classes) where augmentation has mixed images. After a test,
     `confusion` holds the counts (true class, predicted class), `class_f1` the score of each class, and `predictions`
-    a `ClassifiedImage` for every image.
+    a `ClassifiedImage` for every image. `temperature` is the one fitted on validation data before the test, if any.
     """
 
     monitor = "val/accuracy"
@@ -63,6 +75,8 @@ class Classification(Task):
         self.test_confusion = MulticlassConfusionMatrix(count)
         self.test_class_f1 = MulticlassF1Score(count, average="none")
         self.confusion, self.class_f1 = torch.zeros(count, count), torch.zeros(count)
+        self.temperature: float | None = None
+        self.predict_every = 1  # of how many validation images one serves a temperature
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores (B, num_classes) of normalised images (B, C, H, W)."""
@@ -75,6 +89,27 @@ class Classification(Task):
     def class_scores(self) -> dict[str, dict[str, float]]:
         values = [round(value, 6) for value in self.class_f1.tolist()]
         return {"class_f1": dict(zip(self.class_names, values, strict=True))}
+
+    def intervals(self) -> dict[str, Interval]:
+        """Of accuracy, top5 and f1."""
+        if not self.predictions:
+            return {}
+        rows = np.array([(row.label, row.predicted, row.among_five) for row in self.predictions])
+        found = intervals(rows, _metrics, centred=["f1"])  # each F1 is a concave function of its counts
+        found["f1"] = found["f1"][0], min(1.0, found["f1"][1])
+        return {name: ends for name, ends in found.items() if name in self.test_metrics}
+
+    def calibration(self) -> dict[str, float]:
+        """The expected calibration error and, with a temperature, the error that it leaves and the temperature."""
+        if not self.predictions:
+            return {}
+        right = np.array([row.label == row.predicted for row in self.predictions])
+        given, scaled = (np.array([getattr(row, name) for row in self.predictions]) for name in PROBABILITIES)
+        found = {"ece": round(calibration_error(given, right), 6)}
+        if self.temperature is not None:
+            found["ece_scaled"] = round(calibration_error(scaled, right), 6)
+            found["temperature"] = round(self.temperature, 6)
+        return found
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         labels = smoothed(batch["label"], len(self.class_names), self.options.label_smoothing)
@@ -97,16 +132,34 @@ class Classification(Task):
         self.log_dict(self.test_metrics, batch_size=len(scores))
         self.test_confusion.update(scores, labels)
         self.test_class_f1.update(scores, labels)
-        best, predicted = scores.softmax(dim=1).max(dim=1)
-        columns = (batch["index"], labels, predicted, best, losses)
+        shares = scores.softmax(dim=1)
+        best, predicted = shares.max(dim=1)
+        scaled = (scores / (self.temperature or 1.0)).softmax(dim=1).max(dim=1).values
+        true = shares.gather(1, labels[:, None])[:, 0]
+        among_five = (scores.topk(min(5, scores.shape[1])).indices == labels[:, None]).any(dim=1)
+        columns = (batch["index"], labels, predicted, best, true, losses, among_five, scaled)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         self.predictions.extend(ClassifiedImage(*row) for row in rows)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """The scores (N, num_classes) and the labels (N,) of validation images, on the CPU: for a temperature."""
+        chosen = batch["index"] % self.predict_every == 0
+        return self(batch["image"])[chosen].float().cpu(), batch["label"][chosen].cpu()
 
     def on_test_epoch_end(self) -> None:
         self.gather_predictions()
         self.confusion, self.class_f1 = self.test_confusion.compute().cpu(), self.test_class_f1.compute().cpu()
         self.test_confusion.reset()
         self.test_class_f1.reset()
+
+
+def _metrics(kinds: np.ndarray, drawn: np.ndarray) -> dict[str, np.ndarray]:
+    labels, predicted, among_five = kinds.T
+    return {
+        "accuracy": means(labels == predicted, drawn),
+        "top5": means(among_five, drawn),
+        "f1": macro_f1(labels, predicted, drawn),
+    }
 
 
 def smoothed(labels: Tensor, num_classes: int, share: float) -> Tensor:

@@ -25,7 +25,7 @@ class Task(pl.LightningModule, ABC):
     """A backbone and a head, trained on the batches of a data module.
 
     `monitor` is the metric whose largest value chooses the best epoch. After a test, `predictions` holds a row for
-    every image, which begins with the image's index.
+    every image, which begins with the image's index, and `tested` the indices of all images.
     """
 
     monitor: str
@@ -46,12 +46,18 @@ class Task(pl.LightningModule, ABC):
         self.options, self.optim, self.schedule = options, optim, schedule
         self.class_names = list(class_names)
         self.predictions: list[Any] = []
+        self.tested: list[int] = []
         self._unchecked: tuple[Tensor, int, int] | None = None  # loss, epoch, batch
         prepare(backbone, options)
         self.backbone = backbone
         self.head = make("head", head, backbone.channels, backbone.strides, len(self.class_names))
         self.reading = [backbone.out_features[i] for i in self.head.reads]
         backbone.use_maps(self.reading)
+
+    @property
+    def metric(self) -> str:
+        """The name of the monitored metric, whatever the part of the data: "accuracy"."""
+        return self.monitor.removeprefix("val/")
 
     def notes(self) -> dict[str, str]:
         """What a run logs about the head before it trains: {word: text}."""
@@ -64,6 +70,14 @@ class Task(pl.LightningModule, ABC):
     @abstractmethod
     def class_scores(self) -> dict[str, dict[str, float]]:
         """The scores of each class after a test: {name of the score: {class: value}}."""
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The 95 % intervals of metrics after a test, {metric, as "accuracy": (low, high)}: of those that have one."""
+        return {}
+
+    def calibration(self) -> dict[str, float]:
+        """How far probabilities can be believed, after a test: {measure: value}; empty for a task without any."""
+        return {}
 
     def train(self, mode: bool = True) -> Task:
         """Set the mode; in training mode, frozen parts stay in eval mode."""
@@ -95,7 +109,7 @@ class Task(pl.LightningModule, ABC):
         (loss, epoch, batch), self._unchecked = self._unchecked, None
         if not torch.isfinite(loss):
             raise ValueError(
-                f"the training loss is {loss.item()} at epoch {epoch}, batch {batch}; try a lower optim.lr, "
+                f"the training loss is {loss.item()} at epoch {epoch + 1}, batch {batch + 1}; try a lower optim.lr, "
                 "schedule.warmup_epochs or trainer.gradient_clip_val=1"
             )
 
@@ -103,16 +117,27 @@ class Task(pl.LightningModule, ABC):
         self.check_loss()  # before a checkpoint is written
 
     def on_test_start(self) -> None:
-        self.predictions = []
+        self.predictions, self.tested = [], []
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.tested += batch["index"].tolist()
+
+    def on_test_end(self) -> None:
+        self.tested = sorted(self.in_first_process(self.tested))
 
     def gather_predictions(self) -> None:
         """Collect the rows of all processes in the first one, sorted by the images' indices."""
         if self.trainer.world_size > 1:  # each process has tested its share of the images
-            first = self.trainer.is_global_zero
-            shares: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.gather_object(self.predictions, shares if first else None)
-            if first:
-                self.predictions = sorted((row for share in shares for row in share), key=lambda row: row[0])
+            self.predictions = sorted(self.in_first_process(self.predictions), key=lambda row: row[0])
+
+    def in_first_process(self, rows: list[Any]) -> list[Any]:
+        """The rows of all processes, process after process, in the first one; in the others their own."""
+        if self.trainer.world_size == 1:
+            return rows
+        first = self.trainer.is_global_zero
+        shares: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.gather_object(rows, shares if first else None)
+        return [row for share in shares for row in share] if first else rows
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         # Lightning cannot clip the gradients of a fused optimiser in mixed precision

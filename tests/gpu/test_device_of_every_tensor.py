@@ -146,7 +146,7 @@ def test_a_detection_step_waits_no_more_than_torchvision_does(head):
 
 
 def test_a_loss_that_is_not_finite_is_named_a_step_later_or_at_the_end_of_the_epoch():
-    said = r"the training loss is nan at epoch 0, batch 3; try a lower optim\.lr"
+    said = r"the training loss is nan at epoch 1, batch 4; try a lower optim\.lr"
     task = watched(tiny("resnet"))
     with StrictDevice():
         bad, good = torch.tensor(float("nan"), device=DEVICE), torch.tensor(1.0, device=DEVICE)

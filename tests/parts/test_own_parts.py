@@ -93,7 +93,7 @@ def test_parts_of_ones_own_train_and_test(plugin, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     summary = run(parse_configuration(config), config, ["task.loss=focal"], folder)
-    assert summary["test"]["test/loss"] > 0
+    assert summary["test"]["loss"] > 0
     recorded = yaml.safe_load((folder / "config.yaml").read_text())
     assert (recorded["head"]["name"], recorded["task"]["loss"]["gamma"]) == ("max_pool", 3)
     environment = json.loads((folder / "environment.json").read_text())
@@ -252,7 +252,7 @@ def test_every_other_part_of_ones_own_is_chosen_by_its_name(tmp_path, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
     summary = run(parse_configuration(config), config, [], folder)
-    assert 0 <= summary["test"]["test/mine"] <= 1
+    assert 0 <= summary["test"]["mine"] <= 1
     assert "strength 3" in capsys.readouterr().out
     assert (folder / "mine" / "metrics.csv").is_file()
 

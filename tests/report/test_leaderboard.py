@@ -20,8 +20,12 @@ def summary(backbone="resnet", accuracy=0.9, seed=1, overrides=None, metric="acc
         "params": 11_200_000,
         "gmacs": {"resnet": 0.5, "convnextv2": 0.75}.get(backbone, 4.0),
         "epochs": 3,
-        "best": {"metric": f"val/{metric}", "value": accuracy + 0.01, "epoch": 2},
-        "test": {f"test/{metric}": accuracy, "test/f1": accuracy / 2},
+        "metric": metric,
+        "val": {metric: accuracy + 0.01},
+        "best_epoch": 2,
+        "test": {metric: accuracy, "f1": accuracy / 2},
+        "test_low": {metric: accuracy - 0.1},
+        "test_high": {metric: accuracy + 0.1},
         "seconds": {"fit": 10.0, "test": 0.5, "total": 11.0 + seed},
         "peak_memory_bytes": 2**30,
         "seed": seed,
@@ -96,7 +100,7 @@ def test_the_metric_that_chose_the_best_epoch_ranks_the_rows(tmp_path, metric, b
 
 
 def test_without_a_test_the_validation_ranks_the_rows(tmp_path):
-    job(tmp_path, 0, {**summary("resnet", 0.2), "test": None})
+    job(tmp_path, 0, {**summary("resnet", 0.2), "test": {}})
     job(tmp_path, 1, {**summary("convnextv2", 0.6), "test": {}})
     head = write(tmp_path).splitlines()[0]
     assert head.count("val/accuracy") == 1
@@ -164,12 +168,12 @@ def test_the_end_of_a_run():
         "GMACs          0.5",
         "epochs         3",
         "val/accuracy   0.9961 (best, epoch 2)",
-        "test/accuracy  0.9861",
+        "test/accuracy  0.9861 (0.886 to 1.086, 95 % bootstrap)",
         "seconds        12.0 (fit 10.0, test 0.5)",
         "folder         outputs/classification/run",
     ]
 
 
-@pytest.mark.parametrize(("part", "metric"), [("best", "val/accuracy"), ("test", "test/accuracy")])
+@pytest.mark.parametrize(("part", "metric"), [("val", "val/accuracy"), ("test", "test/accuracy")])
 def test_what_was_not_done_is_not_in_the_table(part, metric):
-    assert metric not in run_table({**summary(), part: None, "folder": "x"})
+    assert metric not in run_table({**summary(), part: {}, "folder": "x"})

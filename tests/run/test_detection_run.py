@@ -68,8 +68,8 @@ def test_the_folder_holds_everything(first):
         "backbone/model.safetensors",
     }
     done = summary(first)
-    assert done["best"]["metric"] == "val/mAP"
-    assert {"test/mAP", "test/mAP50", "test/mAP75"} <= set(done["test"])
+    assert done["metric"] == "mAP"
+    assert {"mAP", "mAP50", "mAP75"} <= set(done["test"])
     assert set(done["class_ap"]) <= {str(digit) for digit in range(10)}
     assert done["maps"] == {"stage2": 8, "stage3": 16, "stage4": 32}
     log = (first / "train.log").read_text()
@@ -171,7 +171,7 @@ def test_options_of_training_are_those_of_every_task():
         "trainer.precision=bf16-mixed",
         "trainer.max_epochs=1",
     )
-    assert {"test/mAP", "test/mask_mAP"} <= set(summary(folder)["test"])
+    assert {"mAP", "mask_mAP"} <= set(summary(folder)["test"])
     assert (folder / "pictures" / "mask_precision_recall.png").is_file()
 
 

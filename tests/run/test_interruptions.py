@@ -13,9 +13,9 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
+from bbframe.run.epoch_table import EpochTable
 from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from bbframe.run.resume import AveragedWeights, ResumedEarlyStopping
 from bbframe.run.run_log import EpochLines
@@ -125,8 +125,9 @@ def fit(folder, setting, plug=None, resume=None):
         callbacks.append(ResumedEarlyStopping("val/accuracy", mode="max", patience=patience))
     trainer = lightning.Trainer(
         accelerator="cpu",
-        logger=CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1),
-        callbacks=[*callbacks, Hooks(plug), EpochLines()],
+        logger=EpochTable(folder),
+        log_every_n_steps=1,
+        callbacks=[*callbacks, Hooks(plug), EpochLines(), LearningRateMonitor()],
         plugins=[AtomicCheckpointIO()],
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -233,7 +234,7 @@ def test_a_statistic_that_is_not_finite_never_replaces_a_checkpoint(tmp_path, bu
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(globals(), "Hooks", Spoil)
-        with pytest.raises(ValueError, match=rf"epoch 1: the weights 'net.1.{buffer}' are no longer finite"):
+        with pytest.raises(ValueError, match=rf"epoch 2: the weights 'net.1.{buffer}' are no longer finite"):
             fit(tmp_path, "plain")
     assert load(tmp_path, "last")["epoch"] == 0
     assert all(x.isfinite().all() for x in load(tmp_path, "last")["state_dict"].values())

@@ -24,6 +24,6 @@ def test_the_digits_are_read_within_15_epochs(preset, tmp_path):
     options = ["trainer.max_epochs=15", "data.batch_size=16", f"output_dir={tmp_path}"]
     assert train.main(["--config-dir", str(HERE), f"backbone={preset}", *options]) == 0
     (metrics,) = tmp_path.glob("*/*/metrics.json")
-    accuracy = json.loads(metrics.read_text())["test"]["test/accuracy"]
+    accuracy = json.loads(metrics.read_text())["test"]["accuracy"]
     print(f"{preset}: {accuracy:.4f}")
     assert accuracy >= 0.95

@@ -88,7 +88,7 @@ def test_a_run_of_a_task_of_ones_own(cls, tmp_path, monkeypatch, capsys):
     config = configuration(task={"name": "own"}, data={"name": "own_digits"}, head={"name": "own_head"}, trainer=short)
     result = run(parse_configuration(config), config, [], tmp_path)
     table = capsys.readouterr().out
-    for metric in (result["metric"], result["metric"].replace("val/", "test/")):
+    for metric in (f"val/{result['metric']}", f"test/{result['metric']}"):
         assert f"\n{metric} " in table
     assert (tmp_path / "pictures" / "learning_curves.png").is_file()
     assert (tmp_path / "predictions.csv").is_file() is (cls is Extended)

@@ -145,15 +145,15 @@ def finished(request, place):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         folder = command_with(WorseSecondEpoch(), *TINY, *request.param)
-        assert summary(folder)["best"]["epoch"] == 1
+        assert summary(folder)["best_epoch"] == 1
         return folder
 
 
 def test_a_run_resumed_after_its_last_epoch_tests_the_best_one(finished):
     folder = command(f"ckpt_path={finished}/checkpoints/last.ckpt")
     again, before = summary(folder), summary(finished)
-    assert {key: again[key] for key in ("best", "test", "epochs")} == {
-        key: before[key] for key in ("best", "test", "epochs")
+    assert {key: again[key] for key in ("val", "best_epoch", "test", "epochs")} == {
+        key: before[key] for key in ("val", "best_epoch", "test", "epochs")
     }
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     left = AutoBackbone.from_pretrained(folder / "backbone").state_dict()
@@ -165,7 +165,7 @@ def test_a_run_resumed_after_its_last_epoch_tests_the_best_one(finished):
 
 def test_more_epochs_keep_the_earlier_best_and_fewer_are_refused(finished, capsys):
     folder = command(f"ckpt_path={finished}/checkpoints/last.ckpt", "trainer.max_epochs=3", "optim.lr=1e-9")
-    assert summary(folder)["best"] == summary(finished)["best"]
+    assert summary(folder)["best_epoch"] == summary(finished)["best_epoch"] == 1
     assert summary(folder)["test"] == summary(finished)["test"]
     assert "nothing is left to train" not in (folder / "train.log").read_text()
     assert train.main([f"ckpt_path={folder}/checkpoints/last.ckpt", "trainer.max_epochs=1"]) == 1
@@ -187,9 +187,9 @@ def test_without_its_best_checkpoint_a_finished_run_tests_its_last_weights(finis
     checkpoints = copied(finished, "no_best")
     (checkpoints / "best.ckpt").unlink()
     folder = command(f"ckpt_path={checkpoints}/last.ckpt")
-    assert summary(folder)["best"] is None
+    assert (summary(folder)["val"], summary(folder)["best_epoch"]) == ({}, None)
     assert summary(folder)["test"] != summary(finished)["test"]
-    assert "has no best.ckpt of val/accuracy=" in (folder / "train.log").read_text()
+    assert "has no checkpoint of epoch 1, val/accuracy=" in (folder / "train.log").read_text()
     last = torch.load(checkpoints / "last.ckpt", weights_only=True)["state_dict"]
     left = AutoBackbone.from_pretrained(folder / "backbone").state_dict()
     assert all(torch.equal(left[key], last[f"backbone.{key}"]) for key in left)

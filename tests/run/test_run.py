@@ -70,8 +70,8 @@ def test_the_folder_holds_everything(first):
     }
     assert yaml.safe_load((first / "config.yaml").read_text())["backbone"]["depths"] == [1, 1, 1, 1]
     done = summary(first)
-    assert done["test"]["test/accuracy"] > 0.3
-    assert done["best"]["metric"] == "val/accuracy"
+    assert done["test"]["accuracy"] > 0.3
+    assert (done["metric"], done["mode"], set(done["val"])) == ("accuracy", "max", {"accuracy"})
     assert set(done["seconds"]) == {"fit", "test", "total"}
     assert done["peak_memory_bytes"] > 2**20
     with (first / "metrics.csv").open() as file:
@@ -81,7 +81,7 @@ def test_the_folder_holds_everything(first):
 def test_the_predictions_agree_with_the_metrics(first):
     rows = list(csv.DictReader((first / "predictions.csv").read_text().splitlines()))
     right = sum(row["class"] == row["predicted"] for row in rows)
-    assert summary(first)["test"]["test/accuracy"] == pytest.approx(right / len(rows))
+    assert summary(first)["test"]["accuracy"] == pytest.approx(right / len(rows))
     assert len({row["image"] for row in rows}) == len(rows) == 269
 
 
@@ -135,7 +135,7 @@ def test_plugins_are_recorded_in_the_folder_and_in_the_checkpoint(place, monkeyp
 def test_a_rerun_is_bit_identical(first):
     again = command(f"rerun={first}")
     assert summary(again)["test"] == summary(first)["test"]
-    assert summary(again)["best"] == summary(first)["best"]
+    assert summary(again)["val"] == summary(first)["val"]
     weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (first, again)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
@@ -326,8 +326,8 @@ def test_two_processes_share_one_folder_and_test_every_image_once(place):
     assert len({row["image"] for row in rows}) == len(rows) == 269
     right = sum(row["class"] == row["predicted"] for row in rows)
     test = summary(folder)["test"]
-    assert test["test/accuracy"] == pytest.approx(right / len(rows))
-    assert test["test/loss"] == pytest.approx(sum(float(row["loss"]) for row in rows) / len(rows), abs=1e-5)
+    assert test["accuracy"] == pytest.approx(right / len(rows))
+    assert test["loss"] == pytest.approx(sum(float(row["loss"]) for row in rows) / len(rows), abs=1e-5)
 
 
 def test_debug_runs_one_batch_of_everything_and_writes_no_checkpoint():

@@ -40,18 +40,35 @@ class Fit(nn.Module):
         if self.cover is None:
             return F.resize(image, list(self.size), self.mode)
         image = self._middle(image, self.cover)
-        width, height = image.size
+        return F.center_crop(F.resize(image, self._covering(image.size), self.mode), list(self.size))
+
+    def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """What is left of an image of a (width, height): left, top, right and bottom as shares of its sides."""
+        if self.cover is None:
+            return 0.0, 0.0, 1.0, 1.0
+        middle = _long_middle(size, self.cover)
+        high, wide = self._covering(middle)
+        x = min(1.0, self.size[1] / wide) * middle[0] / size[0] / 2
+        y = min(1.0, self.size[0] / high) * middle[1] / size[1] / 2
+        return 0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y
+
+    def _covering(self, size: tuple[int, int]) -> list[int]:
+        """The (height, width) to which an image of a (width, height) is made."""
+        assert self.cover is not None
+        width, height = size
         if self.cover[0] * width > self.cover[1] * height:  # wider than the target: the heights meet
-            sides = [self.cover[0], max(self.cover[1], int(self.cover[0] * width / height))]
-        else:
-            sides = [max(self.cover[0], int(self.cover[1] * height / width)), self.cover[1]]
-        return F.center_crop(F.resize(image, sides, self.mode), list(self.size))
+            return [self.cover[0], max(self.cover[1], int(self.cover[0] * width / height))]
+        return [max(self.cover[0], int(self.cover[1] * height / width)), self.cover[1]]
 
     def _middle(self, image: Image.Image, cover: tuple[int, ...]) -> Image.Image:
         """What the crop can see of an image that is very long or very high, which would become huge."""
-        width = min(image.width, math.ceil(LONGEST * image.height * cover[1] / cover[0]))
-        height = min(image.height, math.ceil(LONGEST * image.width * cover[0] / cover[1]))
+        width, height = _long_middle(image.size, cover)
         return image if (width, height) == image.size else F.center_crop(image, [height, width])
+
+
+def _long_middle(size: tuple[int, int], cover: tuple[int, ...]) -> tuple[int, int]:
+    width = min(size[0], math.ceil(LONGEST * size[1] * cover[1] / cover[0]))
+    return width, min(size[1], math.ceil(LONGEST * size[0] * cover[0] / cover[1]))
 
 
 class ByteRandomResizedCrop(v2.RandomResizedCrop):

@@ -1,0 +1,43 @@
+"""Checkpoints that are never written over with weights that are NaN or infinite, and their move to another folder."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import chain
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from bbframe.files import atomic
+
+
+class FiniteCheckpoint(ModelCheckpoint):
+    """A checkpoint after an epoch that stops the run rather than save weights that are NaN or infinite."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save. Raises ValueError when a weight is not finite."""
+        self.check_finite(trainer, pl_module)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def check_finite(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises ValueError when a weight, or a statistic such as BatchNorm's, is not finite."""
+        if (bad := not_finite(pl_module)) is not None:
+            raise ValueError(
+                f"epoch {trainer.current_epoch + 1}: the weights {bad!r} are no longer finite, so no checkpoint was"
+                f" written over those in {self.dirpath}; lower the learning rate, or clip the gradients"
+            )
+
+
+def not_finite(module: LightningModule) -> str | None:
+    """The name of the first parameter, or running statistic, that is NaN or infinite."""
+    statistics = ((name, x) for name, x in module.named_buffers() if name.endswith(("running_mean", "running_var")))
+    return next((name for name, x in chain(module.named_parameters(), statistics) if not x.isfinite().all()), None)
+
+
+def take_over(source: Path, target: Path, trainer: Trainer) -> None:
+    """Copy a checkpoint of an earlier run into the folder of this one."""
+    if source.resolve() != target.resolve() and trainer.is_global_zero:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(target) as part:
+            shutil.copyfile(source, part)

@@ -207,7 +207,9 @@ def calibration_sections(run: FinishedRun, rows: Sequence[TestedImage]) -> list[
             "kind": "bar",
             "x": {"title": "probability of the predicted class", "names": bins},
             "y": {"title": "images", "whole": True},
-            "series": [{"name": "images", "points": [[name, n] for name, n in zip(bins, counts.tolist(), strict=True)]}],
+            "series": [
+                {"name": "images", "points": [[name, n] for name, n in zip(bins, counts.tolist(), strict=True)]}
+            ],
         },
     ]
     found = run.metrics.get("calibration") or {}

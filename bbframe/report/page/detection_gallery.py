@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from bbframe.data.boxes.box_data import Annotated, DetectionDataModule
+from bbframe.data.decode import reason
 from bbframe.report.detection_errors import BOTH, IGNORED, OUTCOMES, DetectionErrors
 from bbframe.report.page.mask_outlines import mask_outline
+from bbframe.report.page.thumbnails import data_uri
 from bbframe.tasks.detection import DetectedImage
 
 LEAST = 50  # thousandths: detections of a lower score are not shown
-SIDE, QUALITY = 480, 82  # the longer side of a photo in pixels, and its quality as JPEG
+SIDE = 480  # pixels: the longer side of a photo
 BYTES, IMAGES = 4_500_000, 400  # of all photos and objects together; the most images
+MEANINGS = {
+    "right": "of the right class, overlapping the object by 0.5",
+    "wrong class": "on an object, but of another class",
+    "badly placed": "of the right class, overlapping the object by 0.1 to 0.5",
+    "both": "of another class and badly placed",
+    "duplicate": "on an object that a surer detection has found",
+    "background": "where there is no object",
+    "missed": "an object that no detection shows, not even one of another class or badly placed",
+}
 
 
 def gallery(
-    rows: Sequence[DetectedImage],
-    errors: DetectionErrors,
-    class_names: Sequence[str],
-    photo: Callable[[int], Image.Image],
-    source: Callable[[int], str],
-    most_bytes: int = BYTES,
+    rows: Sequence[DetectedImage], errors: DetectionErrors, data: DetectionDataModule, most_bytes: int = BYTES
 ) -> dict[str, Any]:
     """The data of the template `detections`: the images with the most errors, as far as `most_bytes` reach.
 
-    `photo` and `source` give the original image and its name by its index. Scores are thousandths, rounded down, and
-    coordinates pixels of the original.
+    Scores are thousandths, rounded down, and coordinates pixels of the original image.
     """
     starts = np.searchsorted(errors.matches.image, np.arange(len(rows) + 1))
     images: list[dict[str, Any]] = []
@@ -39,8 +42,8 @@ def gallery(
     for place in errors_per_image(errors, len(rows)).argsort(kind="stable")[::-1][:IMAGES]:
         image = rows[place]
         shown = {
-            "name": source(image.image),
-            **_encoded_photo(photo(image.image)),
+            "name": data.source(data.test_part, image.image),
+            **_photo(data.parts[data.test_part], image.image),
             "truth": _true_rows(image),
             "found": _found_rows(image, errors, range(starts[place], starts[place + 1])),
         }
@@ -50,16 +53,15 @@ def gallery(
         images.append(shown)
     return {
         "images": images,
-        "tested": len(rows),
-        "classes": [{"name": name} for name in class_names],
-        "outcomes": [*OUTCOMES[:IGNORED], "missed"],
+        "classes": data.class_names,
+        "outcomes": [{"name": name, "meaning": MEANINGS[name]} for name in (*OUTCOMES[:IGNORED], "missed")],
         "least": LEAST,
         "masks": any(image.found.masks is not None for image in rows),
     }
 
 
 def errors_per_image(errors: DetectionErrors, count: int, threshold: float = 0.5) -> np.ndarray:
-    """The wrong detections of a score of `threshold` or more and the missed objects of each image, counted, (images,)."""
+    """How many detections of a score of `threshold` or more are wrong, and objects are missed, in each image, (N,)."""
     matches = errors.matches
     wrong = (errors.outcome > 0) & (errors.outcome < IGNORED) & (matches.scores >= threshold)
     missed = np.maximum(errors.found, errors.reached) < threshold
@@ -67,14 +69,17 @@ def errors_per_image(errors: DetectionErrors, count: int, threshold: float = 0.5
     return sum(per_image, np.zeros(count, int))
 
 
-def _encoded_photo(image: Image.Image) -> dict[str, Any]:
-    """An image as a data URL, its longer side at most 480 pixels, and its own width and height."""
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    written = io.BytesIO()
-    small.save(written, "jpeg", quality=QUALITY)
-    code = base64.b64encode(written.getvalue()).decode()
-    return {"width": image.width, "height": image.height, "photo": f"data:image/jpeg;base64,{code}"}
+def _photo(images: Annotated, index: int) -> dict[str, Any]:
+    """An image as a data URI, its longer side at most 480 pixels, and its own width and height.
+
+    An image that cannot be read any more has the reason, `why`, instead.
+    """
+    height, width = images.target(index, False)["size"].tolist()
+    try:
+        photo = {"photo": data_uri(images.read(index), SIDE)}
+    except Exception as error:  # a decoder may raise anything on a broken file
+        photo = {"why": reason(error)}
+    return {"width": width, "height": height, **photo}
 
 
 def _true_rows(image: DetectedImage) -> list[dict[str, Any]]:

@@ -8,24 +8,18 @@ from typing import Any
 import numpy as np
 
 from bbframe.data.boxes.box_data import DetectionDataModule
-from bbframe.files import visible
 from bbframe.report.detection_errors import IGNORED, KINDS, OUTCOMES, DetectionErrors, detection_errors
-from bbframe.report.page.detection_gallery import gallery
+from bbframe.report.page.detection_gallery import MEANINGS, gallery
+from bbframe.report.page.finished_run import FinishedRun
 from bbframe.report.page.html_page import Section
+from bbframe.report.page.run_sections import decimal
+from bbframe.report.page.saved_detections import read_detections, read_results
 from bbframe.tasks.average_precision import RECALLS, average_precision, precision_curve
-from bbframe.tasks.detection import DetectedImage
+from bbframe.tasks.detection import DetectedImage, Detection
 from bbframe.tasks.detection_matches import MOST, SIZES, FoundObjects, Matches, TrueObjects, match_images
 
 CURVES = 12  # classes that have a curve each
 EVERY = 5  # of 101 recalls one in five is drawn
-MEANINGS = {
-    "wrong class": "on an object, but of another class",
-    "badly placed": "of the right class, overlapping the object by 0.1 to 0.5",
-    "both": "of another class and badly placed",
-    "duplicate": "on an object that a surer detection has found",
-    "background": "where there is no object",
-    "missed": "an object without any of the detections above",
-}
 PHOTO_NOTE = (
     "True boxes are dashed, predicted ones solid, in the colour of what became of them. The slider hides detections "
     "of a lower score; a switch hides a kind or a class. The images are ordered by the errors that are left."
@@ -38,18 +32,37 @@ SIZE_NOTE = "COCO's sizes, in pixels of the original: small objects have at most
 CLASS_NOTE = "Objects found and missed, and errors: at a score of 0.5 or more."
 
 
-def detection_sections(rows: Sequence[DetectedImage], data: DetectionDataModule, most: int = MOST) -> list[Section]:
-    """The sections of the tested images `rows`, in which the `most` surest detections of a class count.
+def detection_sections(
+    run: FinishedRun, data: DetectionDataModule | None, task: Detection | None, missing: str
+) -> list[Section]:
+    """The sections about the tested images, none without a test.
 
-    Where there are masks, errors and curves are there twice: by boxes and by masks.
+    They follow from the `task` that has tested the `data`, or from the predictions.json of the run and its `data`.
+    Without these, `missing` says why.
     """
-    images, part = [(row.found, row.truth) for row in rows], data.test_part
+    file = run.folder / "predictions.json"
+    if not file.is_file():
+        return []
+    if data is None:
+        count = len(read_results(file))
+        return [Section("Images", "facts", {"facts": [["detections", f"{count:,}, in predictions.json"]]}, missing)]
+    most = int((run.config.get("head") or {}).get("detections_per_image") or 0)
+    rows = task.predictions if task is not None and task.predictions else read_detections(run, data)
+    return sections_of_images(rows, data, max(MOST, most))
+
+
+def sections_of_images(rows: Sequence[DetectedImage], data: DetectionDataModule, most: int = MOST) -> list[Section]:
+    """The gallery of the tested images `rows` and what was measured by their boxes, and by their masks if any.
+
+    The `most` surest detections of a class in an image count.
+    """
+    images = [(row.found, row.truth) for row in rows]
     errors = detection_errors(images, data.num_classes, most=most)
-    shown = gallery(
-        rows, errors, data.class_names, data.parts[part].read, lambda index: visible(data.source(part, index))
-    )
+    shown = gallery(rows, errors, data)
     count = len(shown["images"])
-    which = f"All {count} tested images" if count == len(rows) else f"The {count} of {len(rows)} with the most errors"
+    which = f"All {count:,} tested images"
+    if count < len(rows):
+        which = f"The {count:,} of {len(rows):,} tested images with the most errors"
     sections = [Section("Images", "detections", shown, f"{which}. {PHOTO_NOTE}")]
     sections += _measured(images, data.class_names, errors, False, most)
     if shown["masks"]:
@@ -121,10 +134,8 @@ def _size_table(
         inside = (areas >= low) & (areas <= high)
         found = int((errors.found[inside] >= 0).sum())
         precision = average_precision(part)
-        means: list[float | None] = [None, None]
-        if inside.any():
-            means = [round(float(np.nanmean(values)), 4) for values in (precision, precision[:1])]
-        rows.append([size, int(inside.sum()), found, *means])
+        means = [np.nanmean(values) if inside.any() else np.nan for values in (precision, precision[:1])]
+        rows.append([size, int(inside.sum()), found, *map(number_cell, means)])
     columns = [{"title": "size"}] + [
         {"title": title, "number": True} for title in ("objects", "found", "mAP", "mAP50")
     ]
@@ -169,11 +180,14 @@ def _class_table(matches: Matches, errors: DetectionErrors, names: Sequence[str]
     rows: list[list[Any]] = []
     for label, name in enumerate(names):
         own, said = errors.matches.true_labels == label, errors.matches.labels == label
-        scores = [
-            None if np.isnan(v) else round(float(v), 4) for v in (precision[:, label].mean(), precision[0, label])
-        ]
+        scores = map(number_cell, (precision[:, label].mean(), precision[0, label]))
         wrong = np.bincount(errors.outcome[said & sure], minlength=len(OUTCOMES))[1:IGNORED].tolist()
         rows.append(
             [name, int(own.sum()), int((errors.found[own] >= 0.5).sum()), *scores, *wrong, int((missed & own).sum())]
         )
     return {"columns": columns, "rows": rows, "filter": len(names) > 20, "caption": CLASS_NOTE}
+
+
+def number_cell(value: float) -> dict[str, Any] | None:
+    """A cell of a table that shows four decimals, None for NaN."""
+    return None if np.isnan(value) else {"text": decimal(value), "sort": float(value)}

@@ -10,34 +10,49 @@ from typing import Any
 import numpy as np
 
 from bbframe.data.boxes.box_data import DetectionDataModule
+from bbframe.report.page.finished_run import FinishedRun
 from bbframe.tasks.detection import DetectedImage, true_objects
 from bbframe.tasks.detection_matches import FoundObjects
 
 
-def read_detections(file: Path, data: DetectionDataModule) -> list[DetectedImage]:
-    """The tested images of a run that has ended, from its predictions.json and its data.
-
-    Raises ValueError when the file cannot be read, or names an image or a class that the data lack.
-    """
+def read_results(file: Path) -> list[dict[str, Any]]:
+    """The detections in a file of COCO results. Raises ValueError when it holds none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
-    part = data.test_part
-    count = data.counts[part]
-    places = {data.image_id(part, index): index for index in range(count)}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: cannot be read as JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(found, list) or not all(isinstance(row, dict) and row.keys() >= KEYS for row in found):
+        raise ValueError(f"{file}: must hold a list of detections, each with {', '.join(sorted(KEYS))}")
+    return found
+
+
+KEYS = {"image_id", "category_id", "bbox", "score"}
+
+
+def read_detections(run: FinishedRun, data: DetectionDataModule) -> list[DetectedImage]:
+    """What the run found in its tested images, and what is in them.
+
+    Boxes are rounded to hundredths of a pixel and scores to five decimals, as predictions.json has them. Raises
+    ValueError when the `data` are not those that were tested.
+    """
+    file, part = run.folder / "predictions.json", str(run.metrics.get("test_part") or data.test_part)
+    indices = range(int(run.metrics.get("test_images") or data.counts.get(part, 0)))
+    tested = run.metrics.get("test_sha256")
+    if len(indices) > data.counts.get(part, 0) or (tested and data.fingerprint(part, indices) != tested):
+        raise ValueError(
+            f"{file}: the {part} images or their objects have changed since they were tested; give the data of the run"
+        )
+    places = {data.image_id(part, index): index for index in indices}
     labels = {number: label for label, number in enumerate(data.part_category_ids(part))}
-    rows: list[list[dict[str, Any]]] = [[] for _ in range(count)]
-    for row in found:
-        if row["image_id"] not in places or row["category_id"] not in labels:
-            raise ValueError(
-                f"{file}: image {row['image_id']!r} or category {row['category_id']!r} is none of the {part} images' "
-                "that data=... gives; the data must be those of the run"
-            )
+    rows: list[list[dict[str, Any]]] = [[] for _ in indices]
+    for row in read_results(file):
+        for key, known in (("image_id", places), ("category_id", labels)):
+            if row[key] not in known:
+                raise ValueError(f"{file}: {key}={row[key]!r} is none of the {part} data; give the data of the run")
         rows[places[row["image_id"]]].append(row)
     return [
         DetectedImage(index, _found(rows[index], labels), true_objects(data.parts[part].target(index, data.masks)))
-        for index in range(count)
+        for index in indices
     ]
 
 

@@ -18,7 +18,7 @@ page.kind("detections", (block, data) => {
     element.append(...children);
     return element;
   };
-  const className = (label) => data.classes[label].name;
+  const className = (label) => data.classes[label];
   const isolated = (text) => `\u2068${text}\u2069`;  // a name from right to left does not turn what stands beside it
   const score = (found) => (found.score / 1000).toFixed(2);
 
@@ -48,9 +48,10 @@ page.kind("detections", (block, data) => {
     const layers = (name) => !hidden.layers.has(name);
     const root = draw("svg", {viewBox: `0 0 ${image.width} ${image.height}`, role: "img"});
     root.setAttribute("aria-label", described({found, missed}));
-    const photo = draw("image", {href: image.photo, width: image.width, height: image.height});
-    if (Math.max(image.width, image.height) < 200) photo.setAttribute("class", "small");
-    root.append(photo);
+    if (image.photo) {
+      const small = Math.max(image.width, image.height) < 200 ? "small" : "";
+      root.append(draw("image", {href: image.photo, width: image.width, height: image.height, class: small}));
+    }
     const texts = [];
     const shape = (one, colour, dashes, text) => {
       const [left, top, right, bottom] = one.box;
@@ -85,9 +86,14 @@ page.kind("detections", (block, data) => {
 
   /** How many of each outcome are drawn, as a text. */
   function described({found, missed}) {
-    const counts = data.outcomes.map((name, outcome) =>
+    const counts = data.outcomes.map(({name}, outcome) =>
       [outcome === MISSED ? missed.size : found.filter((one) => one.outcome === outcome).length, name]);
     return counts.filter(([number]) => number).map((pair) => pair.join(" ")).join(", ") || "nothing";
+  }
+
+  /** Why an image has no photo, null when it has one. */
+  function whyEmpty(image) {
+    return image.why ? page.make("span", {class: "file"}, `no photo: ${image.why}`) : null;
   }
 
   function update() {
@@ -118,7 +124,8 @@ page.kind("detections", (block, data) => {
         picture(seen, 250));
       open.addEventListener("click", () => enlarge(i));
       return page.make("figure", {}, open, page.make("figcaption", {},
-        page.make("span", {class: "file", dir: "auto"}, seen.image.name), described(seen)));
+        page.make("span", {class: "file", dir: "auto"}, seen.image.name), described(seen),
+        whyEmpty(seen.image)));
     }));
     find(".more").hidden = order.length <= count;
   }
@@ -140,17 +147,17 @@ page.kind("detections", (block, data) => {
       ...seen.found.map((one) => {
         const truth = seen.image.truth[one.shows];
         const is = one.outcome === WRONG_CLASS && truth ? `, is ${isolated(className(truth.label))}` : "";
-        return line(COLOURS[one.outcome], `${isolated(className(one.label))} ${score(one)}: ${data.outcomes[one.outcome]}${is}`);
+        return line(COLOURS[one.outcome], `${isolated(className(one.label))} ${score(one)}: ${data.outcomes[one.outcome].name}${is}`);
       }),
       ...[...seen.missed].map((one) => line(COLOURS[MISSED], `${isolated(className(one.label))}: missed`)));
   }
 
   /** Buttons that switch something on and off; returns them in their order. */
   function switches(selector, off, entries) {
-    const buttons = entries.map(({name, key, colour, counted}) => {
+    const buttons = entries.map(({name, meaning, key, colour, counted}) => {
       const swatch = colour ? page.make("span", {class: "swatch"}) : null;
       swatch?.style.setProperty("--swatch", colour);
-      const button = page.make("button", {type: "button", "aria-pressed": "true"}, swatch,
+      const button = page.make("button", {type: "button", "aria-pressed": "true", title: meaning}, swatch,
         page.make("span", {dir: "auto"}, name), counted ? page.make("span", {class: "count"}) : null);
       button.addEventListener("click", () => {
         const gone = off.has(key);
@@ -165,9 +172,9 @@ page.kind("detections", (block, data) => {
   }
 
   const chips = {
-    outcomes: switches(".outcomes", hidden.outcomes, data.outcomes.map((name, key) =>
-      ({name, key, colour: COLOURS[key], counted: true}))),
-    classes: switches(".classes", hidden.classes, data.classes.map(({name}, key) => ({name, key}))),
+    outcomes: switches(".outcomes", hidden.outcomes, data.outcomes.map(({name, meaning}, key) =>
+      ({name, meaning, key, colour: COLOURS[key], counted: true}))),
+    classes: switches(".classes", hidden.classes, data.classes.map((name, key) => ({name, key}))),
   };
   switches(".layers", hidden.layers, ["true boxes", "labels", ...(data.masks ? ["masks"] : [])].map((name) =>
     ({name, key: name})));

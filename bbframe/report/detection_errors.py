@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -47,7 +48,8 @@ class DetectionErrors:
 
         Detections of a wrong class or place become right, the surest one of each object that was not found, and the
         others go, as do all detections of the other kinds. Missed objects are taken out; a class that has no others
-        then counts as 1. The gains do not add up: where one error goes another may matter more.
+        then counts as 1. The gains do not add up: where one error goes another may matter more. They are NaN where
+        there are no objects at all.
         """
         measured = self._mean_precision(self.matches)
         return {kind: self._mean_precision(self._mended(kind)) - measured for kind in KINDS}
@@ -55,7 +57,7 @@ class DetectionErrors:
     def _mean_precision(self, matches: Matches) -> float:
         classes = np.unique(self.matches.true_labels)
         precision = average_precision(matches)[0, classes]
-        return float(np.where(np.isnan(precision), 1, precision).mean())
+        return float(np.where(np.isnan(precision), 1, precision).mean()) if len(classes) else math.nan
 
     def _mended(self, kind: str) -> Matches:
         matches = self.matches

@@ -80,19 +80,20 @@ def _measured(
 ) -> list[Section]:
     """The tables and charts by boxes or by `masks`."""
     matches = match_images(images, len(names), masks=masks, most=most)
-    kind, gains = "Mask e" if masks else "E", errors.gains()
-    sections = [
-        Section(f"{kind}rrors", "chart", {"charts": [_gain_chart(gains)]}, ERROR_NOTE),
-        Section("", "table", _error_table(errors, gains)),
-        Section("Mask sizes" if masks else "Sizes", "table", _size_table(images, errors, masks, most), SIZE_NOTE),
+    before, gains = "Mask " if masks else "", errors.gains()
+    error_table = _error_table(errors, gains)
+    size_section = Section(f"{before}sizes".capitalize(), "table", _size_table(images, errors, masks, most), SIZE_NOTE)
+    heading = f"{before}errors".capitalize()
+    if not len(matches.true_labels):
+        return [Section(heading, "table", error_table, ERROR_NOTE), size_section]
+    chart, note = _curve_chart(matches, names)
+    return [
+        Section(heading, "chart", {"charts": [_gain_chart(gains)]}, ERROR_NOTE),
+        Section("", "table", error_table),
+        size_section,
+        Section(f"{before}precision and recall".capitalize(), "chart", {"charts": [chart]}, note),
+        Section("", "table", _class_table(matches, errors, names)),
     ]
-    if len(matches.true_labels):
-        chart, note = _curve_chart(matches, names)
-        sections += [
-            Section("Mask precision" if masks else "Precision and recall", "chart", {"charts": [chart]}, note),
-            Section("", "table", _class_table(matches, errors, names)),
-        ]
-    return sections
 
 
 def _gain_chart(gains: Mapping[str, float]) -> dict[str, Any]:

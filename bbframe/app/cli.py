@@ -1,4 +1,4 @@
-"""The console command `bbframe`: train as `python train.py` does, list and describe backbones, predict."""
+"""The console command `bbframe`: train as `python train.py` does, list and describe backbones, predict, report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bbframe.app import train
-from bbframe.app.help import HELP, INFO_HELP, LIST_HELP, PREDICT_HELP
+from bbframe.app.help import HELP, INFO_HELP, LIST_HELP, PREDICT_HELP, REPORT_HELP
+from bbframe.app.report_command import report
 from bbframe.schema import nearest
 
 
@@ -138,4 +139,5 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "list": (print_catalog, LIST_HELP),
     "info": (info, INFO_HELP),
     "predict": (predict, PREDICT_HELP),
+    "report": (report, REPORT_HELP),
 }

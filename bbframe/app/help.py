@@ -14,11 +14,13 @@ usage: bbframe train [group=choice] [key=value] ...
        bbframe list [part of a name]
        bbframe info [group=choice] [key=value] ...
        bbframe predict run=<run folder> images=<folder or files> [key=value] ...
+       bbframe report <run folder> ...
 
   train    what `python train.py` does
   list     all architectures and variants: parameters, stages, channels, strides, Hub id, timm's name
   info     one backbone: each stage's map, parameters and GMACs; memory and this machine's latency
   predict  labels or boxes for images, by a network that was trained: pictures, and a table
+  report   the page of a run, report.html, again
 
 `bbframe <command> --help` shows all of it."""
 
@@ -88,6 +90,25 @@ An image that cannot be read is named and skipped. The exit code is 0 when there
 examples:
   bbframe predict run=outputs/classification/<run> images=photos
   bbframe predict run=outputs/detection/<run> images=street.jpg out=seen threshold=0.3"""
+
+
+REPORT_HELP = """The page of a run, report.html in its folder, made again.
+
+usage: bbframe report [--plugin MODULE] <run folder> ...
+
+Every run makes its page when it ends: what was asked, the result, curves, the tested images, data, weights and
+environment in one file. This makes it again, for a run of an earlier version, or when it could not be made.
+
+Photos come from the run's data set: start the command in the folder in which the run was started, so that a relative
+data.root is found. Where the network looked is computed from checkpoints/best.ckpt, else last.ckpt. What is gone is
+left out, and the page says why.
+
+flags:
+  --plugin MODULE        a Python module with parts of your own that the run used
+
+examples:
+  bbframe report outputs/classification/<run>
+  bbframe report outputs/classification/*"""
 
 
 USAGE = """Train any vision backbone on your images.

@@ -192,7 +192,7 @@ class ImageDataModule(DataModule):
         return self._eval_transform(self.parts[part].read(index))
 
     def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """What an evaluation sees of an image of a (width, height): left, top, right, bottom as shares of its sides."""
+        """What an evaluation sees of an image of a (width, height): left, top, right, bottom, as shares of it."""
         return self._fit.seen(size)
 
     def _batches(self, part: str, train: bool) -> ImageBatches:

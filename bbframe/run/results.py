@@ -13,6 +13,7 @@ from bbframe.files import write_text
 from bbframe.report.charts import learning_curves
 from bbframe.report.classification_report import write_classification_report
 from bbframe.report.detection_report import write_detection_report
+from bbframe.report.page.run_page import write_run_page
 from bbframe.report.profile import count_parameters
 from bbframe.report.tables import labelled, number
 from bbframe.run.configuration import Configuration
@@ -50,7 +51,7 @@ def log_network(plan: Configuration, task: Task, data: DataModule, macs: float) 
 
 
 def write_results(plan: Configuration, task: Task, data: DataModule, summary: dict[str, Any], folder: Path) -> None:
-    """Write the pictures and, when all the rest is there, metrics.json, and log the closing table.
+    """Write the pictures and, when all the rest is there, metrics.json, then the page, and log the closing table.
 
     The tested images are shown for classification and detection, and for tasks that extend either.
     """
@@ -63,7 +64,17 @@ def write_results(plan: Configuration, task: Task, data: DataModule, summary: di
     if task.predictions and isinstance(task, Detection) and isinstance(data, DetectionDataModule):
         write_detection_report(task, data, folder)
     write_text(folder / "metrics.json", json.dumps(finite(summary), indent=2) + "\n")
+    write_report_page(task, data, folder)
     log.info("\n%s", run_table(summary))
+
+
+def write_report_page(task: Task, data: DataModule, folder: Path) -> None:
+    """Write report.html; a failure is one line that says how to make it again, because the results are safe by now."""
+    try:
+        write_run_page(folder, data, task)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        log.warning("the page could not be made: %s; this makes it again: bbframe report %s", reason, folder)
 
 
 def finite(data: Any) -> Any:

@@ -137,7 +137,8 @@ class TrainingRun:
             write_record(self.folder, self.config, self.overrides, environment(seed, None))
         backbone = self.plan.make_backbone(None if saved is None else saved.run)
         if (report := backbone.load_report) is not None and is_first():
-            weights = {"source": report.source, "revision": report.revision, "sha256": report.sha256}
+            names = ("source", "revision", "sha256")
+            weights = {**{name: getattr(report, name) for name in names}, "report": str(report)}
             self.config["backbone"]["revision"] = report.revision  # a rerun loads the commit that this run loaded
             write_record(self.folder, self.config, self.overrides, environment(seed, weights))
         return backbone

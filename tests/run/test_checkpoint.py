@@ -41,7 +41,7 @@ class Line(LightningModule):
         return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)]
 
 
-def fit(folder, model, epochs, resume=None, monitor="val/accuracy", mode="max", validate=True):
+def fit(folder, model, epochs, resume=None, monitor="val/accuracy", mode="max", validate=True, keep=1):
     trainer = Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -49,7 +49,7 @@ def fit(folder, model, epochs, resume=None, monitor="val/accuracy", mode="max", 
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=checkpoint_callbacks(folder, monitor, mode),
+        callbacks=checkpoint_callbacks(folder, monitor, mode, keep=keep),
         plugins=[AtomicCheckpointIO()],
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if validate else 0,

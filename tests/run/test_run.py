@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -65,6 +66,7 @@ def test_the_folder_holds_everything(first):
         "pictures/confusion_matrix.png",
         "pictures/predictions.png",
         "pictures/worst_mistakes.png",
+        "pictures/reliability.png",
         "backbone/config.json",
         "backbone/model.safetensors",
     }
@@ -74,15 +76,40 @@ def test_the_folder_holds_everything(first):
     assert (done["metric"], done["mode"], set(done["val"])) == ("accuracy", "max", {"accuracy"})
     assert set(done["seconds"]) == {"fit", "test", "total"}
     assert done["peak_memory_bytes"] > 2**20
-    with (first / "metrics.csv").open() as file:
-        assert {"epoch", "train/loss", "val/loss", "val/accuracy"} <= set(csv.DictReader(file).fieldnames)
+    assert (done["task"], done["data"], done["head"]) == ("classification", "digits", "linear")
+    rows = list(csv.DictReader((first / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["step"] for row in rows] == ["4", "8"]
+    assert all(float(row[name]) > 0 for row in rows for name in ("train/loss", "val/loss", "val/accuracy"))
+    assert rows[done["best_epoch"] - 1]["val/accuracy"] == str(done["val"]["accuracy"])
 
 
 def test_the_predictions_agree_with_the_metrics(first):
     rows = list(csv.DictReader((first / "predictions.csv").read_text().splitlines()))
     right = sum(row["class"] == row["predicted"] for row in rows)
     assert summary(first)["test"]["accuracy"] == pytest.approx(right / len(rows))
-    assert len({row["image"] for row in rows}) == len(rows) == 269
+    assert len({row["image"] for row in rows}) == len(rows) == summary(first)["test_images"] == 269
+    for row in rows:
+        assert float(row["true_probability"]) == pytest.approx(math.exp(-float(row["loss"])), abs=1e-5)
+        assert (row["probability"] == row["true_probability"]) is (row["class"] == row["predicted"])
+
+
+def test_every_metric_of_a_test_has_an_interval_around_it(first):
+    done = summary(first)
+    assert set(done["test_low"]) == set(done["test_high"]) == set(done["test"]) - {"loss"}
+    assert len(done["test_low"]) == 3
+    for name, low in done["test_low"].items():
+        assert 0 < low < done["test"][name] < done["test_high"][name] <= 1
+    low, high = done["test_low"]["accuracy"], done["test_high"]["accuracy"]
+    line = f"test/accuracy  {done['test']['accuracy']:.4f} ({low:.3f} to {high:.3f}, 95 % bootstrap)"
+    assert line in (first / "train.log").read_text()
+
+
+def test_probabilities_are_calibrated_on_the_validation_images(first):
+    """Two epochs leave a network that is less sure than it is right: a temperature below 1 mends it."""
+    found = summary(first)["calibration"]
+    assert 0.05 < found["temperature"] < 1
+    assert found["ece_scaled"] < found["ece"] / 2
 
 
 def test_training_stops_early_when_nothing_gets_better():
@@ -92,10 +119,11 @@ def test_training_stops_early_when_nothing_gets_better():
 
 def test_the_average_of_the_weights_is_what_is_kept_and_tested():
     folder = run("trainer.ema_decay=0.5", "trainer.max_epochs=1")
-    saved = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
-    average, current = saved["state_dict"], saved["current_model_state"]
+    best, last = (torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    average, current = best["state_dict"], last["current_model_state"]
     key = "backbone.stem.0.weight"
     assert not torch.equal(average[key], current[key])
+    torch.testing.assert_close(average, last["state_dict"], rtol=0, atol=0)
     assert torch.equal(AutoBackbone.from_pretrained(folder / "backbone").stem[0].weight, average[key])
 
 
@@ -173,6 +201,41 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_does(first, place):
     weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (first, resumed)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert summary(resumed)["test"] == summary(first)["test"]
+    assert (resumed / "metrics.csv").read_text() == (first / "metrics.csv").read_text()
+    assert summary(resumed)["epochs"] == 2
+    before = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)["seconds"]
+    for step, seconds in before.items():
+        assert summary(resumed)["seconds"][step] > seconds > 0
+    twice = command(f"ckpt_path={resumed}", "trainer.max_epochs=3", "name=twice")
+    rows = (twice / "metrics.csv").read_text().splitlines()
+    assert rows[:3] == (first / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
+    assert summary(twice)["seconds"]["fit"] > summary(resumed)["seconds"]["fit"]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_weights_of_the_best_epoch_are_no_checkpoint_to_train_on(first, tmp_path, moved, capsys):
+    best = first / "checkpoints" / "best.ckpt"
+    if moved:
+        best = Path(shutil.copy(best, tmp_path / "best.ckpt"))
+    assert train.main([f"ckpt_path={best}", "trainer.max_epochs=3"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"error: checkpoint {best} holds weights alone, no state of an optimizer")
+    assert f"a training goes on from ckpt_path={best.with_name('last.ckpt')}" in error
+    assert (f"give backbone.pretrained=true backbone.checkpoint={best}" in error) is moved
+    assert "\n" not in error
+
+
+def test_the_best_checkpoint_is_a_third_of_the_last(first):
+    best, last = ((first / "checkpoints" / f"{name}.ckpt").stat().st_size for name in ("best", "last"))
+    assert best < 0.4 * last
+
+
+def test_a_run_may_leave_no_checkpoint_and_keeps_what_it_has_found():
+    folder = run("trainer.keep=0", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    assert not (folder / "checkpoints").exists()
+    assert summary(folder)["best_epoch"] == 1
+    assert (folder / "backbone" / "model.safetensors").is_file()
 
 
 def test_options_that_change_the_training_all_work_at_once():
@@ -195,7 +258,9 @@ def test_options_that_change_the_training_all_work_at_once():
         "+callbacks.rates._target_=lightning.pytorch.callbacks.LearningRateMonitor",
     )
     with (folder / "metrics.csv").open() as file:
-        assert any(name.startswith("lr-") for name in csv.DictReader(file).fieldnames)
+        rates = [{name: cell for name, cell in row.items() if name.startswith("lr-")} for row in csv.DictReader(file)]
+    assert len(rates) == 2
+    assert all(row and all(float(rate) > 0 for rate in row.values()) for row in rates)
     assert AutoBackbone.from_pretrained(folder / "backbone").out_features == ["stage1", "stage3"]
 
 

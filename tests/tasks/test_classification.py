@@ -77,12 +77,13 @@ def test_what_a_test_leaves_behind_adds_up():
     trainer = fit(task, net, soft=True)
     rows = task.predictions
     assert [row[0] for row in rows] == list(range(8))
-    right = sum(label == predicted for _, label, predicted, _, _ in rows)
+    right = sum(row.label == row.predicted for row in rows)
     assert trainer.callback_metrics["test/accuracy"] == pytest.approx(right / 8)
     assert int(task.confusion.sum()) == 8
     assert int(task.confusion.diagonal().sum()) == right
-    assert all(0 < probability <= 1 for *_, probability, _ in rows)
-    mean = sum(row[4] for row in rows) / 8
+    assert all(0 < row.true_probability <= row.probability <= 1 for row in rows)
+    assert all((row.true_probability == row.probability) is (row.label == row.predicted) for row in rows)
+    mean = sum(row.loss for row in rows) / 8
     assert trainer.callback_metrics["test/loss"] == pytest.approx(mean, rel=1e-5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from bbframe.data.data_module import ImageDataModule
 from bbframe.data.pixels import normalise
 from bbframe.files import visible
-from bbframe.report.page.finished_run import FinishedRun, TestedImage, read_predictions, read_table
+from bbframe.report.page.finished_run import FinishedRun, ScoredImage, read_predictions, read_table
 from bbframe.report.page.gradcam import heat_maps
 from bbframe.report.page.html_page import Section
 from bbframe.report.page.run_sections import class_counts, decimal
@@ -58,7 +59,7 @@ def class_names(run: FinishedRun, data: ImageDataModule | None) -> list[str]:
     return sorted({row[column] for row in rows for column in ("class", "predicted")})
 
 
-def chosen_images(rows: Sequence[TestedImage], most: int) -> list[int]:
+def chosen_images(rows: Sequence[ScoredImage], most: int) -> list[int]:
     """Which images a page shows, the worst first: all wrong ones, then right ones spread evenly over the loss."""
     order = sorted(range(len(rows)), key=lambda i: -rows[i].loss)
     wrong = [i for i in order if rows[i].label != rows[i].predicted][:most]
@@ -68,7 +69,7 @@ def chosen_images(rows: Sequence[TestedImage], most: int) -> list[int]:
     return wrong + spread
 
 
-def confusion_section(names: list[str], rows: Sequence[TestedImage]) -> Section:
+def confusion_section(names: list[str], rows: Sequence[ScoredImage]) -> Section:
     """How often each true class was predicted as each class."""
     counts = Counter((row.label, row.predicted) for row in rows)
     cells = [[label, predicted, count] for (label, predicted), count in sorted(counts.items())]
@@ -79,7 +80,7 @@ def confusion_section(names: list[str], rows: Sequence[TestedImage]) -> Section:
 def image_section(
     run: FinishedRun,
     names: list[str],
-    rows: Sequence[TestedImage],
+    rows: Sequence[ScoredImage],
     chosen: Sequence[int],
     data: ImageDataModule | None,
     task: Classification | None,
@@ -99,8 +100,8 @@ def image_section(
     for i in seen:
         row, photo = rows[i], by_row.get(i)
         facts = [row.label, row.predicted, *(round(x, 5) for x in (row.probability, row.true_probability, row.loss))]
-        uri, reason = (photo[0], None) if isinstance(photo, tuple) else (None, photo)
-        images.append({"name": row.name, "facts": facts, "photo": uri, "why": reason})
+        seen_now = {"photo": photo[0], "size": photo[1]} if isinstance(photo, tuple) else {"photo": None, "why": photo}
+        images.append({"name": row.name, "facts": facts, **seen_now})
     worst = sorted((i for i in seen if isinstance(by_row.get(i), tuple)), key=lambda i: -rows[i].loss)[:EXPLAINED]
     stage = ""
     if data is not None and task is not None and worst:
@@ -111,7 +112,7 @@ def image_section(
     return Section("Images", "gallery", content, image_note(rows, seen, missing, stage))
 
 
-def image_note(rows: Sequence[TestedImage], seen: Sequence[int], missing: str, stage: str) -> str:
+def image_note(rows: Sequence[ScoredImage], seen: Sequence[int], missing: str, stage: str) -> str:
     """How many images are shown, of how many, and what is missing."""
     wrong = sum(row.label != row.predicted for row in rows)
     there = sum(rows[i].label != rows[i].predicted for i in seen)
@@ -143,7 +144,7 @@ def explained(
 
 
 def class_section(
-    run: FinishedRun, names: list[str], rows: Sequence[TestedImage], data: ImageDataModule | None
+    run: FinishedRun, names: list[str], rows: Sequence[ScoredImage], data: ImageDataModule | None
 ) -> Section:
     """A row for each class: its images in every part, its scores, and what it is most often taken for."""
     scores = [*(run.metrics.get("class_f1") or {}).values()]
@@ -182,7 +183,7 @@ def measure(scores: Sequence[Any], label: int) -> float:
     return float(scores[label] or 0) if label < len(scores) else 0.0
 
 
-def calibration_sections(run: FinishedRun, rows: Sequence[TestedImage]) -> list[Section]:
+def calibration_sections(run: FinishedRun, rows: Sequence[ScoredImage]) -> list[Section]:
     """Whether the probabilities say how often the network is right."""
     confidences = np.array([row.probability for row in rows])
     right = np.array([row.label == row.predicted for row in rows])
@@ -191,7 +192,7 @@ def calibration_sections(run: FinishedRun, rows: Sequence[TestedImage]) -> list[
     points = np.stack([confidence, accuracy], axis=1)[full].round(4).tolist()
     labels = [f"{count:.0f} images" for count in counts[full]]
     edges = [f"{place / len(counts):.2f}" for place in range(len(counts) + 1)]
-    bins = [f"{low} to {high}" for low, high in zip(edges, edges[1:], strict=False)]
+    bins = [f"{low} to {high}" for low, high in pairwise(edges)]
     share = {"min": 0, "max": 1}
     perfect = {"name": "perfect", "points": [[0, 0], [1, 1]], "line": True, "dashed": True, "colour": "--soft"}
     charts = [

@@ -14,10 +14,8 @@ from bbframe.files import read_yaml
 Curves = dict[str, list[tuple[int, float]]]  # {"val/loss": [(epoch from 1, value), ...]}
 
 
-class TestedImage(NamedTuple):
+class ScoredImage(NamedTuple):
     """A row of predictions.csv; the classes are positions in the list of classes."""
-
-    __test__ = False  # pytest takes it for a test
 
     name: str
     label: int
@@ -110,7 +108,7 @@ def _read_curves(path: Path) -> Curves:
     }
 
 
-def read_predictions(path: Path, class_names: list[str]) -> list[TestedImage]:
+def read_predictions(path: Path, class_names: list[str]) -> list[ScoredImage]:
     """The rows of a classification's predictions.csv; `class_names` as they stand there.
 
     Without its column, the true class's probability follows from the loss. Raises ValueError for a class that is none
@@ -125,7 +123,7 @@ def read_predictions(path: Path, class_names: list[str]) -> list[TestedImage]:
         loss = _number(path, row["loss"])
         given = row.get("true_probability")
         rows.append(
-            TestedImage(
+            ScoredImage(
                 row["image"],
                 places[row["class"]],
                 places[row["predicted"]],

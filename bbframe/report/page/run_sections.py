@@ -62,7 +62,7 @@ def curve_section(run: FinishedRun) -> list[Section]:
     names.sort(key=lambda name: (name != "loss", name != run.metric))
     charts = []
     for name in names:
-        series = [
+        series: list[dict[str, Any]] = [
             {"name": word, "colour": colour, "points": [list(point) for point in run.curves[f"{part}/{name}"]]}
             for part, (word, colour) in PARTS.items()
             if f"{part}/{name}" in run.curves
@@ -152,7 +152,9 @@ def environment_section(run: FinishedRun) -> Section:
         facts.append(["peak memory", f"{peak / 2**30:.2f} GiB"])
     facts += [[name, str(version)] for name, version in (found.get("versions") or {}).items() if version]
     if git := found.get("git"):
-        facts.append(["commit", f"{git.get('commit')}{' and uncommitted changes' if git.get('dirty') else ''}"])
+        facts.append(
+            ["commit", f"{str(git.get('commit'))[:12]}{' and uncommitted changes' if git.get('dirty') else ''}"]
+        )
     facts += [["plugin", str(plugin.get("module"))] for plugin in found.get("plugins") or ()]
     facts.append(["seed", str(run.metrics.get("seed", found.get("seed", "-")))])
     return Section("Environment", "facts", {"facts": facts})

@@ -1,6 +1,7 @@
 """Folders of images: which images are found, and every fault told before training."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -262,3 +263,16 @@ def test_a_part_without_any_readable_image_ends_the_run(folder):
     data = load(root, on_error="skip", verify=False)
     with pytest.raises(ValueError, match="none of 6 images can be read"):
         list(data.val_dataloader())
+
+
+def test_a_fingerprint_says_whether_two_tests_are_of_the_same_images(folder, tmp_path_factory):
+    """The place of the folder is no part of it; the images, their order and their classes are."""
+    photos = folder({"train/cat": 3, "train/dog": 3, "val/cat": 2, "val/dog": 2, "test/cat": 2, "test/dog": 3})
+    data = load(photos)
+    first = data.fingerprint("test", range(5))
+    assert len(first) == 64
+    moved = shutil.copytree(photos, tmp_path_factory.mktemp("elsewhere") / "photos")
+    assert load(moved).fingerprint("test", range(5)) == first
+    others = [data.fingerprint("test", order) for order in (range(4), [1, 0, 2, 3, 4])]
+    data.parts["test"].labels[0] = 1
+    assert len({first, *others, data.fingerprint("test", range(5))}) == 4

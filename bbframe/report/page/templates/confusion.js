@@ -27,7 +27,7 @@ page.kind("confusion", (block, {classes, cells}) => {
       `${page.percent(share)} of the class`;
     const button = page.make("button", {type: "button", "aria-label": words, title: words, tabindex: -1}, count);
     button.style.setProperty("--share", (0.12 + 0.88 * Math.sqrt(share)).toFixed(3));
-    button.classList.toggle("strong", share > 0.3);
+    button.classList.toggle("strong", share > 0.45);
     button.addEventListener("click", () => show(label, predicted));
     td.append(button);
     return td;
@@ -58,7 +58,8 @@ page.kind("confusion", (block, {classes, cells}) => {
   }
 
   function matrix(shown) {
-    const long = Math.max(...shown.map((label) => classes[label].length)) > 4;
+    const longest = Math.max(...shown.map((label) => classes[label].length));
+    const long = longest > (shown.length <= 6 ? 10 : 4);
     const head = page.make("tr", {}, page.make("td"), ...shown.map((label) => page.make("th",
       {scope: "col", title: classes[label], class: long ? "slanted" : false}, page.make("span", {dir: "auto"}, classes[label]))));
     const rows = shown.map((label) => page.make("tr", {},
@@ -66,6 +67,7 @@ page.kind("confusion", (block, {classes, cells}) => {
       ...shown.map((predicted) => cell(label, predicted))));
     const table = page.make("table", {"aria-label": "confusion matrix: rows are true classes, columns predicted ones"},
       page.make("thead", {}, head), page.make("tbody", {}, ...rows));
+    table.style.setProperty("--cell", shown.length <= 6 ? "4.5rem" : "2.6rem");
     arrows(table);
     return table;
   }
@@ -98,9 +100,8 @@ page.kind("confusion", (block, {classes, cells}) => {
   if (shown.length) place.append(matrix(shown));
   const list = block.querySelector(".pairs");
   if (mistakes.size) {
-    const details = page.make("details", {}, page.make("summary", {}, "The most confused pairs"), page.make("div", {class: "scroll"}, pairs()));
-    details.open = !few;
-    list.append(details);
+    list.append(page.make("h3", {}, "The most confused pairs"), page.make("div", {class: "scroll", tabindex: 0, role: "group",
+      "aria-label": "the most confused pairs"}, pairs()));
   } else {
     list.append(page.make("p", {class: "note"}, "There was no mistake."));
   }

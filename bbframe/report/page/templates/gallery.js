@@ -6,9 +6,9 @@ page.kind("gallery", (block, {classes, images, total}) => {
   const shots = block.querySelector(".shots");
   const more = block.querySelector(".more");
   const dialog = block.querySelector("dialog");
-  const items = images.map(({name, facts, photo, why, heat}) => {
+  const items = images.map(({facts, ...item}) => {
     const [label, predicted, probability, trueProbability, loss] = facts;
-    return {name, label, predicted, probability, trueProbability, loss, photo, why, heat};
+    return {...item, label, predicted, probability, trueProbability, loss};
   });
   const orders = {
     worst: (a, b) => b.loss - a.loss,
@@ -47,21 +47,18 @@ page.kind("gallery", (block, {classes, images, total}) => {
     return large;
   }
 
-  function photo(item, side, heated) {
+  function photo(item, heated) {
     const frame = page.make("span", {class: "frame"});
     if (!item.photo) {
       frame.append(page.make("span", {class: "absent"}, item.why ?? "no photo"));
       return frame;
     }
-    const image = page.make("img", {src: item.photo, alt: item.name, loading: "lazy"});
+    const [width, height] = item.size;
+    const large = Math.max(width, height);
+    const image = page.make("img", {src: item.photo, alt: item.name, class: large <= 48 ? "tiny" : false});
     const holder = page.make("span", {class: "photo"}, image, heated && item.heat ? overlay(item.heat) : null);
-    image.addEventListener("load", () => {
-      const {naturalWidth: width, naturalHeight: height} = image;
-      image.classList.toggle("tiny", Math.max(width, height) <= 48);
-      const scale = 1 / Math.max(width, height);
-      holder.style.width = `${100 * width * scale}%`;
-      holder.style.height = `${100 * height * scale}%`;
-    });
+    holder.style.width = `${100 * width / large}%`;
+    holder.style.height = `${100 * height / large}%`;
     frame.append(holder);
     return frame;
   }
@@ -71,7 +68,7 @@ page.kind("gallery", (block, {classes, images, total}) => {
 
   function shot(item, place) {
     const right = isRight(item);
-    const button = page.make("button", {type: "button", class: `shot ${right ? "right" : "wrong"}`}, photo(item, 160, heated()),
+    const button = page.make("button", {type: "button", class: `shot ${right ? "right" : "wrong"}`}, photo(item, heated()),
       page.make("span", {class: "words"},
         page.make("span", {class: "answer", dir: "auto"}, `${right ? "✓" : "✗"} ${classes[item.predicted]} ${page.percent(item.probability, 0)}`),
         right ? null : page.make("span", {class: "truth", dir: "auto"}, `is ${classes[item.label]} ${page.percent(item.trueProbability, 1)}`),
@@ -114,7 +111,7 @@ page.kind("gallery", (block, {classes, images, total}) => {
     ];
     dialog.querySelector(".inside").replaceChildren(
       page.make("h3", {dir: "auto"}, `${place + 1} of ${found.length}`),
-      photo(item, 320, heated()),
+      page.make("div", {class: "pair"}, photo(item, false), item.heat ? photo(item, true) : null),
       page.make("dl", {class: "facts"}, ...facts.map(([name, value, kind]) => page.make("div", {},
         page.make("dt", {}, name), page.make("dd", {dir: "auto", class: kind ?? false}, value)))));
     const [previous, next] = ["previous", "next"].map((name) => dialog.querySelector(`[name="${name}"]`));

@@ -13,7 +13,7 @@ from bbframe.report.page.detection_gallery import MEANINGS, gallery
 from bbframe.report.page.finished_run import FinishedRun
 from bbframe.report.page.html_page import Section
 from bbframe.report.page.run_sections import decimal
-from bbframe.report.page.saved_detections import read_detections, read_results
+from bbframe.report.page.saved_detections import read_detections, read_results, find_tested_images
 from bbframe.tasks.average_precision import RECALLS, average_precision, precision_curve
 from bbframe.tasks.detection import DetectedImage, Detection
 from bbframe.tasks.detection_matches import MOST, SIZES, FoundObjects, Matches, TrueObjects, match_images
@@ -43,12 +43,15 @@ def detection_sections(
     file = run.folder / "predictions.json"
     if not file.is_file():
         return []
-    if data is None:
+    most = max(MOST, int((run.config.get("head") or {}).get("detections_per_image") or 0))
+    if data is not None and task is not None and task.predictions:
+        return sections_of_images(task.predictions, data, most)
+    indices = None if data is None else find_tested_images(run, data)
+    if data is None or indices is None:
         count = len(read_results(file))
-        return [Section("Images", "facts", {"facts": [["detections", f"{count:,}, in predictions.json"]]}, missing)]
-    most = int((run.config.get("head") or {}).get("detections_per_image") or 0)
-    rows = task.predictions if task is not None and task.predictions else read_detections(run, data)
-    return sections_of_images(rows, data, max(MOST, most))
+        note = missing if data is None else "The images or their objects have changed since they were tested."
+        return [Section("Images", "facts", {"facts": [["detections", f"{count:,}, in predictions.json"]]}, note)]
+    return sections_of_images(read_detections(run, data, indices), data, most)
 
 
 def sections_of_images(rows: Sequence[DetectedImage], data: DetectionDataModule, most: int = MOST) -> list[Section]:

@@ -29,22 +29,26 @@ def read_results(file: Path) -> list[dict[str, Any]]:
 KEYS = {"image_id", "category_id", "bbox", "score"}
 
 
-def read_detections(run: FinishedRun, data: DetectionDataModule) -> list[DetectedImage]:
-    """What the run found in its tested images, and what is in them.
+def find_tested_images(run: FinishedRun, data: DetectionDataModule) -> range | None:
+    """The indices of the images that the run has tested, None when the data are not those that it has tested."""
+    part = str(run.metrics.get("test_part") or data.test_part)
+    indices = range(int(run.metrics.get("test_images") or data.counts.get(part, 0)))
+    if part != data.test_part or len(indices) > data.counts[part]:
+        return None
+    tested = run.metrics.get("test_sha256")
+    return indices if not tested or data.fingerprint(part, indices) == tested else None
+
+
+def read_detections(run: FinishedRun, data: DetectionDataModule, indices: Sequence[int]) -> list[DetectedImage]:
+    """What the run found in the tested images of these indices, and what is in them.
 
     Boxes are rounded to hundredths of a pixel and scores to five decimals, as predictions.json has them. Raises
-    ValueError when the `data` are not those that were tested.
+    ValueError for an image or a class that the data do not have.
     """
-    file, part = run.folder / "predictions.json", str(run.metrics.get("test_part") or data.test_part)
-    indices = range(int(run.metrics.get("test_images") or data.counts.get(part, 0)))
-    tested = run.metrics.get("test_sha256")
-    if len(indices) > data.counts.get(part, 0) or (tested and data.fingerprint(part, indices) != tested):
-        raise ValueError(
-            f"{file}: the {part} images or their objects have changed since they were tested; give the data of the run"
-        )
+    file, part = run.folder / "predictions.json", data.test_part
     places = {data.image_id(part, index): index for index in indices}
     labels = {number: label for label, number in enumerate(data.part_category_ids(part))}
-    rows: list[list[dict[str, Any]]] = [[] for _ in indices]
+    rows: dict[int, list[dict[str, Any]]] = {index: [] for index in indices}
     for row in read_results(file):
         for key, known in (("image_id", places), ("category_id", labels)):
             if row[key] not in known:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bbframe.report.coco_results import coco_results
+from bbframe.report.page.detection_sections import detection_sections
 from bbframe.report.page.finished_run import FinishedRun
-from bbframe.report.page.saved_detections import read_detections, read_results
+from bbframe.report.page.saved_detections import read_detections, read_results, find_tested_images
 from bbframe.tasks.average_precision import average_precision
 from bbframe.tasks.detection_matches import match_images
 from tests.data.helpers import build
@@ -34,7 +35,8 @@ def test_what_was_found_comes_back(tmp_path, masks):
     rows = made_detections(data)
     known = {"test_images": 12, "test_sha256": data.fingerprint("test", range(12))}
     for metrics in (known, {}):  # an older version did not write them
-        again = read_detections(saved(tmp_path, data, rows, **metrics), data)
+        run = saved(tmp_path, data, rows, **metrics)
+        again = read_detections(run, data, find_tested_images(run, data))
         assert [row.image for row in again] == list(range(12))
         for one, other in zip(again, rows, strict=True):
             np.testing.assert_allclose(one.found.boxes, other.found.boxes, atol=0.011)
@@ -55,24 +57,32 @@ def test_a_test_of_some_images_leaves_the_others_out(tmp_path):
     run = saved(
         tmp_path, data, made_detections(data)[:5], test_images=5, test_sha256=data.fingerprint("test", range(5))
     )
-    assert len(read_detections(run, data)) == 5
+    assert find_tested_images(run, data) == range(5)
+    assert len(read_detections(run, data, range(5))) == 5
 
 
-def test_other_data_are_refused(tmp_path):
+def test_other_data_are_noticed(tmp_path):
     data = build("digit_scenes", **SCENES)
     rows = made_detections(data)
-    told = "the test images or their objects have changed since they were tested; give the data of the run"
     run = saved(tmp_path, data, rows, test_images=12, test_sha256=data.fingerprint("test", range(12)))
-    with pytest.raises(ValueError, match=f"predictions.json: {told}"):
-        read_detections(run, build("digit_scenes", **SCENES, scene_seed=3))
-    with pytest.raises(ValueError, match=told):
-        read_detections(run, build("digit_scenes", **SCENES | {"test_scenes": 11}))
-    run = saved(tmp_path, data, rows)
-    row = {"image_id": 99, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 0.5}
-    for wrong, named in ((row, "image_id=99"), ({**row, "image_id": 0, "category_id": 10}, "category_id=10")):
-        (tmp_path / "predictions.json").write_text(json.dumps([wrong]))
-        with pytest.raises(ValueError, match=f"{named} is none of the test data; give the data of the run"):
-            read_detections(run, data)
+    assert find_tested_images(run, data) == range(12)
+    for other in ({"scene_seed": 3}, {"test_scenes": 11}):
+        changed = build("digit_scenes", **SCENES | other)
+        assert find_tested_images(run, changed) is None
+        (section,) = detection_sections(run, changed, None, "")
+        assert section.note == "The images or their objects have changed since they were tested."
+    assert detection_sections(run, data, None, "")[0].template == "detections"
+    assert find_tested_images(FinishedRun(tmp_path, metrics={"test_part": "val"}), data) is None
+    assert find_tested_images(FinishedRun(tmp_path), data) == range(12)
+
+
+@pytest.mark.parametrize(("key", "value"), [("image_id", 99), ("category_id", 10)])
+def test_an_image_or_a_class_that_the_data_lack_is_named(tmp_path, key, value):
+    data = build("digit_scenes", **SCENES)
+    row = {"image_id": 0, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 0.5}
+    (tmp_path / "predictions.json").write_text(json.dumps([row | {key: value}]))
+    with pytest.raises(ValueError, match=f"{key}={value} is none of the test data; give the data of the run"):
+        read_detections(FinishedRun(tmp_path), data, range(12))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from bbframe.report.page.detection_gallery import MEANINGS, gallery
 from bbframe.report.page.finished_run import FinishedRun
 from bbframe.report.page.html_page import Section
 from bbframe.report.page.run_sections import decimal
-from bbframe.report.page.saved_detections import read_detections, read_results, find_tested_images
+from bbframe.report.page.saved_detections import find_tested_images, read_detections, read_results
 from bbframe.tasks.average_precision import RECALLS, average_precision, precision_curve
 from bbframe.tasks.detection import DetectedImage, Detection
 from bbframe.tasks.detection_matches import MOST, SIZES, FoundObjects, Matches, TrueObjects, match_images

@@ -10,7 +10,7 @@ import pytest
 from bbframe.report.coco_results import coco_results
 from bbframe.report.page.detection_sections import detection_sections
 from bbframe.report.page.finished_run import FinishedRun
-from bbframe.report.page.saved_detections import read_detections, read_results, find_tested_images
+from bbframe.report.page.saved_detections import find_tested_images, read_detections, read_results
 from bbframe.tasks.average_precision import average_precision
 from bbframe.tasks.detection_matches import match_images
 from tests.data.helpers import build

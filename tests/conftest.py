@@ -5,6 +5,8 @@ import logging
 import pytest
 import torch
 
+from tests.run.helpers import TINY
+
 torch.set_num_threads(1)
 
 
@@ -18,3 +20,16 @@ def loggers():
             for handler in [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]:
                 logger.removeHandler(handler)
     logging.root.setLevel(logging.WARNING)
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """The folder of a run on the digits, one epoch of a tiny backbone; tests look at it and leave it alone."""
+    from bbframe.app import train
+
+    place = tmp_path_factory.mktemp("digits")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert train.main([*TINY, "trainer.max_epochs=1"]) == 0
+    (metrics,) = place.rglob("metrics.json")
+    return metrics.parent

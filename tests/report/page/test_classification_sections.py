@@ -156,9 +156,7 @@ def test_a_thousand_classes_and_fifty_thousand_images_fit_into_a_page(tmp_path):
     generator = torch.Generator().manual_seed(0)
     pairs = torch.randint(1000, (50_000, 2), generator=generator).tolist()
     names = [f"a long name of a class with the number {i}" for i in range(1000)]
-    rows = [
-        ScoredImage(f"{i}.jpg", *pair, 0.5, 0.1, 2.3) for i, pair in enumerate(zip(labels, predicted, strict=True))
-    ]
+    rows = [ScoredImage(f"{i}.jpg", *pair, 0.5, 0.1, 2.3) for i, pair in enumerate(pairs)]
     run = read_run(run_folder(tmp_path / "run", ["a"], names, [(0, 0, 0, 0.9, 0.9)]))
     chosen = chosen_images(rows, sections.MOST_IMAGES)
     parts = [confusion_section(names, rows), class_section(run, names, rows, None)]

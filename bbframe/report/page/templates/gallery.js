@@ -85,7 +85,7 @@ page.kind("gallery", (block, {classes, images, total}) => {
   }
 
   function update() {
-    for (const input of form.querySelectorAll('input[type="range"]')) input.parentElement.querySelector("output").textContent = `${input.value} %`;
+    for (const input of form.querySelectorAll('input[type="range"]')) input.parentElement.querySelector(".now").textContent = `${input.value} %`;
     const chosen = (select, value) => select.value === "" || Number(select.value) === value;
     const [least, most] = [Number(fields.least.value) / 100, Number(fields.most.value) / 100];
     const answers = fields.answers.value;

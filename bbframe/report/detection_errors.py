@@ -43,6 +43,18 @@ class DetectionErrors:
         missed = np.maximum(self.found, self.reached) < max(threshold, 0)
         return {**dict(zip(OUTCOMES[:IGNORED], seen.tolist(), strict=False)), "missed": int(missed.sum())}
 
+    def best_threshold(self) -> float:
+        """The score, of 0.05, 0.10 to 0.95, from which on detections have the best F1; 0.5 when none is right."""
+        scores, objects = np.arange(1, 20) / 20, len(self.found)
+        best, chosen = 0.0, 0.5
+        for score in scores.tolist():
+            counts = self.counts(score)
+            detections = sum(counts.values()) - counts["missed"]
+            f1 = 2 * counts["right"] / max(detections + objects, 1)
+            if f1 > best:
+                best, chosen = f1, score
+        return chosen
+
     def gains(self) -> dict[str, float]:
         """What mending the errors of one kind would add to mAP50: {kind: gain}.
 

@@ -81,6 +81,13 @@ def test_mending_a_kind_gains_what_it_costs():
     assert [gains[kind] for kind in ("both", "duplicate", "missed")] == [0, 0, 0]
 
 
+def test_the_best_threshold_keeps_what_is_right_and_leaves_out_what_is_not():
+    rows = (0, 10, 0, 0.82), (20, 10, 1, 0.63), (30, 9, 0, 0.57), (30, 9, 1, 0.31)
+    assert detection_errors([(found(*rows), TRUE)], 2).best_threshold() == 0.6
+    assert detection_errors([(found(*rows[2:]), TRUE)], 2).best_threshold() == 0.5  # none is right
+    assert detection_errors([(found(), TRUE)], 2).best_threshold() == 0.5
+
+
 def test_a_class_that_was_missed_counts_as_found_once_that_is_mended():
     errors = detection_errors([(found((0, 10, 0, 0.9), (40, 10, 0, 0.8)), TRUE)], 2)
     assert errors.counts() == dict.fromkeys(KINDS, 0) | {"right": 2, "missed": 1}

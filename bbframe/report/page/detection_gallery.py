@@ -34,12 +34,13 @@ def gallery(
 ) -> dict[str, Any]:
     """The data of the template `detections`: the images with the most errors, as far as `most_bytes` reach.
 
-    Scores are thousandths, rounded down, and coordinates pixels of the original image.
+    Their order counts errors at the score of the best F1, at which the slider begins. Scores are thousandths, rounded
+    down, and coordinates pixels of the original image.
     """
     starts = np.searchsorted(errors.matches.image, np.arange(len(rows) + 1))
     images: list[dict[str, Any]] = []
-    size = 0
-    for place in errors_per_image(errors, len(rows)).argsort(kind="stable")[::-1][:IMAGES]:
+    size, start = 0, errors.best_threshold()
+    for place in errors_per_image(errors, len(rows), start).argsort(kind="stable")[::-1][:IMAGES]:
         image = rows[place]
         shown = {
             "name": data.source(data.test_part, image.image),
@@ -56,11 +57,12 @@ def gallery(
         "classes": data.class_names,
         "outcomes": [{"name": name, "meaning": MEANINGS[name]} for name in (*OUTCOMES[:IGNORED], "missed")],
         "least": LEAST,
+        "start": round(1000 * start),
         "masks": any(image.found.masks is not None for image in rows),
     }
 
 
-def errors_per_image(errors: DetectionErrors, count: int, threshold: float = 0.5) -> np.ndarray:
+def errors_per_image(errors: DetectionErrors, count: int, threshold: float) -> np.ndarray:
     """How many detections of a score of `threshold` or more are wrong, and objects are missed, in each image, (N,)."""
     matches = errors.matches
     wrong = (errors.outcome > 0) & (errors.outcome < IGNORED) & (matches.scores >= threshold)

@@ -22,14 +22,15 @@ CURVES = 12  # classes that have a curve each
 EVERY = 5  # of 101 recalls one in five is drawn
 PHOTO_NOTE = (
     "True boxes are dashed, predicted ones solid, in the colour of what became of them. The slider hides detections "
-    "of a lower score; a switch hides a kind or a class. The images are ordered by the errors that are left."
+    "of a lower score; it begins where the F1 is best. A switch hides a kind or a class. The images are ordered by "
+    "the errors that are left."
 )
 ERROR_NOTE = (
     "What became of each detection (TIDE, arXiv:2008.08115), at an overlap of 0.5. The gain is what mAP50 would rise "
     "by without the errors of one kind; gains do not add up."
 )
 SIZE_NOTE = "COCO's sizes, in pixels of the original: small objects have at most 32 x 32, large ones at least 96 x 96."
-CLASS_NOTE = "Objects found and missed, and errors: at a score of 0.5 or more."
+CLASS_NOTE = "Objects found and missed, and errors, at the score with the best F1:"
 
 
 def detection_sections(
@@ -112,7 +113,8 @@ def _gain_chart(gains: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _error_table(errors: DetectionErrors, gains: Mapping[str, float]) -> dict[str, Any]:
-    every, sure = errors.counts(), errors.counts(0.5)
+    score = errors.best_threshold()
+    every, sure = errors.counts(), errors.counts(score)
     rows: list[list[Any]] = [
         ["right", "of the right class, overlapping the object by 0.5", sure["right"], every["right"], None]
     ]
@@ -120,7 +122,7 @@ def _error_table(errors: DetectionErrors, gains: Mapping[str, float]) -> dict[st
     columns = [
         {"title": "detection"},
         {"title": "meaning"},
-        {"title": "score ≥ 0.5", "number": True},
+        {"title": f"score ≥ {score:.2f}", "number": True, "hint": "the score with the best F1"},
         {"title": "any score", "number": True},
         {"title": "gain in mAP50", "number": True},
     ]
@@ -179,17 +181,18 @@ def _class_table(matches: Matches, errors: DetectionErrors, names: Sequence[str]
     columns = [{"title": "class"}] + [
         {"title": title, "number": True} for title in ("objects", "found", "AP", "AP50", *kinds, "missed")
     ]
-    missed = np.maximum(errors.found, errors.reached) < 0.5
-    sure = errors.matches.scores >= 0.5
+    score = errors.best_threshold()
+    missed = np.maximum(errors.found, errors.reached) < score
+    sure = errors.matches.scores >= score
     rows: list[list[Any]] = []
     for label, name in enumerate(names):
         own, said = errors.matches.true_labels == label, errors.matches.labels == label
         scores = map(number_cell, (precision[:, label].mean(), precision[0, label]))
         wrong = np.bincount(errors.outcome[said & sure], minlength=len(OUTCOMES))[1:IGNORED].tolist()
         rows.append(
-            [name, int(own.sum()), int((errors.found[own] >= 0.5).sum()), *scores, *wrong, int((missed & own).sum())]
+            [name, int(own.sum()), int((errors.found[own] >= score).sum()), *scores, *wrong, int((missed & own).sum())]
         )
-    return {"columns": columns, "rows": rows, "filter": len(names) > 20, "caption": CLASS_NOTE}
+    return {"columns": columns, "rows": rows, "filter": len(names) > 20, "caption": f"{CLASS_NOTE} {score:.2f}."}
 
 
 def number_cell(value: float) -> dict[str, Any] | None:

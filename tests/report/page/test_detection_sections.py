@@ -59,11 +59,14 @@ def test_the_gallery_counts_at_every_score_what_the_errors_count(data, rows, err
 
 
 def test_the_images_with_the_most_errors_come_first_and_the_others_are_left_out(data, rows, errors):
-    counts = errors_per_image(errors, len(rows))
-    shown = gallery(rows, errors, data)["images"]
-    at_half = [sum(counted([image], 500)[kind] for kind in KINDS) for image in shown]
-    assert at_half == sorted(counts, reverse=True)
-    assert at_half[0] > at_half[-1]
+    start = errors.best_threshold()
+    counts = errors_per_image(errors, len(rows), start)
+    found = gallery(rows, errors, data)
+    shown = found["images"]
+    assert found["start"] == round(1000 * start)
+    there = [sum(counted([image], found["start"])[kind] for kind in KINDS) for image in shown]
+    assert there == sorted(counts, reverse=True)
+    assert there[0] > there[-1]
     few = gallery(rows, errors, data, most_bytes=20_000)["images"]
     assert 1 <= len(few) < 24
     assert [image["name"] for image in few] == [image["name"] for image in shown[: len(few)]]
@@ -101,7 +104,7 @@ def test_tables_hold_what_was_counted(data, rows, errors):
     assert sum(row[1] for row in table["rows"]) == objects
     titles = [column["title"] for column in table["columns"]]
     for kind in ("wrong class", "badly placed", "both", "duplicate", "background", "missed"):
-        assert sum(row[titles.index(kind)] for row in table["rows"]) == errors.counts(0.5)[kind]
+        assert sum(row[titles.index(kind)] for row in table["rows"]) == errors.counts(errors.best_threshold())[kind]
     small = sum(int((row.truth.area <= SIZES["small"][1]).sum()) for row in rows)
     assert [row[1] for row in sizes["rows"]] == [small, objects - small, 0]
     assert sizes["rows"][2][3:] == [None, None]

@@ -79,11 +79,13 @@ def test_the_slider_counts_and_draws_what_is_left(browser, page_file, errors):
         assert f"{100 * found / len(errors.found):.1f} % of the objects are found" in recall
 
 
-def test_the_slider_is_moved_by_the_keyboard(browser, page_file):
+def test_the_slider_is_moved_by_the_keyboard(browser, page_file, errors):
     with opened(browser, page_file) as page:
         slider = page.get_by_label("Score at least")
+        start = errors.best_threshold()
+        assert page.locator("output").inner_text() == f"{start:.2f}"
         slider.press("ArrowRight")
-        page.get_by_text("0.51", exact=True).wait_for()
+        page.get_by_text(f"{start + 0.01:.2f}", exact=True).wait_for()
         slider.press("End")
         page.get_by_text("1.00", exact=True).wait_for()
         assert boxes(page) == 0
@@ -100,7 +102,7 @@ def test_images_are_ordered_by_the_errors_that_are_left(browser, page_file, erro
             ]
             return [sum(int(count) for count, kind in part if kind != "right") for part in parts]
 
-        assert totals() == sorted(errors_per_image(errors, 40), reverse=True)[:24]
+        assert totals() == sorted(errors_per_image(errors, 40, errors.best_threshold()), reverse=True)[:24]
         for kind in ("wrong class", "badly placed", "both", "duplicate", "background"):
             page.locator(".outcomes").get_by_role("button", name=kind).click()
         alone = totals()
@@ -141,6 +143,7 @@ def test_switches_hide_what_they_name(browser, page_file, press):
 
 def test_classes_are_switched_alone_and_all_at_once(browser, page_file, errors):
     with opened(browser, page_file) as page:
+        slide(page, 50)
         page.get_by_text("Classes", exact=True).click()
         classes = page.locator(".classes")
         classes.get_by_role("button", name="None").click()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
+import numpy as np
 from torch import Tensor
 
 
@@ -23,9 +24,9 @@ class CocoResult(TypedDict, total=False):
 
 def coco_results(
     image_id: int | str,
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
+    boxes: Tensor | np.ndarray,
+    scores: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
     masks: Sequence[dict[str, Any]] | None,
     category_ids: Sequence[int],
 ) -> list[CocoResult]:

@@ -27,26 +27,21 @@ def write_detection_report(task: Detection, data: DetectionDataModule, folder: P
     part, pictures = data.test_part, folder / "pictures"
     rows = [
         {**row, "image": data.source(part, index)}
-        for index, boxes, scores, labels, masks in task.predictions
-        for row in coco_results(data.image_id(part, index), boxes, scores, labels, masks, data.part_category_ids(part))
+        for index, found, _ in task.predictions
+        for row in coco_results(data.image_id(part, index), *found, data.part_category_ids(part))
     ]
     write_text(folder / "predictions.json", json.dumps(rows) + "\n")
     order = torch.randperm(len(task.predictions), generator=torch.Generator().manual_seed(0))[:SHOWN].tolist()
-    images, found, truth = [], [], []
-    for index, boxes, scores, labels, masks in (task.predictions[i] for i in order):
+    images, seen, truth = [], [], []
+    for index, found, _ in (task.predictions[i] for i in order):
         target, pixels = data.target(part, index), data.picture(part, index)
         images.append(as_image(pixels.numpy()))
         truth.append(LabelledBoxes(boxes=target["boxes"].numpy(), labels=target["labels"].numpy()))
-        found.append(
-            Detections(
-                boxes=(boxes * target["scale"].repeat(2)).numpy(),
-                labels=labels.numpy(),
-                scores=scores.numpy(),
-                masks=None if masks is None else [_resized_mask(runs, (*pixels.shape[1:],)) for runs in masks],
-            )
-        )
+        masks = None if found.masks is None else [_resized_mask(runs, (*pixels.shape[1:],)) for runs in found.masks]
+        boxes = found.boxes * target["scale"].repeat(2).numpy()
+        seen.append(Detections(boxes=boxes, labels=found.labels, scores=found.scores, masks=masks))
     title = "Test images: true boxes dashed, predicted ones solid"
-    detection_grid(images, found, truth, data.class_names, pictures / "boxes.png", title)
+    detection_grid(images, seen, truth, data.class_names, pictures / "boxes.png", title)
     recalls, thresholds = np.linspace(0, 1, 101), [0.5 + 0.05 * i for i in range(10)]
     for kind, curves in task.precision.items():
         name = "precision_recall" if kind == "bbox" else "mask_precision_recall"

@@ -16,6 +16,8 @@ from bbframe.backbone import Backbone
 from bbframe.heads.detectors import DetectionHead, pad, paste
 from bbframe.heads.head_options import DetectionHeadOptions
 from bbframe.registry import PartOptions
+from bbframe.tasks.average_precision import precision_intervals
+from bbframe.tasks.detection_matches import MOST, FoundObjects, Matches, TrueObjects, match_images
 from bbframe.tasks.mask_rle import RLE, encode_mask
 from bbframe.tasks.optimizer_options import OptimOptions
 from bbframe.tasks.task import Task
@@ -30,17 +32,15 @@ NAMES = {
     "map_medium": "mAP_medium",
     "map_large": "mAP_large",
 }
-TRUTH = ("boxes", "labels", "area", "iscrowd", "masks")
+TRUTH = ("boxes", "labels", "area", "crowd", "masks")
 
 
 class DetectedImage(NamedTuple):
-    """One tested image: its index, and its boxes (N, 4), scores (N,), labels (N,) and masks in its original pixels."""
+    """One tested image: its index, what was found in it and what is in it, in its original pixels."""
 
     image: int
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    masks: list[RLE] | None
+    found: FoundObjects
+    truth: TrueObjects
 
 
 class Detection(Task):
@@ -69,10 +69,11 @@ class Detection(Task):
     ):
         super().__init__(options, backbone, class_names, head=head, optim=optim, schedule=schedule)
         self.kinds: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if head.masks else ("bbox",)
+        self.most = max(MOST, head.detections_per_image)
         shared: dict[str, Any] = {
             "iou_type": self.kinds,
             "backend": "faster_coco_eval",
-            "max_detection_thresholds": [1, 10, max(100, head.detections_per_image)],
+            "max_detection_thresholds": [1, 10, self.most],
             "sync_on_compute": False,
         }
         self.val_metric = MeanAveragePrecision(**shared)
@@ -113,6 +114,19 @@ class Detection(Task):
         mean = self.precision[kind].mean(dim=(0, 1)).tolist()
         return {name: round(ap, 6) for name, ap in zip(self.class_names, mean, strict=True) if ap >= 0}
 
+    def matches(self, kind: str = "bbox", **options: Any) -> Matches:
+        """The detections of the tested images matched with their objects, by boxes or by masks ("segm")."""
+        images = [(row.found, row.truth) for row in self.predictions]
+        return match_images(images, len(self.class_names), masks=kind == "segm", most=self.most, **options)
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals {name: (low, high)} of `mAP` and `mAP50`, with masks also of `mask_mAP` and `mask_mAP50`."""
+        return {
+            f"mask_{name}" if kind == "segm" else name: bounds
+            for kind in self.kinds
+            for name, bounds in precision_intervals(self.matches(kind)).items()
+        }
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         losses = self(batch["image"], batch["target"])
         loss = sum(losses.values(), torch.zeros((), device=self.device))
@@ -129,11 +143,9 @@ class Detection(Task):
         self._log_metric("val", self.val_metric)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        rows = self._compare(self.test_metric, batch)
-        for index, row in zip(batch["index"].tolist(), rows, strict=True):
-            masks = [encode_mask(mask) for mask in row["masks"]] if "masks" in row else None
-            boxes, scores, labels = (row[key].cpu() for key in ("boxes", "scores", "labels"))
-            self.predictions.append(DetectedImage(index, boxes, scores, labels, masks))
+        found, truth = self._compare(self.test_metric, batch)
+        for index, one, true in zip(batch["index"].tolist(), found, truth, strict=True):
+            self.predictions.append(DetectedImage(index, found_objects(one), true_objects(true)))
 
     def on_test_epoch_end(self) -> None:
         self.gather_predictions()
@@ -145,16 +157,15 @@ class Detection(Task):
             curves[..., seen] = precision[..., 0, -1].float()  # objects of any size, and all detections that count
             self.precision[kind] = curves
 
-    def _compare(self, metric: MeanAveragePrecision, batch: dict[str, Any]) -> list[dict[str, Tensor]]:
-        """Hand a batch's detections and targets in original pixels to a metric; returns these detections."""
+    def _compare(
+        self, metric: MeanAveragePrecision, batch: dict[str, Any]
+    ) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+        """Hand a batch's detections and targets in original pixels to a metric; returns both."""
         pairs = zip(self(batch["image"]), batch["target"], strict=True)
-        found, truth = [to_original(row, target) for row, target in pairs], []
-        for target in batch["target"]:
-            original = {**target, "boxes": target["boxes"] / target["scale"].repeat(2)}
-            original["iscrowd"] = target["crowd"].long()
-            truth.append({key: original[key] for key in TRUTH if key in original})
-        metric.update(found, truth)
-        return found
+        found = [to_original(row, target) for row, target in pairs]
+        truth = [original_target(target) for target in batch["target"]]
+        metric.update(found, [{**target, "iscrowd": target["crowd"].long()} for target in truth])
+        return found, truth
 
     def _log_metric(self, part: str, metric: MeanAveragePrecision) -> dict[str, Tensor]:
         self._gather(metric)
@@ -191,3 +202,25 @@ def to_original(row: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, 
         height, width = target["size"].tolist()
         moved["masks"] = paste(row["masks"], moved["boxes"], (height, width))
     return moved
+
+
+def original_target(target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The objects of a data module's target in the original image."""
+    original = {**target, "boxes": target["boxes"] / target["scale"].repeat(2)}
+    return {key: original[key] for key in TRUTH if key in original}
+
+
+def found_objects(row: dict[str, Tensor]) -> FoundObjects:
+    """Detections in original pixels as arrays and run lengths."""
+    boxes, scores, labels = (row[key].cpu().numpy() for key in ("boxes", "scores", "labels"))
+    return FoundObjects(boxes, scores, labels, _encoded(row))
+
+
+def true_objects(target: dict[str, Tensor]) -> TrueObjects:
+    """The objects of a target in original pixels as arrays and run lengths."""
+    boxes, labels, crowd, area = (target[key].cpu().numpy() for key in ("boxes", "labels", "crowd", "area"))
+    return TrueObjects(boxes, labels, crowd, area, _encoded(target))
+
+
+def _encoded(row: dict[str, Tensor]) -> list[RLE] | None:
+    return [encode_mask(mask) for mask in row["masks"].to("cpu", torch.uint8)] if "masks" in row else None

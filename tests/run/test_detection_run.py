@@ -13,6 +13,7 @@ import torch
 
 from bbframe.app import train
 from bbframe.app.places import HOME
+from bbframe.app.report_command import make_page
 from bbframe.run.results import finite
 from tests.data.helpers import write_coco
 from tests.run.helpers import command, summary
@@ -72,6 +73,8 @@ def test_the_folder_holds_everything(first):
     assert {"mAP", "mAP50", "mAP75"} <= set(done["test"])
     assert set(done["class_ap"]) <= {str(digit) for digit in range(10)}
     assert done["maps"] == {"stage2": 8, "stage3": 16, "stage4": 32}
+    for name in ("mAP", "mAP50"):
+        assert done["test_low"][name] <= done["test"][name] <= done["test_high"][name]
     log = (first / "train.log").read_text()
     assert "feature pyramid, levels of stride 8, 16, 32\n" in log
     assert "train/classification" in log
@@ -84,6 +87,25 @@ def test_predictions_are_in_the_format_of_coco(first):
         left, top, width, height = row["bbox"]
         assert 0 <= left <= left + width <= 96.01
         assert 0 <= top <= top + height <= 64.01
+
+
+def gallery_of(page):
+    """The data of the test images in a page."""
+    block = page.read_text().partition('data-kind="detections"')[2]
+    return json.loads(block.partition('<script type="application/json">')[2].partition("</script>")[0])
+
+
+def test_the_page_shows_the_tested_images_and_is_made_again_from_the_folder(first):
+    """Scores and boxes are rounded in predictions.json, so that the outcome of a detection may differ."""
+    shown = gallery_of(first / "report.html")
+    assert len(shown["images"]) == 8
+    again = gallery_of(make_page(first))
+    assert shown["classes"] == again["classes"] == [str(digit) for digit in range(10)]
+    pairs = (sorted(page["images"], key=lambda image: image["name"]) for page in (shown, again))
+    for one, other in zip(*pairs, strict=True):
+        assert one["photo"] == other["photo"]
+        assert one["truth"] == other["truth"]
+        assert len(one["found"]) == pytest.approx(len(other["found"]), abs=1)  # one may cross the least score
 
 
 def test_a_rerun_is_bit_identical(first):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -11,6 +12,7 @@ from bbframe.auto import AutoBackbone
 from bbframe.heads.detectors import paste
 from bbframe.heads.levels import nearest_strides
 from bbframe.registry import find
+from bbframe.tasks.average_precision import average_precision
 from bbframe.tasks.detection import Detection, to_original
 from bbframe.tasks.mask_rle import decode_mask
 from bbframe.tasks.optimizer_options import AdamWOptions, CosineOptions
@@ -175,6 +177,21 @@ def test_the_overlap_decides():
     assert metrics["test/mAP"] == pytest.approx((7 * exact + 3 * half) / 10, abs=1e-3)
 
 
+def test_the_metrics_follow_from_the_matches_and_have_intervals():
+    step = batch()
+    step["target"] = [target(64, 96, [[0, 0, 40, 40]], [0]), target(48, 40, [[0, 0, 20, 20]], [0])]
+    found = [answer([[0, 0, 36, 36], [5, 5, 9, 9]], [0, 1], [0.9, 0.4]), answer([[0, 0, 20, 20]], [0], [0.8])]
+    task = fixed(found)
+    metrics = measured(task, step)
+    precision = average_precision(task.matches())
+    assert np.nanmean(precision) == pytest.approx(metrics["test/mAP"], abs=1e-6)
+    bounds = task.intervals()
+    assert bounds.keys() == {"mAP", "mAP50"}
+    assert bounds["mAP50"] == (1.0, 1.0)  # every sample finds everything
+    low, high = bounds["mAP"]
+    assert 0 <= low < metrics["test/mAP"] < high <= 1
+
+
 def test_sizes_are_those_of_the_original_images():
     """A box of 60 pixels in an image enlarged fourfold is one of 15: a small object."""
     step = batch()
@@ -189,11 +206,11 @@ def test_predictions_are_kept_in_original_pixels():
     step["target"] = [target(64, 96, [[0, 0, 60, 60]], [0], scale=(2.0, 4.0)), target(48, 40, [], [])]
     task = fixed([answer([[0, 0, 60, 60]], [0], [0.9]), answer([], [], [])])
     measured(task, step)
-    (index, boxes, scores, labels, masks), (other, none, *_) = task.predictions
-    assert (index, other, masks) == (0, 1, None)
-    assert boxes.tolist() == [[0, 0, 30, 15]]
-    assert len(none) == 0
-    assert (scores.tolist(), labels.tolist()) == ([pytest.approx(0.9)], [0])
+    (index, found, truth), (other, none, _) = task.predictions
+    assert (index, other, found.masks) == (0, 1, None)
+    assert found.boxes.tolist() == truth.boxes.tolist() == [[0, 0, 30, 15]]
+    assert len(none.boxes) == 0
+    assert (found.scores.tolist(), found.labels.tolist()) == ([pytest.approx(0.9)], [0])
 
 
 def test_crowds_neither_count_nor_cost():
@@ -229,8 +246,10 @@ def test_true_masks_found_exactly_have_a_mask_map_of_one():
     )
     metrics = measured(task, step)
     assert metrics["test/mask_mAP"] == metrics["test/mAP"] == pytest.approx(1.0)
-    (_, _, _, _, masks), *_ = task.predictions
-    assert torch.equal(decode_mask(masks[0]), truth["masks"][0].bool())
+    (_, found, true), *_ = task.predictions
+    assert torch.equal(decode_mask(found.masks[0]), truth["masks"][0].bool())
+    assert true.masks == found.masks
+    assert task.intervals() == dict.fromkeys(("mAP", "mAP50", "mask_mAP", "mask_mAP50"), (1.0, 1.0))
 
 
 def test_every_loss_is_logged_and_masks_are_measured(tmp_path):

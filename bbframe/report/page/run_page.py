@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.data.data_module import DataModule, ImageDataModule
 from bbframe.report.page.classification_sections import classification_sections
+from bbframe.report.page.detection_sections import detection_sections
 from bbframe.report.page.finished_run import FinishedRun, read_run
 from bbframe.report.page.html_page import Section, write_page
 from bbframe.report.page.run_sections import (
@@ -17,6 +19,7 @@ from bbframe.report.page.run_sections import (
     weights_sections,
 )
 from bbframe.tasks.classification import Classification
+from bbframe.tasks.detection import Detection
 from bbframe.tasks.task import Task
 
 PAGE = "report.html"  # in the folder of a run or a sweep
@@ -48,7 +51,8 @@ def task_sections(run: FinishedRun, data: DataModule | None, task: Task | None, 
         images = data if isinstance(data, ImageDataModule) else None
         network = task if isinstance(task, Classification) else None
         return classification_sections(run, images, network, missing)
-    return []
+    scenes = data if isinstance(data, DetectionDataModule) else None
+    return detection_sections(run, scenes, task if isinstance(task, Detection) else None, missing)
 
 
 def title_of(run: FinishedRun) -> str:

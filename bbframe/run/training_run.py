@@ -23,6 +23,7 @@ from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, r
 from bbframe.run.checkpoint import LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
+from bbframe.run.loggers import started_loggers
 from bbframe.run.masking import mask_overrides, mask_secrets, remember
 from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
@@ -98,8 +99,10 @@ class TrainingRun:
                 saved.check_fits(task)
             macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
             log_network(self.plan, task, data, macs)
-            trainer = make_trainer(self.plan, task, self.folder, [RunInCheckpoint(self.saved_run(task, data))])
-            scores = {"best": self.trained(trainer, task, data, saved), "test": self.tested(trainer, task, data)}
+            with started_loggers(self.plan, self.folder, self.config, saved) as (loggers, ids):
+                callbacks = [RunInCheckpoint(self.saved_run(task, data)), ids]
+                trainer = make_trainer(self.plan, task, self.folder, callbacks, loggers)
+                scores = {"best": self.trained(trainer, task, data, saved), "test": self.tested(trainer, task, data)}
         return self.reported(trainer, task, data, {"gmacs": round(macs, 6), **scores})
 
     def opened_checkpoint(self) -> LoadedCheckpoint | None:

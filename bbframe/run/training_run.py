@@ -20,6 +20,7 @@ from bbframe.data.data_module import DataModule
 from bbframe.files import remove_parts
 from bbframe.registry import plugins
 from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
+from bbframe.run.automatic_options import settle_automatic_options
 from bbframe.run.checkpoint import LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
@@ -97,13 +98,15 @@ class TrainingRun:
             task, data = self.network_and_data(backbone)
             if saved is not None:
                 saved.check_fits(task)
+            automatic = (self.plan, self.config, task, data, saved, self.folder)
+            self.plan, found = settle_automatic_options(*automatic)
             macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
             log_network(self.plan, task, data, macs)
             with started_loggers(self.plan, self.folder, self.config, saved) as (loggers, ids):
                 callbacks = [RunInCheckpoint(self.saved_run(task, data)), ids]
                 trainer = make_trainer(self.plan, task, self.folder, callbacks, loggers)
                 scores = {"best": self.trained(trainer, task, data, saved), "test": self.tested(trainer, task, data)}
-        return self.reported(trainer, task, data, {"gmacs": round(macs, 6), **scores})
+        return self.reported(trainer, task, data, {"gmacs": round(macs, 6), "found": found, **scores})
 
     def opened_checkpoint(self) -> LoadedCheckpoint | None:
         """The checkpoint that the plan names, by its file or its run folder, whose last or best one it then is.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from bbframe.report.chart_style import BLUE, GREY, RED, chart_style, save_picture
 
@@ -26,7 +27,10 @@ def learning_rate_chart(
         axes.set_ylim(low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
     if chosen is not None:
         axes.axvline(chosen, color=RED, linestyle=":", label=f"chosen: {chosen:g}")
-    axes.set(xscale="log", xlabel="learning rate (optim.lr)", ylabel="training loss")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="learning rate (optim.lr)", ylabel="training loss")
     axes.legend(loc="best")
     axes.grid(True, which="major")
     figure.suptitle("Search for the learning rate")

@@ -93,7 +93,7 @@ def find_batch_size(plan: Configuration, task: Task, data: DataModule, folder: P
     if _on_gpu(plan):
         size = largest_tried(size, measured)
     log.info(
-        "batch     data.batch_size=%d (auto): a step takes about %s, and %s are free; %d steps an epoch",
+        "batch     data.batch_size=%d (auto): a step takes about %s, and %s are free; %d step(s) an epoch",
         size,
         _gib(line.of(size)),
         _gib(min(free)),
@@ -130,9 +130,7 @@ class _Device(pl.Callback):
         self.device = pl_module.device
 
 
-def step_memory(
-    plan: Configuration, task: Task, data: DataModule, folder: Path, size: int
-) -> tuple[float, float]:
+def step_memory(plan: Configuration, task: Task, data: DataModule, folder: Path, size: int) -> tuple[float, float]:
     """The bytes that a training step on `size` images takes at most, and those that are free for it."""
     callbacks = [SeedEveryBatch(plan.run.seed), seen := _Device()]
     optim = replace(task.optim, lr=1e-3) if task.optim.lr == "auto" else task.optim

@@ -46,7 +46,7 @@ class RangeTest(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find out how each group's rate depends on optim.lr."""
         fixed, lr = self.options.backbone_lr, self.options.rate
-        head = {id(parameter) for parameter in pl_module.head.parameters()}  # type: ignore[union-attr,operator]
+        head = {id(parameter) for parameter in pl_module.head.parameters()}  # type: ignore[union-attr]
         for group in trainer.optimizers[0].param_groups:
             rate = group["initial_lr"]
             moves = fixed is None or id(group["params"][0]) in head
@@ -75,7 +75,7 @@ class RangeTest(pl.Callback):
 
 
 def find_learning_rate(plan: Configuration, task: Task, data: DataModule, folder: Path) -> float:
-    """The learning rate at which the loss falls fastest; its picture is pictures/learning_rate.png in `folder`.
+    """The learning rate that a range test suggests; its picture is pictures/learning_rate.png in `folder`.
 
     A copy of the network is trained on the training images in the run's order. Raises ValueError in one line when no
     rate stands out.
@@ -92,12 +92,15 @@ def find_learning_rate(plan: Configuration, task: Task, data: DataModule, folder
     pictures.mkdir(exist_ok=True)
     learning_rate_chart(test.rates, test.losses, smoothed(test.losses), chosen, pictures / "learning_rate.png")
     if chosen is None:
+        last = test.rates[-1] if test.rates else LOWEST
         raise ValueError(
-            f"optim: lr=auto found no learning rate: in {len(test.losses)} steps from {LOWEST:g} to "
-            f"{test.rates[-1] if test.rates else LOWEST:.2g} the loss did not fall by {LEAST_FALL:.0%} before it rose; "
+            f"optim: lr=auto found no learning rate: in {len(test.losses)} steps from {LOWEST:g} to {last:.2g} the "
+            f"loss did not fall by {LEAST_FALL:.0%} before it rose; "
             f"type a number, such as optim.lr={INSTEAD}"
         )
-    log.info("lr        optim.lr=%.3g (auto): the loss falls fastest there, in %d steps", chosen, len(test.losses))
+    log.info(
+        "lr        optim.lr=%g (auto): a tenth of the rate with the lowest of %d losses", chosen, len(test.losses)
+    )
     return chosen
 
 
@@ -110,9 +113,10 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 
 
 def suggested(rates: Sequence[float], losses: Sequence[float]) -> float | None:
-    """The rate, to two digits, where the smoothed loss falls fastest over the rate's logarithm.
+    """A tenth of the rate at which the smoothed loss is lowest, to two digits.
 
-    None when it never falls: the test was too short, or diverged at once.
+    The rate of the steepest fall, which Lightning suggests, hangs on noise, and lags where the loss falls slowly. None
+    when the loss never falls: the test was too short, or diverged at once.
     """
     smooth = np.asarray(smoothed(losses))
     if len(smooth) < 2 * WINDOW:
@@ -120,5 +124,4 @@ def suggested(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     lowest = int(smooth.argmin())
     if lowest < WINDOW or smooth[: lowest + 1].max() - smooth[lowest] < LEAST_FALL * abs(smooth[0]):
         return None
-    slopes = np.gradient(smooth[: lowest + 1], np.log(np.asarray(rates[: lowest + 1])))
-    return float(f"{rates[int(slopes.argmin())]:.2g}")
+    return float(f"{rates[lowest] / 10:.2g}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
 
 from bbframe.files import write_text
 from bbframe.run.checkpoint import LoadedCheckpoint
@@ -85,7 +85,9 @@ class RunLoggers:
                     self._log_last_row(logger)
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
-                raise ValueError(f"logger.{key}: cannot start: {reason[:500]}; logger=csv trains without it") from error
+                raise ValueError(
+                    f"logger.{key}: cannot start: {reason[:500]}; logger=csv trains without it"
+                ) from error
             if key in self.ids:
                 what = "goes on with" if resumed.get(key) == self.ids[key] else "run"
                 log.info("logger    %s: %s %s", key, what, self.ids[key])
@@ -118,7 +120,10 @@ class RunLoggers:
         if (old := self._old_folder) is None:
             return
         if (old / STORE).is_file() and not (self.folder / STORE).exists():
-            with closing(sqlite3.connect(old / STORE)) as source, closing(sqlite3.connect(self.folder / STORE)) as copy:
+            with (
+                closing(sqlite3.connect(old / STORE)) as source,
+                closing(sqlite3.connect(self.folder / STORE)) as copy,
+            ):
                 source.backup(copy)
         for key, part in self.plan.logger.items():
             named = isinstance(part, LightningClass) and part.target.endswith("TensorBoardLogger")

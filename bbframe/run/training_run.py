@@ -98,8 +98,7 @@ class TrainingRun:
             task, data = self.network_and_data(backbone)
             if saved is not None:
                 saved.check_fits(task)
-            automatic = (self.plan, self.config, task, data, saved, self.folder)
-            self.plan, found = settle_automatic_options(*automatic)
+            found = self.settle_automatic(task, data, saved)
             macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
             log_network(self.plan, task, data, macs)
             with started_loggers(self.plan, self.folder, self.config, saved) as (loggers, ids):
@@ -152,6 +151,11 @@ class TrainingRun:
         if (bits := getattr(data.options, "bits", None)) is not None:  # as found, which a prediction must know
             self.config["data"]["bits"] = bits
         return self.plan.make_task(backbone, data.class_names), data
+
+    def settle_automatic(self, task: Task, data: DataModule, saved: LoadedCheckpoint | None) -> dict[str, Any]:
+        """Find the options that are `auto`, which the record then holds as numbers: {option: number}."""
+        self.plan, found = settle_automatic_options(self.plan, self.config, task, data, saved, self.folder)
+        return found
 
     def saved_run(self, task: Task, data: DataModule) -> SavedRun:
         """The record for the checkpoints."""

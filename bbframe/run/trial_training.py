@@ -1,4 +1,4 @@
-"""A few steps of training on a copy of the network, which leave the run, its data and its random numbers as they were."""
+"""Short trainings that leave a run, its data and its random numbers as they were."""
 
 from __future__ import annotations
 
@@ -35,11 +35,35 @@ def check_one_process(plan: Configuration, option: str, instead: str) -> None:
         count = len(given.split(",")) if "," in given else int(given)
     elif isinstance(given, int):
         count = given
-    if count * plan.trainer.num_nodes > 1:
+    if (several := count * plan.trainer.num_nodes) > 1:
         raise ValueError(
-            f"{option}=auto is found in one process, and this run starts {count * plan.trainer.num_nodes}; find it with "
+            f"{option}=auto is found in one process, and this run starts {several}; find it with "
             f"trainer.devices=1 trainer.num_nodes=1, then type the number, such as {option}={instead}"
         )
+
+
+def trial_trainer(plan: Configuration, place: Path, callbacks: Sequence[pl.Callback], **limits: Any) -> pl.Trainer:
+    """A Trainer that trains as the run's will, within `limits`, and writes nothing but temporary files in `place`.
+
+    Raises ValueError for options that Lightning refuses.
+    """
+    settings: dict[str, Any] = {name: getattr(plan.trainer, name) for name in ALIKE.split()}
+    if isinstance(settings["devices"], tuple):
+        settings["devices"] = list(settings["devices"])
+    try:
+        return pl.Trainer(
+            **settings | limits,
+            num_sanity_val_steps=0,
+            default_root_dir=place,
+            logger=False,
+            callbacks=list(callbacks),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
 def train_a_copy(
@@ -60,28 +84,10 @@ def train_a_copy(
     trial = copy.deepcopy(task)
     trial.optim = optim
     images = data.separate() if batch_size is None else data.separate(batch_size=batch_size, num_workers=0)
-    settings: dict[str, Any] = {name: getattr(plan.trainer, name) for name in ALIKE.split()}
-    if isinstance(settings["devices"], tuple):
-        settings["devices"] = list(settings["devices"])
     with isolate_rng(), TemporaryDirectory(prefix=".trial_", dir=folder) as place:
+        trainer = trial_trainer(plan, Path(place), callbacks, max_steps=steps, max_epochs=-1, limit_val_batches=0)
         try:
-            trainer = pl.Trainer(
-                **settings,
-                max_steps=steps,
-                max_epochs=-1,
-                limit_val_batches=0,
-                num_sanity_val_steps=0,
-                default_root_dir=place,
-                logger=False,
-                callbacks=list(callbacks),
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-            )
             with signals_kept():
                 trainer.fit(trial, datamodule=images)
-        except MisconfigurationException as error:
-            raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
         finally:
             images.teardown("exception")

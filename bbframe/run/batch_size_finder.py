@@ -122,12 +122,14 @@ def largest_tried(size: int, attempt: Callable[[int], Any]) -> int:
 
 
 class _Device(pl.Callback):
-    """Notes the device that a training ran on."""
+    """Notes the device that a training runs on; a GPU's peak is that of this training."""
 
     device = torch.device("cpu")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.device = pl_module.device
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
 
 
 def step_memory(plan: Configuration, task: Task, data: DataModule, folder: Path, size: int) -> tuple[float, float]:
@@ -137,7 +139,6 @@ def step_memory(plan: Configuration, task: Task, data: DataModule, folder: Path,
     trial = partial(train_a_copy, plan, task, data, folder, steps=STEPS, callbacks=callbacks, optim=optim)
     if _on_gpu(plan):
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
         trial(batch_size=size)
         peak = torch.cuda.max_memory_allocated(seen.device)
         return peak, available_gpu_memory(seen.device)

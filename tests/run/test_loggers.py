@@ -75,7 +75,9 @@ def test_help_shows_every_logger():
 def test_a_logger_that_is_not_installed_names_its_extra(name, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     ((key, part),) = parse_lightning_parts("logger", composed(f"logger={name}")).items()
-    with pytest.raises(ValueError, match=rf"^logger\.{name}: \w+ needs a package .*: pip install 'bbframe\[{name}\]'$"):
+    with pytest.raises(
+        ValueError, match=rf"^logger\.{name}: \w+ needs a package .*: pip install 'bbframe\[{name}\]'$"
+    ):
         check_installed(f"logger.{key}", part)
 
 

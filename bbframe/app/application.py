@@ -90,13 +90,13 @@ def tried(request: RunRequest, command: argparse.Namespace) -> str:
     request = request.with_text()
 
     from bbframe.run.configuration import parse_configuration  # these import torch
-    from bbframe.run.dry_run import description, dry_run
+    from bbframe.run.dry_run import dry_run, dry_run_table
 
     plan = parse_configuration(request.data)
     plan.check_machine()
     logging.getLogger("bbframe").disabled = command.json  # the terminal then has the JSON alone
     facts = dry_run(plan, request.data, request.record, remembered())
-    return outward(json.dumps(facts, indent=2) if command.json else f"\n{description(facts)}")
+    return outward(json.dumps(facts, indent=2) if command.json else f"\n{dry_run_table(facts)}")
 
 
 def sweeps(config: DictConfig) -> bool:

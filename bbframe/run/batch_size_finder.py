@@ -122,7 +122,7 @@ def largest_tried(size: int, attempt: Callable[[int], Any]) -> int:
 
 
 class _Device(pl.Callback):
-    """Notes the device that a training runs on; a GPU's peak is that of this training."""
+    """Notes the device that a training runs on; a GPU's peak is measured from its start on."""
 
     device = torch.device("cpu")
 

@@ -63,7 +63,7 @@ class BatchSeconds(pl.Callback):
 def dry_run(
     plan: Configuration, config: dict[str, Any], overrides: list[str], secrets: Set[str] = frozenset()
 ) -> dict[str, Any]:
-    """What a run with this plan would take, as plain data for `description`; it leaves no folder behind.
+    """What a run with this plan would take, as plain data for `dry_run_table`; it leaves no folder behind.
 
     Raises the errors that the run would raise before and in its first batches, ValueErrors in one line.
     """
@@ -192,7 +192,7 @@ def _data_bytes(data: DataModule) -> int:
     return int(total)
 
 
-def description(facts: Mapping[str, Any]) -> str:
+def dry_run_table(facts: Mapping[str, Any]) -> str:
     """A dry run as a table for people, a line each."""
     lines: dict[str, Any] = {
         "backbone": facts["backbone"],

@@ -69,7 +69,7 @@ class RangeTest(pl.Callback):
         else:
             self.rates.append(self._rate)
             self.losses.append(loss)
-        smooth = smoothed(self.losses)
+        smooth = mean_losses(self.losses)
         if not math.isfinite(loss) or (len(smooth) > WINDOW and smooth[-1] > DIVERGED * min(smooth)):
             trainer.should_stop = True
 
@@ -90,7 +90,7 @@ def find_learning_rate(plan: Configuration, task: Task, data: DataModule, folder
     chosen = suggested(test.rates, test.losses)
     pictures = folder / "pictures"
     pictures.mkdir(exist_ok=True)
-    learning_rate_chart(test.rates, test.losses, smoothed(test.losses), chosen, pictures / "learning_rate.png")
+    learning_rate_chart(test.rates, test.losses, mean_losses(test.losses), chosen, pictures / "learning_rate.png")
     if chosen is None:
         last = test.rates[-1] if test.rates else LOWEST
         raise ValueError(
@@ -104,7 +104,7 @@ def find_learning_rate(plan: Configuration, task: Task, data: DataModule, folder
     return chosen
 
 
-def smoothed(losses: Sequence[float]) -> list[float]:
+def mean_losses(losses: Sequence[float]) -> list[float]:
     """The mean of each loss and its neighbours, WINDOW of them, without those that are not finite."""
     values, half = np.asarray(losses, dtype=float), WINDOW // 2
     windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
@@ -118,7 +118,7 @@ def suggested(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     The rate of the steepest fall, which Lightning suggests, hangs on noise, and lags where the loss falls slowly. None
     when the loss never falls: the test was too short, or diverged at once.
     """
-    smooth = np.asarray(smoothed(losses))
+    smooth = np.asarray(mean_losses(losses))
     if len(smooth) < 2 * WINDOW:
         return None
     lowest = int(smooth.argmin())

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bbframe.app import train
-from bbframe.run.dry_run import BatchSeconds, _data_bytes, _time, description, size_text, time_text
+from bbframe.run.dry_run import BatchSeconds, _data_bytes, _time, dry_run_table, size_text, time_text
 from tests.run.helpers import TINY
 from tests.run.trial import built
 
@@ -44,7 +44,7 @@ def test_a_dry_run_is_plain_data_too(tmp_path, capsys):
     assert facts["seconds"] == pytest.approx(3 * facts["seconds_epoch"], abs=0.1)
     assert facts["checkpoint_bytes"] > facts["weights_bytes"] > 4 * facts["params"] * 0.9
     assert facts["lr_sought"]
-    assert "the search for optim.lr, 120 steps at most" in description(facts)
+    assert "the search for optim.lr, 120 steps at most" in dry_run_table(facts)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import bbframe.run.learning_rate_finder as finder
-from bbframe.run.learning_rate_finder import RangeTest, find_learning_rate, smoothed, suggested
+from bbframe.run.learning_rate_finder import RangeTest, find_learning_rate, mean_losses, suggested
 from bbframe.run.trial_training import check_one_process
 from bbframe.tasks.optimizer import parameter_groups
 from tests.run.trial import built
@@ -48,7 +48,7 @@ def test_nothing_is_suggested_where_no_rate_stands_out(losses):
 
 
 def test_losses_that_are_not_finite_are_left_out_of_the_mean():
-    assert smoothed([1.0, math.nan, 3.0]) == [2.0, 2.0, 2.0]
+    assert mean_losses([1.0, math.nan, 3.0]) == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("optim", ["adamw", "sgd"])

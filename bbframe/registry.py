@@ -35,7 +35,7 @@ KINDS = {
     "optim": "bbframe.tasks:OptimOptions",
     "schedule": "bbframe.tasks:",
     "callback": "builtins:object",
-    "logger": "builtins:object",
+    "logger": "bbframe.run.logger_options:",
 }
 ENTRY_POINTS = ("bbframe.parts", "bbframe.backbones")  # the second is the older group, of backbones alone
 NO_CODE = "a configuration names no code; register the part, and give its module by --plugin"

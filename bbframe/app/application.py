@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr
@@ -26,7 +28,7 @@ from bbframe.app.run_request import RunRequest
 from bbframe.app.sweep_resume import resumed
 from bbframe.app.sweeper import FailedJobs
 from bbframe.files import dump_yaml
-from bbframe.run.masking import mask_secrets, remembered
+from bbframe.run.masking import mask_secrets, outward, remembered
 from bbframe.sweep.jobs import Job
 
 
@@ -42,6 +44,9 @@ def start(command: argparse.Namespace) -> int:
             request = RunRequest(compose, command.overrides)
             if command.cfg:
                 print(shown(request, command))
+                return 0
+            if command.dry_run:
+                print(tried(request, command))
                 return 0
             if not (command.info or command.hydra_help):
                 further, job = checked(request, command)
@@ -77,6 +82,23 @@ def checked(request: RunRequest, command: argparse.Namespace) -> tuple[list[str]
     command.overrides = request.overrides
     os.environ[RUN_FOLDER_VARIABLE] = str(folder)
     return [f"hydra.run.dir={quoted(folder)}"], Job(plan, request.data, request.record, folder)
+
+
+def tried(request: RunRequest, command: argparse.Namespace) -> str:
+    """What a dry run finds, as a table or as JSON. Raises ValueError for a sweep, and for all that a run would."""
+    if request.swept or sweeps(request.config):
+        what = " and ".join(request.swept) or "hydra.mode=MULTIRUN"
+        raise ValueError(f"--dry-run is for one run, and {what} makes a sweep; give one value, or hydra.mode=RUN")
+    request = request.with_text()
+
+    from bbframe.run.configuration import parse_configuration  # these import torch
+    from bbframe.run.dry_run import dry_run, dry_run_table
+
+    plan = parse_configuration(request.data)
+    plan.check_machine()
+    logging.getLogger("bbframe").disabled = command.json  # the terminal then has the JSON alone
+    facts = dry_run(plan, request.data, request.record, remembered())
+    return outward(json.dumps(facts, indent=2) if command.json else f"\n{dry_run_table(facts)}")
 
 
 def sweeps(config: DictConfig) -> bool:

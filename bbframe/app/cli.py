@@ -103,6 +103,8 @@ def print_catalog(arguments: list[str]) -> int:
 def info(arguments: list[str]) -> int:
     """Print what the backbone of a configuration is and costs."""
     command = train.command_of([argument for argument in arguments if argument != "--json"])
+    if command.dry_run:
+        raise ValueError("info has no --dry-run; type bbframe train --dry-run ...")
 
     from bbframe.app.application import shown, sweeps
     from bbframe.app.composition import composition

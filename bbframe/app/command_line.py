@@ -20,7 +20,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*")
     for short, long in (("-h", "--help"), ("-m", "--multirun"), ("-r", "--run"), ("-sc", "--shell-completion")):
         parser.add_argument(short, long, action="store_true")
-    for flag in ("--hydra-help", "--version", "--resolve"):
+    for flag in ("--hydra-help", "--version", "--resolve", "--dry-run", "--json"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"])
     parser.add_argument("-p", "--package")
@@ -36,13 +36,15 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     if command.experimental_rerun is not None:
         raise ValueError("--experimental-rerun unpickles a file, which can run code; type rerun=<run folder>")
     command.config_name = command.config_name.removesuffix(".yaml")
-    modes = ("run", "multirun", "cfg", "info", "shell_completion")
+    modes = ("run", "multirun", "cfg", "info", "shell_completion", "dry_run")
     if len(chosen := [mode for mode in modes if getattr(command, mode)]) > 1:
         raise ValueError(f"{_flag(chosen[0])} and {_flag(chosen[1])} exclude each other; give one of them")
     if command.resolve and not command.cfg:
         raise ValueError("--resolve belongs to --cfg; write --cfg job --resolve")
     if command.package and not command.cfg:
         raise ValueError("--package belongs to --cfg; write --cfg job --package trainer")
+    if command.json and not command.dry_run:
+        raise ValueError("--json belongs to --dry-run; a run leaves its results in metrics.json")
     for override in command.overrides:
         if "=" not in override and not override.startswith("~"):
             raise ValueError(f"{override!r} is no override; write key=value, such as backbone=resnet")

@@ -33,6 +33,8 @@ from bbframe.run.masking import is_secret, remember
 from bbframe.schema import nearest
 
 Compose = Callable[[list[str]], DictConfig]
+# ValueErrors of OmegaConf's, about a place in a list, and of Hydra's, about group=null
+FOREIGN = ("invalid literal for int()", "Config group override must be")
 ERRORS = (HydraException, OmegaConfBaseException, YAMLError, RecursionError)
 
 
@@ -122,8 +124,8 @@ def _explaining(compose: Compose, overrides: list[str]) -> Iterator[None]:
     try:
         yield
     except (*ERRORS, ValueError) as error:
-        if not isinstance(error, ERRORS) and "invalid literal for int()" not in str(error):
-            raise  # our own errors are one line already; OmegaConf raises that one for a place in a list
+        if not isinstance(error, ERRORS) and not any(text in str(error) for text in FOREIGN):
+            raise  # our own errors are one line already
         raise ValueError(explained(partial(plain_data, compose), overrides, error)) from error
 
 

@@ -65,6 +65,9 @@ def explained(compose: PlainCompose, overrides: list[str], error: Exception) -> 
             return f"{group}={choice} needs a package that is not installed: pip install '{LAUNCHERS[choice]}'"
         known = getattr(error, "options", None) or choices().get(str(group), [])
         return f"{where}{group}={choice}: the group {group!r} has no such file{nearest(choice, known)}"
+    if "Config group override must be a string or a list" in text:
+        group = next((key_of(o) for o in overrides if key_of(o) in choices() and o.endswith("=null")), "group")
+        return f"{group}=null names no choice; give one, or for none at all {group}=[]"
     if primary := re.search(r"Cannot find primary config '([^']+)'", text):
         return f"--config-name {primary[1]}: no such file in conf/, --config-path or --config-dir"
     if key := re.search(r"Could not (?:override|delete) '([^'@=]+)", text):

@@ -174,6 +174,7 @@ main keys:
 flags:
   --help KEY             an option's type, range, value and meaning: --help optim.lr optim=sgd
   -m                     run every combination of values such as seed=1,2 and compare them in one table
+  --dry-run              build everything, try a batch, say time, memory and disk, and stop; --json: as plain data
   --cfg job              show the configuration and stop
   --config-dir FOLDER    a folder with groups of your own, laid out like conf/
   --plugin MODULE        a Python module with parts of your own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,12 @@ def option_classes(config: Mapping[str, Any]) -> dict[str, list[Any]]:
         if name is not None:
             with suppress(ValueError):  # the check says what is wrong with it
                 groups.setdefault(f"{group}.", []).append(registry.find(str(group), name).options)
+    loggers: Any = config.get("logger") if "logger" in config else None
+    for key in loggers if hasattr(loggers, "keys") else ():
+        entry = loggers[key]
+        if hasattr(entry, "keys") and "name" in entry and "_target_" not in entry:
+            with suppress(ValueError):
+                groups[f"logger.{key}."] = [registry.find("logger", entry["name"]).options]
     return groups
 
 
@@ -62,6 +69,8 @@ def _nested(key: str, hint: Any) -> Iterator[tuple[str, Any]]:
 
 def option_help(config: Mapping[str, Any], key: str) -> str:
     """An option's type, unit, range, present value and meaning. Raises ValueError for an unknown key."""
+    if key == "logger":
+        return _logger_help(config)
     hints = option_hints(config)
     if inside := [name for name in hints if name.startswith(f"{key}.")]:
         return "\n  ".join([f"{key}: a group of options", *inside])
@@ -76,6 +85,16 @@ def option_help(config: Mapping[str, Any], key: str) -> str:
         f"  value:   {json.dumps(value, ensure_ascii=False)}",
     ]
     return "\n".join([*lines, *(f"  meaning: {line}" for line in meaning_of(config, key))])
+
+
+def _logger_help(config: Mapping[str, Any]) -> str:
+    """What the group of loggers offers, of which several may be chosen, and what is chosen now."""
+    now = ", ".join(config.get("logger") or {}) or "metrics.csv alone"
+    lines = ["logger: a group of which several may be chosen: logger=[mlflow,tensorboard]", f"  value:   {now}"]
+    for file in sorted((CONF / "logger").glob("*.yaml")):
+        comment = itertools.takewhile(lambda line: line[:1] == "#", file.read_text(encoding="utf-8").splitlines())
+        lines.append(f"  {file.stem:<12} {' '.join(line.lstrip('# ') for line in comment)}")
+    return "\n".join(lines)
 
 
 def _elsewhere(key: str) -> str:
@@ -93,7 +112,8 @@ def meaning_of(config: Mapping[str, Any], key: str) -> list[str]:
     if rest:
         node = config.get(group) or {}
         name = registry.backbone_name(str(node.get("model_type"))) if group == "backbone" else node.get("name")
-        files = [CONF / group / f"{choice}.yaml" for choice in (config.get("backbone_name"), name, "default")]
+        choices = (config.get("backbone_name"), name, "default", rest.partition(".")[0])
+        files = [CONF / group / f"{choice}.yaml" for choice in choices]
     comment = re.compile(rf"(?m)^ *{re.escape(key.rpartition('.')[2])}:[^#\n]*# (.*(?:\n +# .*)*)")
     for file in files:
         if file.is_file() and (found := comment.search(file.read_text(encoding="utf-8"))):

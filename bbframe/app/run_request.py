@@ -20,6 +20,8 @@ SOURCES = ("rerun", "ckpt_path")  # a run folder or a checkpoint; each brings it
 
 OWN_KEYS = ("rerun", "output_dir")  # of the run that is started, never of a record: a stranger may have written it
 
+AUTOMATIC = ("optim.lr", "data.batch_size")  # typed again as `auto`, they are sought again
+
 MOST_TRIED = 100  # jobs of a sweep, for one that composes
 
 log = logging.getLogger("bbframe")
@@ -87,6 +89,8 @@ class RunRequest:
 
         before = plain_data(self.compose, self.before)
         data = {**_changed_keys(self.recorded, before, after), **{key: after.get(key) for key in OWN_KEYS}}
+        for group, option in (key.split(".") for key in AUTOMATIC if f"{key}=auto" in self.given):
+            data[group] = {**data[group], option: after[group][option]}
         if hidden := masked_keys(data):
             raise ValueError(f"{self.source}: {hidden[0]} was masked in the record; give it again: {hidden[0]}=...")
         return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import unicodedata
@@ -25,6 +26,7 @@ from bbframe.data.pixels import settle
 from bbframe.preprocessing import Preprocessing
 
 Loader = TypeVar("Loader", bound=BatchLoader)
+Module = TypeVar("Module", bound="DataModule")
 
 
 class DataModule(lightning.LightningDataModule):
@@ -79,9 +81,25 @@ class DataModule(lightning.LightningDataModule):
         self._train: TrainLoader | None = None
         self._resume: dict[str, int] = {}
 
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch, once it is a number."""
+        assert self.options.batch_size != "auto"
+        return int(self.options.batch_size)
+
+    def separate(self: Module, **changes: int) -> Module:
+        """A data module over the same images, with `changes` of its options.
+
+        Its loaders and its position in the training are its own.
+        """
+        other = copy.copy(self)
+        other._loaders, other._train, other._resume, other.trainer = [], None, {}, None
+        other.options = replace(self.options, **changes)  # type: ignore[arg-type]
+        return other
+
     def train_dataloader(self) -> TrainLoader:
         """Raises ValueError when a run is resumed within an epoch that had another number of batches."""
-        order = TrainOrder(self.counts["train"], self.options.batch_size, self.seed, *self._place())
+        order = TrainOrder(self.counts["train"], self.batch_size, self.seed, *self._place())
         loader = self._loader(TrainLoader, "train", order)
         if self._resume:
             done, then, now = self._resume["batches"], self._resume["epoch_batches"], len(loader)
@@ -98,7 +116,7 @@ class DataModule(lightning.LightningDataModule):
         return loader
 
     def val_dataloader(self, part: str = "val") -> BatchLoader:
-        order = eval_order(self.counts[part], self.options.batch_size, *self._place())
+        order = eval_order(self.counts[part], self.batch_size, *self._place())
         return self._loader(BatchLoader, part, order)
 
     def test_dataloader(self) -> BatchLoader:

@@ -43,7 +43,7 @@ class LoadingOptions(Options):
     prefix: ClassVar[str] = "data: "
 
     name: Name
-    batch_size: Annotated[int, Range(1, 65_536, "images")] = 64
+    batch_size: Annotated[int, Range(1, 65_536, "images")] | Literal["auto"] = 64
     num_workers: Workers | None = None  # that load images; 0: the training process; null: a core each, up to 8
     timeout: Annotated[int, Range(1, 86_400, "seconds")] = 300  # that a batch may take to come from a worker
     mean: tuple[Share, ...] | None = None  # null: the checkpoint's, as for the two that follow

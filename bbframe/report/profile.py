@@ -117,12 +117,12 @@ def forward_memory_bytes(net: nn.Module, image: Tensor) -> int:
             reset_peak_memory()
             net(image)
             return torch.cuda.max_memory_allocated()
-        with _LiveTensors([*net.parameters(), *net.buffers(), image]) as live:
+        with LiveTensors([*net.parameters(), *net.buffers(), image]) as live:
             net(image)
         return live.peak
 
 
-class _LiveTensors(TorchDispatchMode):
+class LiveTensors(TorchDispatchMode):
     """Add up the sizes of the storages that operations return while something holds them; `peak` in bytes."""
 
     def __init__(self, before: list[Tensor]):

@@ -17,7 +17,7 @@ from bbframe.factory import BackboneOptions, check_backbone, make_backbone
 from bbframe.heads import HeadOptions
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import PartOptions, find, make, names, parse_part
-from bbframe.run.lightning_parts import LightningClass, LightningParts, check_installed, parse_lightning_parts
+from bbframe.run.lightning_parts import LightningParts, check_installed, parse_lightning_parts
 from bbframe.schema import Fraction, Length, Name, Options, Range, Seed, Text, demand, parse, printable
 from bbframe.tasks import OptimOptions, TaskOptions
 
@@ -155,8 +155,7 @@ class Configuration:
     def check_machine(self) -> None:
         """Raise ValueError if a run here would not find the packages, or on a CPU the memory, that it needs."""
         for key, part in self.logger.items():
-            if isinstance(part, LightningClass):
-                check_installed(f"logger.{key}", part)
+            check_installed(f"logger.{key}", part)
         if self.run.train and self.task.freeze != "all" and _on_cpu(self.trainer):
             refuse_too_large(self.backbone.network_config, copies=4)
 

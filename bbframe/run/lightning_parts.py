@@ -41,7 +41,9 @@ PACKAGES = {
     "MLFlowLogger": ("mlflow",),
     "TensorBoardLogger": ("tensorboard", "tensorboardX"),
     "WandbLogger": ("wandb",),
+    "trackio": ("trackio",),
 }
+EXTRAS = {"MLFlowLogger": "mlflow", "TensorBoardLogger": "tensorboard", "WandbLogger": "wandb", "trackio": "trackio"}
 PLACES = ("save_dir", "name", "version", "sub_dir", "comment", "filename_suffix", "checkpoint_name", "prefix")
 KIND = {"callbacks": "callback", "logger": "logger"}
 
@@ -73,7 +75,7 @@ def _parse_entry(group: Group, where: str, entry: Any) -> LightningClass | PartO
     target = entry.get("_target_") if isinstance(entry, Mapping) else None
     if not isinstance(target, str):
         known = names(KIND[group])
-        own = f", or the name of a {KIND[group]} of your own: {', '.join(known)}" if known else ""
+        own = f", or the name of a registered {KIND[group]}: {', '.join(known)}" if known else ""
         raise ValueError(f"{where}: must be a mapping with a _target_, such as {allowed[0]}{own}")
     if target not in allowed:
         raise ValueError(
@@ -89,12 +91,12 @@ def _parse_entry(group: Group, where: str, entry: Any) -> LightningClass | PartO
     return LightningClass(target, arguments)
 
 
-def check_installed(where: str, part: LightningClass) -> None:
+def check_installed(where: str, part: LightningClass | PartOptions) -> None:
     """Raise ValueError when the package that a logger needs is not installed."""
-    name = part.target.rpartition(".")[2]
+    name = part.target.rpartition(".")[2] if isinstance(part, LightningClass) else part.name
     packages = PACKAGES.get(name, ())
     if packages and not any(importlib.util.find_spec(package) for package in packages):
-        extra = "bbframe[tensorboard]" if name == "TensorBoardLogger" else packages[0].replace("_", "-")
+        extra = f"bbframe[{EXTRAS[name]}]" if name in EXTRAS else packages[0].replace("_", "-")
         raise ValueError(f"{where}: {name} needs a package that is not installed: pip install '{extra}'")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from bbframe.data.seeds import derive
@@ -40,8 +41,14 @@ class SeedEveryBatch(pl.Callback):
         torch.manual_seed(derive(self.seed, "step", trainer.global_rank, trainer.global_step, within))
 
 
-def make_trainer(plan: Configuration, task: Task, folder: Path, more: Sequence[pl.Callback] = ()) -> pl.Trainer:
-    """The Trainer of a run, which writes below `folder` alone, with `more` callbacks.
+def make_trainer(
+    plan: Configuration,
+    task: Task,
+    folder: Path,
+    more: Sequence[pl.Callback] = (),
+    loggers: Sequence[Logger] = (),
+) -> pl.Trainer:
+    """The Trainer of a run, which writes below `folder` alone, with `more` callbacks and `loggers`.
 
     Raises ValueError for options that Lightning refuses.
     """
@@ -63,14 +70,12 @@ def make_trainer(plan: Configuration, task: Task, folder: Path, more: Sequence[p
     if sys.stdout.isatty():
         callbacks.append(RichProgressBar(leave=False))
     callbacks += make_lightning_parts("callbacks", plan.callbacks, folder)
-    loggers = [EpochTable(folder, open=plan.run.train)]
-    loggers += make_lightning_parts("logger", plan.logger, folder)
     try:
         return pl.Trainer(
             **settings,
             limit_predict_batches=settings["limit_val_batches"],  # the validation images
             default_root_dir=folder,  # Slurm's signal writes hpc_ckpt_*.ckpt there, and a start looks for it there
-            logger=loggers,
+            logger=[EpochTable(folder, open=plan.run.train), *loggers],
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             num_sanity_val_steps=0,

@@ -21,10 +21,12 @@ from bbframe.data.data_module import DataModule
 from bbframe.files import remove_parts
 from bbframe.registry import plugins
 from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
+from bbframe.run.automatic_options import settle_automatic_options
 from bbframe.run.best_checkpoint import BestCheckpoint, BestEpoch
 from bbframe.run.checkpoint import SECONDS, LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
+from bbframe.run.loggers import started_loggers
 from bbframe.run.masking import mask_overrides, mask_secrets, remember
 from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
@@ -112,13 +114,15 @@ class TrainingRun:
             task, data = self.network_and_data(backbone)
             if saved is not None:
                 saved.check_fits(task)
+            found = self.settle_automatic(task, data, saved)
             macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
             log_network(self.plan, task, data, macs)
-            record = RunInCheckpoint(self.saved_run(task, data), self.stopwatch)
-            trainer = make_trainer(self.plan, task, self.folder, [record, *self.callbacks])
-            best = self.trained(trainer, task, data, saved)
-            test = self.tested(trainer, task, data)
-        return self.reported(trainer, task, data, round(macs, 6), best, test)
+            with started_loggers(self.plan, self.folder, self.config, saved) as (loggers, ids):
+                callbacks = [RunInCheckpoint(self.saved_run(task, data), self.stopwatch), ids, *self.callbacks]
+                trainer = make_trainer(self.plan, task, self.folder, callbacks, loggers)
+                best = self.trained(trainer, task, data, saved)
+                test = self.tested(trainer, task, data)
+        return self.reported(trainer, task, data, {"gmacs": round(macs, 6), "found": found}, best, test)
 
     @property
     def pruned(self) -> bool:
@@ -173,6 +177,11 @@ class TrainingRun:
         if (bits := getattr(data.options, "bits", None)) is not None:  # as found, which a prediction must know
             self.config["data"]["bits"] = bits
         return self.plan.make_task(backbone, data.class_names), data
+
+    def settle_automatic(self, task: Task, data: DataModule, saved: LoadedCheckpoint | None) -> dict[str, Any]:
+        """Find the options that are `auto`, which the record then holds as numbers: {option: number}."""
+        self.plan, found = settle_automatic_options(self.plan, self.config, task, data, saved, self.folder)
+        return found
 
     def saved_run(self, task: Task, data: DataModule) -> SavedRun:
         """The record for the checkpoints."""
@@ -236,11 +245,11 @@ class TrainingRun:
         trainer: pl.Trainer,
         task: Task,
         data: DataModule,
-        macs: float,
+        measured: dict[str, Any],
         best: BestEpoch | None,
         test: dict[str, float],
     ) -> dict[str, Any]:
-        """Write and log the results; returns the content of metrics.json."""
+        """Write and log the results, with what was `measured` before; returns the content of metrics.json."""
         plan, backbone, source = self.plan, task.backbone, self.plan.backbone.source
         intervals, calibration = task.intervals(), task.calibration()
         summary = {
@@ -253,7 +262,7 @@ class TrainingRun:
             "source": backbone.backbone_type.value,
             "checkpoint": source.checkpoint if source.pretrained else None,
             "params": count_parameters(task),
-            "gmacs": macs,
+            **measured,
             "image_size": list(data.image_size),
             "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),
             "epochs": trainer.current_epoch,

@@ -16,15 +16,22 @@ class OptimOptions(Options):
 
     `layer_decay` multiplies the backbone's rate once for every block between a weight and the last block. Weight
     decay applies to the weights of linear layers and convolutions alone. A rate of 0 is task.freeze=all instead.
+    "auto" stands for a learning rate that the run finds before it trains.
     """
 
     prefix: ClassVar[str] = "optim: "
 
     name: Name
-    lr: LearningRate = 1e-3
+    lr: LearningRate | Literal["auto"] = 1e-3
     backbone_lr: LearningRate | None = None
     layer_decay: Annotated[float, Range(0, 1, low_open=True)] | None = None
     weight_decay: Share = 0.05
+
+    @property
+    def rate(self) -> float:
+        """`lr` as a number, once it is one."""
+        assert self.lr != "auto"
+        return float(self.lr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +47,7 @@ class SGDOptions(OptimOptions):
     """Stochastic gradient descent, with Nesterov's momentum unless `momentum` is 0."""
 
     name: Literal["sgd"] = "sgd"
-    lr: LearningRate = 0.05
+    lr: LearningRate | Literal["auto"] = 0.05
     weight_decay: Share = 5e-4
     momentum: Rate = 0.9
 

@@ -21,6 +21,10 @@ from bbframe.tasks.optimizer_options import OptimOptions
 from bbframe.tasks.task_options import TaskOptions
 
 
+class LossNotFinite(ValueError):
+    """The training loss is nan or infinite."""
+
+
 class Task(pl.LightningModule, ABC):
     """A backbone and a head, trained on the batches of a data module.
 
@@ -103,12 +107,12 @@ class Task(pl.LightningModule, ABC):
         return loss
 
     def check_loss(self) -> None:
-        """Raises ValueError, with what to try, when the latest unchecked loss is not finite."""
+        """Raises LossNotFinite, with what to try, when the latest unchecked loss is not finite."""
         if self._unchecked is None:
             return
         (loss, epoch, batch), self._unchecked = self._unchecked, None
         if not torch.isfinite(loss):
-            raise ValueError(
+            raise LossNotFinite(
                 f"the training loss is {loss.item()} at epoch {epoch + 1}, batch {batch + 1}; try a lower optim.lr, "
                 "schedule.warmup_epochs or trainer.gradient_clip_val=1"
             )

@@ -46,8 +46,9 @@ class ImageDataOptions(LoadingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         height, width = self.sides((1, 1), 1)
-        rule = f"in batches of batch_size={self.batch_size} has more than 2**30 pixels a batch, which no machine holds"
-        demand(height * width * self.batch_size <= 2**30, "data: image_size", self.image_size, rule)
+        size = 1 if self.batch_size == "auto" else self.batch_size
+        rule = f"in batches of batch_size={size} has more than 2**30 pixels a batch, which no machine holds"
+        demand(height * width * size <= 2**30, "data: image_size", self.image_size, rule)
 
     def sides(self, preferred: tuple[int, int], stride: int) -> tuple[int, int]:
         size = preferred if self.image_size is None else self.image_size

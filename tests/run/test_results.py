@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from bbframe.heads.head_options import ClassifierOptions
 from bbframe.predict.predict_options import PredictOptions
 from bbframe.predict.prediction import predict_images
 from bbframe.registry import register
+from bbframe.run import results
 from bbframe.run.configuration import parse_configuration
 from bbframe.run.training_run import run
 from bbframe.tasks.classification import Classification
@@ -100,3 +102,14 @@ def test_a_run_of_a_task_of_ones_own(cls, tmp_path, monkeypatch, capsys):
         with pytest.raises(ValueError, match="predict: task=own is neither classification nor detection"):
             predict_images(options)
         assert not Path(options.out).exists()
+
+
+def test_a_page_that_fails_is_one_line_that_says_how_to_make_it_again(tmp_path, monkeypatch, caplog):
+    def fail(*given):
+        raise RuntimeError("no room\nfor it")
+
+    monkeypatch.setattr(results, "write_run_page", fail)
+    with caplog.at_level(logging.WARNING, "bbframe"):
+        results.write_report_page(None, None, tmp_path)
+    (line,) = caplog.messages
+    assert line == f"the page could not be made: no room for it; this makes it again: bbframe report {tmp_path}"

@@ -101,6 +101,20 @@ def test_squash_shows_the_whole_image():
     assert (seen[:, 8:] == 0).all()
 
 
+@pytest.mark.parametrize("source", [(600, 400), (300, 500), (64, 64), (9000, 40), (31, 800)])
+@pytest.mark.parametrize("target", [(32, 32), (24, 48)])
+@pytest.mark.parametrize(("crop", "mode"), [(1.0, "center"), (0.7, "center"), (1.0, "squash")])
+def test_what_is_seen_of_an_image_is_what_reaches_the_network(source, target, crop, mode):
+    """Two ramps, from left to right and from top to bottom, begin and end where it says."""
+    fit = Fit(Preprocessing(size=target, crop_pct=crop, crop_mode=mode, interpolation="bilinear"))
+    left, top, right, bottom = fit.seen(source)
+    ramp = Image.linear_gradient("L").resize(source)
+    down = np.asarray(fit(ramp)).astype(float)[:, 0] / 255
+    across = np.asarray(fit(Image.linear_gradient("L").rotate(90).resize(source))).astype(float)[0] / 255
+    assert (down[0], down[-1]) == pytest.approx((top, bottom), abs=0.04)
+    assert (across[0], across[-1]) == pytest.approx((left, right), abs=0.04)
+
+
 @pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize(("mode", "num_channels"), [("RGB", 3), ("L", 3), ("RGB", 1), ("L", 1)])
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])

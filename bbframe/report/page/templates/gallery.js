@@ -132,7 +132,10 @@ page.kind("gallery", (block, {classes, images, total}) => {
 
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", update);
-  form.addEventListener("reset", () => setTimeout(update));
+  fields.all.addEventListener("click", () => {
+    form.reset();
+    update();
+  });
   fields.heat?.addEventListener("click", () => {
     fields.heat.setAttribute("aria-pressed", String(!heated()));
     update();
@@ -146,11 +149,9 @@ page.kind("gallery", (block, {classes, images, total}) => {
     };
     set(fields.label, label);
     set(fields.predicted, predicted);
-    setTimeout(() => {
-      update();
-      block.closest("section").scrollIntoView();
-      page.say(block.querySelector(".found").textContent);
-    });
+    update();
+    block.closest("section").scrollIntoView();
+    page.say(block.querySelector(".found").textContent);
   });
 
   options(fields.label, "label");

@@ -96,7 +96,7 @@ def _measured(
         Section("", "table", error_table),
         size_section,
         Section(f"{before}precision and recall".capitalize(), "chart", {"charts": [chart]}, note),
-        Section("", "table", _class_table(matches, errors, names)),
+        Section("", "table", _class_table(matches, errors, names), f"{CLASS_NOTE} {errors.best_threshold():.2f}."),
     ]
 
 
@@ -115,16 +115,14 @@ def _gain_chart(gains: Mapping[str, float]) -> dict[str, Any]:
 def _error_table(errors: DetectionErrors, gains: Mapping[str, float]) -> dict[str, Any]:
     score = errors.best_threshold()
     every, sure = errors.counts(), errors.counts(score)
-    rows: list[list[Any]] = [
-        ["right", "of the right class, overlapping the object by 0.5", sure["right"], every["right"], None]
-    ]
-    rows += [[kind, MEANINGS[kind], sure[kind], every[kind], round(gains[kind], 4)] for kind in KINDS]
+    rows: list[list[Any]] = [["right", sure["right"], every["right"], None, MEANINGS["right"]]]
+    rows += [[kind, sure[kind], every[kind], number_cell(gains[kind]), MEANINGS[kind]] for kind in KINDS]
     columns = [
         {"title": "detection"},
-        {"title": "meaning"},
         {"title": f"score ≥ {score:.2f}", "number": True, "hint": "the score with the best F1"},
         {"title": "any score", "number": True},
         {"title": "gain in mAP50", "number": True},
+        {"title": "meaning"},
     ]
     return {"columns": columns, "rows": rows}
 
@@ -192,7 +190,7 @@ def _class_table(matches: Matches, errors: DetectionErrors, names: Sequence[str]
         rows.append(
             [name, int(own.sum()), int((errors.found[own] >= score).sum()), *scores, *wrong, int((missed & own).sum())]
         )
-    return {"columns": columns, "rows": rows, "filter": len(names) > 20, "caption": f"{CLASS_NOTE} {score:.2f}."}
+    return {"columns": columns, "rows": rows, "filter": len(names) > 20}
 
 
 def number_cell(value: float) -> dict[str, Any] | None:

@@ -116,7 +116,10 @@ def test_the_error_section_has_counts_and_gains(data, rows, errors):
     chart, table = (section.data for section in sections[1:3])
     gains = errors.gains()
     assert [row[0] for row in table["rows"]] == ["right", *KINDS]
-    assert [row[3] for row in table["rows"]] == list(errors.counts().values())
+    assert [row[1] for row in table["rows"]] == list(errors.counts(errors.best_threshold()).values())
+    assert [row[2] for row in table["rows"]] == list(errors.counts().values())
+    assert table["rows"][0][3] is None
+    assert [row[3]["sort"] for row in table["rows"][1:]] == [*gains.values()]
     points = dict(chart["charts"][0]["series"][0]["points"])
     assert points == {kind: round(gain, 4) for kind, gain in gains.items()}
     assert [*points.values()] == sorted(points.values(), reverse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,19 @@ def make_page(folder: Path) -> Path:
     read_record(folder if not folder.is_file() else folder.parent)
     run = reopen(folder)
     return write_run_page(folder, run.data, None if run.network is None else run.network.task, run.missing)
+
+
+def make_missing_pages(folders: Sequence[Path]) -> None:
+    """Make the page of each finished run that was killed while it made its own; a failure is said in one line."""
+    from bbframe.run.masking import outward
+
+    for folder in folders:
+        if (folder / "metrics.json").is_file() and not (folder / "report.html").exists():
+            try:
+                make_page(folder)
+            except Exception as error:
+                reason = " ".join(str(error).split())
+                print(outward(f"{folder}: no page: {reason}; bbframe report {folder} makes it"), file=sys.stderr)
 
 
 def reopen(folder: Path) -> ReopenedRun:

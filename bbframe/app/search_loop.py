@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bbframe.app.report_command import make_missing_pages
 from bbframe.app.sweep_folder import SweepFolder, checked_job
 from bbframe.files import dump_yaml, write_text
 from bbframe.run.masking import mask_overrides
@@ -42,6 +43,8 @@ class SearchLoop:
             self._run_batch(batch)
             if any((job.folder / LEFT_OUT).exists() for job in self.jobs[-len(batch) :]):
                 break  # the budget is used up
+        ended = (self.search.folder_of(trial) for trial in self.search.ended_trials())
+        make_missing_pages([self.place.folder / folder for folder in ended if folder])
         self._write_best()
         return not self.search.open_trials()
 

@@ -19,6 +19,7 @@ from bbframe.app.composition import settings_alone
 from bbframe.app.execution import users_environment
 from bbframe.app.hydra_settings import check_params, check_settings
 from bbframe.app.launchers import HERE, jobs_at_once, launcher_name, limited, waves
+from bbframe.app.report_command import make_missing_pages
 from bbframe.app.search_axes import first_values, search_axes
 from bbframe.app.search_loop import SearchLoop
 from bbframe.app.sweep_folder import Checked, SweepFolder, checked_job, table_at_the_end
@@ -78,6 +79,7 @@ class CheckedSweeper(Sweeper):
             report_failure(folder, combination, error)
         with table_at_the_end(place.folder):
             self.launch(todo, place.folder, total=len(jobs), done=len(jobs) - len(todo))
+            make_missing_pages([job.folder for job in jobs if job not in todo])
         if len(jobs) + again < len(combinations) or not all(read_result(job.folder) for job in jobs):
             raise FailedJobs
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from bbframe.files import read_yaml
-from bbframe.sweep.jobs import FILES
+from bbframe.sweep.jobs import FILES, LEFT_OUT
 
 NUMBERS = ("val", "test", "test_low", "test_high", "calibration", "seconds")  # of metrics.json, by their names
 
@@ -43,7 +43,7 @@ def _number_first(name: str) -> tuple[float, str]:
 def read_run_folder(folder: Path) -> dict[str, Any]:
     """The content of metrics.json, with "path" and, unless "status" is ok, "error" in one line.
 
-    A run that left no metrics.json has "status" failed or unfinished, and its "overrides". Never raises for what the
+    A run that left no metrics.json has "status" failed, left out or unfinished, and its "overrides". Never raises for what the
     folder holds.
     """
     run: dict[str, Any] = {"status": "failed", "overrides": [], "path": str(folder)}
@@ -52,10 +52,14 @@ def read_run_folder(folder: Path) -> dict[str, Any]:
             run["overrides"] = [str(line) for line in read_yaml(folder / "overrides.yaml", list)]
         if (folder / "metrics.json").is_file():
             run.update(_read_metrics(folder / "metrics.json"))
+            if run["status"] == "pruned":
+                run["error"] = f"the search gave it up after epoch {run.get('epochs')}"
             return run if run["status"] == "ok" else {"error": "it does not say why", **run}
         if (folder / "error.txt").is_file():
             text = (folder / "error.txt").read_text(encoding="utf-8", errors="replace").strip()
             return {**run, "error": text.partition("\n")[0] or "it does not say why"}
+        if (folder / LEFT_OUT).is_file():
+            return {**run, "status": "left out", "error": (folder / LEFT_OUT).read_text(encoding="utf-8").strip()}
     except (OSError, ValueError, RecursionError) as error:
         return {**run, "status": "failed", "error": f"broken record: {error}"}
     return {**run, "status": "unfinished", "error": "no metrics.json: still running, or killed"}
@@ -78,7 +82,7 @@ def _read_metrics(file: Path) -> dict[str, Any]:
 
 
 def _renewed(content: dict[str, Any]) -> dict[str, Any]:
-    """What versions before 2027 wrote, which had "best" and "test/accuracy", as metrics.json is now."""
+    """What earlier versions wrote, which had "best" and "test/accuracy", as metrics.json is now."""
     best, test = content.pop("best") or {}, content.get("test") or {}
     if not isinstance(best, dict) or not isinstance(test, dict):
         raise ValueError("best and test must be mappings")

@@ -153,7 +153,14 @@ class Search:
 
     def open_trials(self) -> list[Trial]:
         """The proposals without an outcome: running, killed or failed."""
-        frozen = self.study.get_trials(deepcopy=False, states=(_state("RUNNING"),))
+        return self._trials("RUNNING")
+
+    def ended_trials(self) -> list[Trial]:
+        """The proposals with a result, whether they were pruned or not."""
+        return self._trials("COMPLETE", "PRUNED")
+
+    def _trials(self, *states: str) -> list[Trial]:
+        frozen = self.study.get_trials(deepcopy=False, states=tuple(map(_state, states)))
         return [
             Trial(t.number, [as_override(key, t.params[key]) for key in self.space if key in t.params]) for t in frozen
         ]

@@ -13,8 +13,8 @@ from bbframe.report.page.sweep_page import (
     leaderboard_sections,
     lost_section,
     pareto_front,
-    sweep_figures,
     runs_section,
+    sweep_figures,
     write_sweep_page,
 )
 from bbframe.report.page.sweep_results import (

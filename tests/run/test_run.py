@@ -60,6 +60,7 @@ def test_the_folder_holds_everything(first):
         "metrics.json",
         "train.log",
         "predictions.csv",
+        "report.html",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "pictures/learning_curves.png",
@@ -313,6 +314,9 @@ def test_pretrained_weights_bring_their_preprocessing_and_are_recorded(first, ph
     weights = json.loads((folder / "environment.json").read_text())["weights"]
     digest = hashlib.sha256((first / "backbone" / "model.safetensors").read_bytes()).hexdigest()
     assert weights["sha256"] == {"model.safetensors": digest}
+    assert "tensors loaded" in weights["report"]
+    assert weights["report"].splitlines()[0] in (folder / "report.html").read_text()
+    assert "broken.png" in (folder / "report.html").read_text()
 
 
 def test_a_pretrained_run_builds_two_configs_and_opens_its_checkpoint_once(first, monkeypatch):

@@ -25,7 +25,7 @@ MOST_IMAGES = 800  # in a page
 MOST_PHOTO_BYTES = 5_000_000  # of all photos in a page
 MOST_CLASSES = 1500  # in the table of classes
 EXPLAINED = 24  # of the worst images
-BATCH = 8  # images that are explained together
+BATCH_PIXELS = 400_000  # of images that are explained together
 
 
 def classification_sections(
@@ -130,8 +130,9 @@ def explained(
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     heats: list[dict[str, Any]] = []
     stage = ""
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
+    together = max(1, BATCH_PIXELS // (data.image_size[0] * data.image_size[1]))
+    for start in range(0, len(images), together):
+        batch = images[start : start + together]
         pixels = torch.stack([normalise(data.picture(part, index), mean, std) for index, _ in batch])
         maps = heat_maps(task, pixels)
         if maps is None:

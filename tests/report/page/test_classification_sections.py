@@ -91,7 +91,7 @@ def test_the_photo_is_the_file_and_the_worst_come_first(run, rows, data):
 
 def test_the_worst_show_where_the_network_looked(run, rows, data, task, monkeypatch):
     monkeypatch.setattr(sections, "EXPLAINED", 5)
-    monkeypatch.setattr(sections, "BATCH", 2)
+    monkeypatch.setattr(sections, "BATCH_PIXELS", 2 * 32 * 32)
     found = image_section(run, CLASSES, rows, chosen_images(rows, 99), data, task, "")
     assert found.data["stage"] == "stage2"  # 4 cells a side of 32 pixels; the selected stage4 has one
     heats = [image.get("heat") for image in sorted(found.data["images"], key=lambda image: -image["facts"][4])]

@@ -33,7 +33,7 @@ RESNET = [
 ]
 EVERYTHING = [
     *("trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=3", "data.num_workers=2", "data.augment.mixup=0.2"),
-    *("trainer.early_stopping=1", "trainer.checkpoint_every=2"),
+    *("trainer.early_stopping=1", "trainer.checkpoint_every=2", "trainer.keep=2"),
 ]
 DETECTOR = [
     *("task=detection", "backbone=resnet18", "backbone.depths=[1,1,1,1]", "backbone.hidden_sizes=[8,8,16,16]"),

@@ -56,7 +56,8 @@ def find_checkpoint(run: Path) -> Path:
         if (path := run / "checkpoints" / name).is_file():
             return path
     raise ValueError(
-        f"{run}: the run left no checkpoints/best.ckpt or last.ckpt, as with debug=true or train=false; give another"
+        f"{run}: the run left no checkpoints/best.ckpt or last.ckpt, as with debug=true, train=false or "
+        "trainer.keep=0; give another"
     )
 
 

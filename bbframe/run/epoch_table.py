@@ -37,22 +37,26 @@ class EpochTable(Logger):
     def version(self) -> str:
         return ""
 
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml holds them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add values to the row of their "epoch", which Lightning counts from 0; the file follows new columns."""
+        """Add values to the row of their "epoch", which Lightning counts from 0; a new row or cell is written."""
         if not self.open:
             return
         if "epoch" not in metrics:
             self.waiting.update(metrics)
             return
-        before = len(self.rows[-1]) if self.rows else 0
+        before = [*map(len, self.rows)]
         self.rows = self.with_values(int(metrics["epoch"]), step or 0, metrics)
         self.waiting = {}
-        if len(self.rows[-1]) != before:
+        if [*map(len, self.rows)] != before:
             self.write()
 
     def with_values(self, epoch: int, step: int, values: Mapping[str, float]) -> list[Row]:

@@ -212,7 +212,7 @@ class TrainingRun:
         if self.plan.run.train and trainer.is_global_zero:
             task.backbone.preprocessing = data.preprocessing
             task.backbone.save_pretrained(self.folder / "backbone")
-        return dict(sorted(metrics.items(), key=lambda item: item[0] != task.metric))
+        return dict(sorted(metrics.items(), key=lambda item: item[0] != task.metric_name))
 
     def reported(
         self,
@@ -240,9 +240,9 @@ class TrainingRun:
             "image_size": list(data.image_size),
             "maps": dict(zip(backbone.out_features, backbone.strides, strict=True)),
             "epochs": trainer.current_epoch,
-            "metric": task.metric,
+            "metric": task.metric_name,
             "mode": task.mode,
-            "val": {} if best is None else {task.metric: best.value},
+            "val": {} if best is None else {task.metric_name: best.value},
             "best_epoch": None if best is None else best.epoch,
             "test": test,
             "test_low": {name: low for name, (low, _) in intervals.items()},

@@ -55,7 +55,7 @@ class Task(pl.LightningModule, ABC):
         backbone.use_maps(self.reading)
 
     @property
-    def metric(self) -> str:
+    def metric_name(self) -> str:
         """The name of the monitored metric, whatever the part of the data: "accuracy"."""
         return self.monitor.removeprefix("val/")
 

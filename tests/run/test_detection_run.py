@@ -100,7 +100,7 @@ def test_evaluation_repeats_the_test_of_a_checkpoint(first):
 
 def test_a_checkpoint_of_another_task_is_refused_in_one_line(first, capsys):
     other = ["task=classification", "data=digits", "head=linear"]
-    assert train.main([f"ckpt_path={first}/checkpoints/best.ckpt", *other]) == 1
+    assert train.main([f"ckpt_path={first}/checkpoints/last.ckpt", *other]) == 1
     error = capsys.readouterr().err.strip()
     assert "is of task=detection, this is task=classification" in error
     assert "backbone.checkpoint=<its run folder>/backbone" in error

@@ -75,6 +75,13 @@ def test_a_table_that_goes_on_is_the_one_that_nothing_ended(tmp_path, steps):
     assert rows(tmp_path / "second")[1]["lr"] == "0.1"
 
 
+def test_the_file_follows_every_epoch_also_when_all_log_the_same(tmp_path):
+    table = EpochTable(tmp_path)
+    for epoch in range(3):
+        table.log_metrics({"train/loss": 1.0 / (epoch + 1), "epoch": epoch}, step=epoch)
+        assert [row["epoch"] for row in rows(tmp_path)] == [str(i + 1) for i in range(epoch + 1)]
+
+
 def test_the_file_is_written_when_a_row_gets_a_column_and_not_in_every_step(tmp_path, monkeypatch):
     moves = []
     monkeypatch.setattr(os, "replace", lambda a, b, real=os.replace: (moves.append(b), real(a, b)))

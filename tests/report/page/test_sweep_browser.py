@@ -56,7 +56,8 @@ def test_the_leaderboard_is_sorted_and_filtered(browser, page_file):
     with opened(browser, page_file) as page:
         places = "#part-leaderboard tbody tr:visible td:first-child"
         assert texts(page, places) == ["1", "2", "3", "4", "5", "6"]
-        for first in ("backbone=swin optim.lr=0.1", "backbone=resnet optim.lr=0.001"):  # the largest, then the smallest
+        largest, smallest = "backbone=swin optim.lr=0.1", "backbone=resnet optim.lr=0.001"
+        for first in (largest, smallest):
             page.locator("#part-leaderboard th button", has_text="GMACs").click()
             assert texts(page, "#part-leaderboard tbody tr td:nth-child(2)")[0] == first
         page.locator("#part-leaderboard input[type=search]").fill("swin")

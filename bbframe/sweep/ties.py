@@ -17,6 +17,8 @@ from bbframe.sweep.statistics import MeanInterval, independent_means, t_interval
 from bbframe.tasks import bootstrap
 
 RESAMPLES = 10_000
+BY_IMAGES = "test images of one run each"  # what a verdict rests on that is not about seeds or splits
+PART_NAMES = {"val": "validation", "test": "test"}
 PER_IMAGE = {"accuracy": lambda row: float(row["class"] == row["predicted"]), "loss": lambda row: float(row["loss"])}
 
 
@@ -31,26 +33,26 @@ class Verdict(NamedTuple):
     difference: MeanInterval | None = None
 
 
-def compare_to_first(first: Setting, other: Setting, metric: str, mode: str) -> Verdict:
-    """Compare on validation, paired over the seeds and splits that both have, where these are two or more.
+def compare_to_first(first: Setting, other: Setting, metric: str, mode: str, part: str = "val") -> Verdict:
+    """Compare on the part that orders the table, paired over the seeds and splits that both have, if two or more.
 
     With fewer, two runs are compared on their test images, paired over the images: one seed is enough for that, and it
     says nothing about another seed. Such a verdict is about the test, which the order of the rows is not.
     """
     if other is first:
         return Verdict("first")
-    one, two = first.values("val", metric), other.values("val", metric)
+    one, two = first.values(part, metric), other.values(part, metric)
     common = {unit: two[unit] - one[unit] for unit in one if unit in two}
     means = independent_means(common) if common else []
     if len(means) > 1:
         kind = "seeds" if len({seed for seed, _ in common}) > 1 else "splits"
-        return _verdict(t_interval(means), mode, f"validation, {len(means)} common {kind}")
+        return _verdict(t_interval(means), mode, f"{PART_NAMES[part]}, {len(means)} common {kind}")
     pairs = [(a, b) for a in first.runs for b in other.runs if _same_images(a, b)]
     if not pairs:
         return Verdict("unknown", "fewer than two common seeds, and no run of each tested the same images")
     a, b = min(pairs, key=lambda pair: pair[0].get("seed") != pair[1].get("seed"))
     try:
-        return _verdict(test_difference(a, b, metric), mode, "test images of one run each")
+        return _verdict(test_difference(a, b, metric), mode, BY_IMAGES)
     except ValueError as error:
         return Verdict("unknown", f"fewer than two common seeds, and {error}")
 

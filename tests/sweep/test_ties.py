@@ -120,3 +120,12 @@ def test_f1_is_compared_by_the_same_resamples_of_both_runs(tmp_path):
     width = np.subtract(*np.quantile(drawn, [0.975, 0.025]))
     assert found.high - found.low == pytest.approx(width, rel=0.2)
     assert found.low < found.mean < found.high
+
+
+def test_runs_that_were_not_trained_are_paired_on_the_test():
+    first, other = (setting({1: 0, 2: 0}) for _ in range(2))
+    for one, values in ((first, (0.9, 0.8)), (other, (0.8, 0.7))):
+        for run, value in zip(one.runs, values, strict=True):
+            run |= {"val": {}, "test": {"accuracy": value}}
+    verdict = ties.compare_to_first(first, other, "accuracy", "max", "test")
+    assert (verdict.word, verdict.by) == ("worse", "test, 2 common seeds")

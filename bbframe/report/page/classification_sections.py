@@ -25,6 +25,7 @@ MOST_IMAGES = 800  # in a page
 MOST_PHOTO_BYTES = 5_000_000  # of all photos in a page
 MOST_CLASSES = 1500  # in the table of classes
 EXPLAINED = 24  # of the worst images
+GONE = "no longer among the images of the data set"
 BATCH_PIXELS = 400_000  # of images that are explained together
 
 
@@ -94,8 +95,10 @@ def image_section(
     if data is not None:
         indices = [places[rows[i].name] for i in found]
         photos = read_thumbnails(data.parts[part].read, indices, MOST_PHOTO_BYTES)
-    by_row = dict(zip(found, photos, strict=False))
-    seen = [i for i in chosen if i in by_row] if data is not None else list(chosen)
+    by_row: dict[int, Any] = dict(zip(found, photos, strict=False))
+    if data is not None:
+        by_row.update((i, GONE) for i in chosen if rows[i].name not in places)
+    seen = [i for i in chosen if data is None or i in by_row]  # the others had no room
     images = []
     for i in seen:
         row, photo = rows[i], by_row.get(i)
@@ -105,7 +108,7 @@ def image_section(
     worst = sorted((i for i in seen if isinstance(by_row.get(i), tuple)), key=lambda i: -rows[i].loss)[:EXPLAINED]
     stage = ""
     if data is not None and task is not None and worst:
-        stage, heats = explained(task, data, part, [(places[rows[i].name], by_row[i][1]) for i in worst])
+        stage, heats = heat_of_images(task, data, part, [(places[rows[i].name], by_row[i][1]) for i in worst])
         for i, heat in zip(worst, heats, strict=False):
             images[seen.index(i)]["heat"] = heat
     content = {"classes": names, "images": images, "total": len(rows), "stage": stage}
@@ -123,7 +126,7 @@ def image_note(rows: Sequence[ScoredImage], seen: Sequence[int], missing: str, s
     return f"{note} {missing}".strip()
 
 
-def explained(
+def heat_of_images(
     task: Classification, data: ImageDataModule, part: str, images: Sequence[tuple[int, tuple[int, int]]]
 ) -> tuple[str, list[dict[str, Any]]]:
     """The stage that was looked at, "" when none can be, and for each (index, (width, height)) its heat."""

@@ -151,7 +151,7 @@ def test_images_are_ordered_and_chosen(browser, page_file):
         page.get_by_label("Answers").select_option("wrong")
         assert page.locator(".shot.right").count() == 0
         page.locator("[name=label]").select_option("1")
-        assert {text.split()[1] for text in texts(page, ".shot .truth")} == {"dog"}
+        assert {text.split()[1] for text in texts(page, ".shot .truth")} == {"dog,"}
         page.get_by_role("button", name="All images").click()
         page.get_by_label("Confidence from").fill("80")
         shares = [float(text.split()[-2]) for text in texts(page, ".shot .answer")]

@@ -109,6 +109,14 @@ def test_missing_images_are_named_and_the_reason_is_said(run, rows):
     assert all(image["photo"] is None and image["name"] for image in found.data["images"])
 
 
+def test_an_image_that_has_left_the_data_set_is_said_to_be_gone(run, rows, data):
+    renamed = [row._replace(name="gone.png") if i == 0 else row for i, row in enumerate(rows)]
+    found = image_section(run, CLASSES, renamed, chosen_images(rows, 99), data, None, "")
+    gone = [image for image in found.data["images"] if image["photo"] is None]
+    assert [(image["name"], image["why"]) for image in gone] == [("gone.png", sections.GONE)]
+    assert len(found.data["images"]) == len(rows)
+
+
 def test_the_page_says_how_many_images_it_shows(run, rows, data, monkeypatch):
     monkeypatch.setattr(sections, "MOST_PHOTO_BYTES", 20_000)
     found = image_section(run, CLASSES, rows, chosen_images(rows, 99), data, None, "")

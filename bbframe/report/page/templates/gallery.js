@@ -70,8 +70,8 @@ page.kind("gallery", (block, {classes, images, total}) => {
     const right = isRight(item);
     const button = page.make("button", {type: "button", class: `shot ${right ? "right" : "wrong"}`}, photo(item, heated()),
       page.make("span", {class: "words"},
-        page.make("span", {class: "answer", dir: "auto"}, `${right ? "✓" : "✗"} ${classes[item.predicted]} ${page.percent(item.probability, 0)}`),
-        right ? null : page.make("span", {class: "truth", dir: "auto"}, `is ${classes[item.label]} ${page.percent(item.trueProbability, 1)}`),
+        page.make("span", {class: "answer", dir: "auto"}, `${right ? "✓" : "✗"} ${classes[item.predicted]}, ${page.percent(item.probability, 0)}`),
+        right ? null : page.make("span", {class: "truth", dir: "auto"}, `is ${classes[item.label]}, ${page.percent(item.trueProbability, 1)}`),
         page.make("span", {class: "loss"}, `loss ${page.number(item.loss, 3)}`)));
     button.addEventListener("click", () => enlarge(place));
     return button;

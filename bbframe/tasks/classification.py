@@ -95,7 +95,7 @@ class Classification(Task):
         if not self.predictions:
             return {}
         rows = np.array([(row.label, row.predicted, row.among_five) for row in self.predictions])
-        found = intervals(rows, _metrics, centred=["f1"])  # each F1 is a concave function of its counts
+        found = intervals(rows, _metrics, centred=["f1"])  # biased where classes have few images
         found["f1"] = found["f1"][0], min(1.0, found["f1"][1])
         return {name: ends for name, ends in found.items() if name in self.test_metrics}
 

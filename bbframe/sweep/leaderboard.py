@@ -23,6 +23,8 @@ def write(sweep_folder: Path) -> str:
     splits and table say it for each row.
     """
     board = read_leaderboard(sweep_folder)
+    for picture in sweep_folder.glob("leaderboard*.png"):  # of an earlier table of this sweep
+        picture.unlink()
     failed = [f"{job['status']}: {_with_label(label, job)}" for label, job in board.lost]
     text: list[str] = []
     mark: list[str] = []

@@ -9,8 +9,7 @@ from bbframe.files import visible
 from bbframe.report.tables import number
 from bbframe.sweep.ranking import Ranking
 from bbframe.sweep.setting_results import Estimate, Setting, first_values
-
-WORDS = {"first": "first", "tied": "tied", "worse": "worse", "better": "better", "unknown": "?"}
+from bbframe.sweep.ties import BY_IMAGES, PART_NAMES
 
 
 def table_head(ranking: Ranking) -> list[str]:
@@ -31,14 +30,16 @@ def table_head(ranking: Ranking) -> list[str]:
     if "images" in over:
         kinds.append("[low, high] is the 95 % bootstrap interval over the test images of a single run")
     lines.append("; ".join([averages, *kinds]))
-    measured = {verdict.by.partition(",")[0] for verdict in ranking.verdicts if verdict.difference}
-    if "validation" in measured:
+    measured = {verdict.by for verdict in ranking.verdicts if verdict.difference}
+    if measured - {BY_IMAGES}:
         lines.append(
-            "tied: the paired t interval of the validation difference to the first, over common seeds, holds 0"
+            f"tied: the paired t interval of the {PART_NAMES[ranking.part]} difference to the first, over common "
+            "seeds or splits, holds 0"
         )
-    if "test images of one run each" in measured:
+    if BY_IMAGES in measured:
         lines.append(
-            "*: fewer than two common seeds, so one run of each was compared on the test images (paired bootstrap)"
+            "*: fewer than two common seeds, so one run of each was compared on the test images (paired bootstrap), "
+            "which says nothing about another seed"
         )
     return lines
 
@@ -52,6 +53,7 @@ def _union(values: Sequence[Sequence[Any]]) -> str:
 
 
 def table_rows(ranking: Ranking) -> list[list[str]]:
+    """The header and a row a setting, as text."""
     scores = [f"{part} {ranking.metric}" for part in ranking.parts]
     table = [["run", "backbone", "source", "params (M)", "GMACs", "epochs", "runs", *scores, "vs first", "seconds"]]
     for setting, verdict in zip(ranking.settings, ranking.verdicts, strict=True):
@@ -59,7 +61,8 @@ def table_rows(ranking: Ranking) -> list[list[str]]:
         plain = [setting.label, visible(str(first.get("backbone"))), visible(str(first.get("source")))]
         costs = [number(None if size is None else size / 1e6, ".2f"), number(setting.mean("gmacs"), ".3g")]
         values = [_written(setting.estimate(part, ranking.metric)) for part in ranking.parts]
-        word = WORDS[verdict.word] + ("*" if verdict.by.startswith("test") else "")
+        word = "?" if verdict.word == "unknown" else verdict.word
+        word += "*" if verdict.by == BY_IMAGES else ""
         seconds = number(setting.seconds(), ".1f")
         table.append(
             [*plain, *costs, number(setting.mean("epochs"), ".3g"), count_runs(setting), *values, word, seconds]

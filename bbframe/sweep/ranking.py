@@ -72,7 +72,7 @@ def _ranked(settings: Sequence[Setting], reason: str) -> Ranking:
     known.sort(key=lambda setting: sign * (means[id(setting)] or Estimate(0)).mean)
     order = [*known, *(setting for setting in settings if means[id(setting)] is None)]
     verdicts = [
-        compare_to_first(order[0], setting, metric, mode)
+        compare_to_first(order[0], setting, metric, mode, part)
         if setting in known
         else Verdict("unknown", f"no {part} value")
         for setting in order

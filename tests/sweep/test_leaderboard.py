@@ -199,6 +199,34 @@ def test_what_is_not_comparable_stands_in_a_table_of_its_own_with_the_reason(tmp
     assert [name for name, _, _ in drawn] == ["leaderboard.png", "leaderboard_2.png"]
 
 
+def test_what_is_tied_is_marked_and_the_head_says_by_which_measurement(tmp_path):
+    seeds(tmp_path, {"resnet": [0.9, 0.8, 0.7], "swin": [0.89, 0.791, 0.689], "dinov2": [0.7, 0.95, 0.6]})
+    text = write(tmp_path)
+    found = {row["backbone"]: (row["vs_first"], row["compared_on"]) for row in rows(tmp_path)}
+    by = "validation, 3 common seeds"
+    assert found == {"resnet": ("first", ""), "swin": ("worse", by), "dinov2": ("tied", by)}
+    assert "tied: the paired t interval of the validation difference to the first" in text
+    assert "*" not in text
+
+
+def test_single_seeds_are_compared_on_their_test_images_and_marked_with_a_star(tmp_path):
+    for name, right in (("resnet", [True] * 190 + [False] * 10), ("swin", [True] * 150 + [False] * 50)):
+        run_folder(tmp_path, name, summary(name, sum(right) / 200), right=right)
+    text = write(tmp_path)
+    assert "worse*" in text
+    assert "*: fewer than two common seeds, so one run of each was compared on the test images" in text
+    second = rows(tmp_path)[1]
+    assert (second["vs_first"], second["compared_on"]) == ("worse", "test images of one run each")
+    assert float(second["difference_low"]) < float(second["difference"]) < float(second["difference_high"]) < 0
+
+
+def test_a_picture_of_an_earlier_table_is_removed(tmp_path):
+    (tmp_path / "leaderboard_2.png").write_text("old")
+    run_folder(tmp_path, 0, summary())
+    write(tmp_path)
+    assert not (tmp_path / "leaderboard_2.png").exists()
+
+
 def test_the_text_and_the_markdown_are_aligned(tmp_path):
     for number, name in enumerate(["resnet", "a|b", "convnextv2_with_a_long_name"]):
         run_folder(tmp_path, number, summary(name, 0.9 - number / 100))

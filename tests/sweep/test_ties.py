@@ -1,7 +1,10 @@
 """What can be told apart from the first of a table, by which measurement."""
 
+import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
+from bbframe.sweep import ties
 from bbframe.sweep.setting_results import Setting, on_shared_splits
 from bbframe.sweep.ties import compare_to_first
 from tests.sweep.run_folders import run_folder, summary, write_predictions
@@ -67,7 +70,7 @@ def test_where_nothing_was_measured_on_both_it_cannot_be_told(tmp_path):
     assert verdict.word == "unknown"
     assert "no run of each tested the same images" in verdict.by
     verdict = compare_to_first(first, with_test(tmp_path, "c", right), "mAP", "max")
-    assert verdict.by.endswith("mAP is no mean over images")
+    assert verdict.by.endswith("mAP does not follow from predictions.csv")
 
 
 @pytest.mark.parametrize(
@@ -93,3 +96,36 @@ def test_settings_that_share_no_split_are_parted_and_a_third_one_joins_them():
     both.runs += setting({1: 0.7}, split=1).runs
     assert on_shared_splits([one, two]) == [[one], [two]]
     assert on_shared_splits([one, two, both]) == [[one, two, both]]
+
+
+def test_f1_is_compared_by_the_same_resamples_of_both_runs(tmp_path):
+    """Against drawing images and computing the F1 of both by scikit-learn."""
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 3, 60)
+    guesses = [np.where(random.random(60) < share, truth, random.integers(0, 3, 60)) for share in (0.9, 0.4)]
+    runs = []
+    for name, guess in zip("ab", guesses, strict=True):
+        folder = run_folder(tmp_path, name)
+        lines = [f"i{i},c{a},c{b},0.5,0.5,1" for i, (a, b) in enumerate(zip(truth, guess, strict=True))]
+        header = "image,class,predicted,probability,true_probability,loss"
+        (folder / "predictions.csv").write_text("\n".join([header, *lines]))
+        runs.append({"path": folder, "test": {"f1": f1_score(truth, guess, average="macro")}})
+    found = ties.test_difference(*runs, "f1")
+    assert found.mean == pytest.approx(runs[1]["test"]["f1"] - runs[0]["test"]["f1"])
+    drawn = []
+    for _ in range(400):
+        chosen = random.integers(0, 60, 60)
+        one, other = (f1_score(truth[chosen], guess[chosen], average="macro") for guess in guesses)
+        drawn.append(other - one)
+    width = np.subtract(*np.quantile(drawn, [0.975, 0.025]))
+    assert found.high - found.low == pytest.approx(width, rel=0.2)
+    assert found.low < found.mean < found.high
+
+
+def test_runs_that_were_not_trained_are_paired_on_the_test():
+    first, other = (setting({1: 0, 2: 0}) for _ in range(2))
+    for one, values in ((first, (0.9, 0.8)), (other, (0.8, 0.7))):
+        for run, value in zip(one.runs, values, strict=True):
+            run |= {"val": {}, "test": {"accuracy": value}}
+    verdict = ties.compare_to_first(first, other, "accuracy", "max", "test")
+    assert (verdict.word, verdict.by) == ("worse", "test, 2 common seeds")

@@ -15,7 +15,7 @@ from bbframe.report.page.run_sections import decimal, duration
 from bbframe.report.page.sweep_results import LostJob, Measured, RankedTable, SettingSummary, SweepSummary
 
 MOST_ROWS = 1500  # of a table in the page
-LOG_FROM = 20  # a positive axis whose largest value is so many times its smallest is logarithmic
+LOG_FROM = 20  # times the smallest value: an axis whose largest is above that is logarithmic
 
 
 PART_WORDS = {"val": "validation", "test": "test"}

@@ -143,7 +143,8 @@ def register_parts(folders: Sequence[Path]) -> None:
     """Let the parts of plugins be chosen like files, with their options' defaults, where no file has the name."""
     for part in _group_parts():
         if not any((folder / part.kind / f"{part.name}.yaml").is_file() for folder in (CONF, *folders)):
-            store_config(part.kind, part.name, _part_defaults(part))
+            options = _part_defaults(part)  # of loggers there may be several, so each has a key of its own
+            store_config(part.kind, part.name, {part.name: options} if part.kind == "logger" else options)
 
 
 def _group_parts() -> list[registry.Part]:

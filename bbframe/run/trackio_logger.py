@@ -73,6 +73,9 @@ class TrackioLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics, after a start that gave no hyperparameters where there was none."""
+        if self._run is None:
+            self.start(self.label, self._version, {})
         self._run.log(dict(metrics), step=step)
 
     @rank_zero_only

@@ -50,6 +50,36 @@ def lab(tmp_path, monkeypatch):
     forget()
 
 
+LOGGER = """
+from dataclasses import dataclass
+from lightning.pytorch.loggers import CSVLogger
+from bbframe.registry import register
+
+@dataclass(frozen=True)
+class Options:
+    name: str = "mine"
+    place: str = "there"
+
+@register("logger", "mine", Options)
+def logger(options, folder):
+    return CSVLogger(folder, name=options.place, version="")
+"""
+
+
+def test_a_logger_of_ones_own_is_chosen_beside_others(lab, tmp_path, capsys):
+    (tmp_path / "lab" / "net.py").write_text(LOGGER)
+    words = ["--plugin", "lab.net", "logger=[mine,mlflow]", "logger.mine.place=here", "--cfg", "job", "-p", "logger"]
+    assert train.main(words) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == {
+        "mine": {"name": "mine", "place": "here"},
+        "mlflow": {
+            "_target_": "lightning.pytorch.loggers.MLFlowLogger",
+            "experiment_name": None,
+            "run_name": None,
+        },
+    }
+
+
 def run_folder(*arguments):
     """The folder of the run that a command line starts."""
     before = set(Path("outputs").rglob("metrics.json"))

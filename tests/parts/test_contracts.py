@@ -12,7 +12,10 @@ from tests.tiny import names as architectures
 from tests.tiny import tiny_config
 
 FILES = ("image_folder", "coco", "voc")  # data sets that need files
-PARTS = [(kind, name) for kind in KINDS if kind != "backbone" for name in names(kind) if name not in FILES]
+PACKAGES = ("trackio",)  # what needs a package of that name: tests/run/test_loggers.py
+PARTS = [
+    (kind, name) for kind in KINDS if kind != "backbone" for name in names(kind) if name not in (*FILES, *PACKAGES)
+]
 
 
 @pytest.mark.parametrize(("kind", "name"), PARTS)

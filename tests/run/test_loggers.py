@@ -14,6 +14,7 @@ import pytest
 from bbframe.app import train
 from bbframe.app.composition import composition, plain_data
 from bbframe.app.option_help import option_help
+from bbframe.registry import make, parse_part
 from bbframe.run.lightning_parts import check_installed, parse_lightning_parts
 from bbframe.run.loggers import PROJECT, _environment_kept, _event_folder, _flat
 from tests.run.helpers import TINY, command
@@ -169,6 +170,17 @@ def test_a_run_and_its_resume_are_one_run_in_every_logger(place):
     again = command(f"rerun={first}")
     assert json.loads((again / "loggers.json").read_text()).keys() == ids.keys()
     assert not set(json.loads((again / "loggers.json").read_text()).values()) & set(ids.values())
+
+
+@FOREIGN
+@needs("trackio")
+@pytest.mark.loggers
+def test_trackio_meets_the_contract_of_loggers(place):
+    logger = make("logger", parse_part("logger", "trackio", "logger"), place)
+    logger.log_metrics({"train/loss": 1.0}, step=1)
+    logger.finalize("success")
+    logger.finish()
+    assert rows(place / "trackio" / "bbframe.db", "select step from metrics") == [(1,)]
 
 
 @FOREIGN

@@ -79,14 +79,9 @@ def _range(line: str, value: RangeSweep, tags: set[str]) -> Domain:
     return Span(low, high, whole=all(isinstance(v, int) for v in values), step=abs(value.step or 1))
 
 
-def first_values(space: Space) -> list[str]:
+def first_point(space: Space) -> list[str]:
     """The overrides of one point of a space."""
     return [
-        as_override(key, domain.values[0] if isinstance(domain, Choices) else number(domain.low, domain.whole))
+        as_override(key, domain.values[0] if isinstance(domain, Choices) else domain.lowest)
         for key, domain in space.items()
     ]
-
-
-def number(value: float, whole: bool) -> float | int:
-    """A value as an option of whole numbers takes it."""
-    return int(value) if whole else value

@@ -9,7 +9,7 @@ from typing import Any
 from bbframe.app.command_line import quoted
 from bbframe.run.configuration import Configuration
 from bbframe.sweep.budget import parse_budget
-from bbframe.sweep.search import SearchOptions, check_installed, read_objectives
+from bbframe.sweep.search import SearchOptions, require_optuna, read_objectives
 
 SEARCH = ("sampler", "pruner", "objectives")
 
@@ -50,7 +50,7 @@ class SweepOptions:
                 if getattr(options, name) != getattr(cls(), name):
                     raise ValueError(f"hydra.sweeper.{name} belongs to a search; add hydra.sweeper.trials=30")
         else:
-            check_installed()
+            require_optuna()
         return options
 
     def of_search(self, plan: Configuration) -> SearchOptions:

@@ -20,7 +20,7 @@ from bbframe.app.execution import users_environment
 from bbframe.app.hydra_settings import check_params, check_settings
 from bbframe.app.launchers import HERE, jobs_at_once, launcher_name, limited, waves
 from bbframe.app.report_command import make_missing_pages
-from bbframe.app.search_axes import first_values, search_axes
+from bbframe.app.search_axes import first_point, search_axes
 from bbframe.app.search_loop import SearchLoop
 from bbframe.app.sweep_folder import Checked, SweepFolder, checked_job, table_at_the_end
 from bbframe.app.sweep_jobs import Launch
@@ -29,7 +29,7 @@ from bbframe.run.masking import remembered
 from bbframe.sweep.budget import Budget
 from bbframe.sweep.device_share import visible_gpus
 from bbframe.sweep.jobs import Job, read_result, report_failure, report_lost
-from bbframe.sweep.live_table import shown
+from bbframe.sweep.live_table import progress_shown
 from bbframe.sweep.progress import observe
 from bbframe.sweep.search import SearchOptions
 from bbframe.sweep.search_space import Space
@@ -84,7 +84,7 @@ class CheckedSweeper(Sweeper):
             raise FailedJobs
 
     def _run_search(self, space: Space, fixed: list[str]) -> None:
-        first = checked_job(self.compose, [*fixed, *first_values(space)])
+        first = checked_job(self.compose, [*fixed, *first_point(space)])
         place = self._opened([first], f"hydra.sweeper.trials={self.options.trials}")
         assert first.job is not None
         assert first.job.plan is not None
@@ -151,7 +151,9 @@ class CheckedSweeper(Sweeper):
         everything, started = [*known, *jobs], time.time()
         with (
             users_environment(),
-            shown(lambda: observe(everything, total, at_once, started, done - len(known)), elsewhere=not here),
+            progress_shown(
+                lambda: observe(everything, total, at_once, started, done - len(known)), elsewhere=not here
+            ),
         ):
             for wave in waves(self.config, len(jobs), at_once):
                 hydra_launcher.launch([jobs[i].launched for i in wave], initial_job_idx=wave.start)

@@ -36,7 +36,7 @@ def progress_table(progress: Progress) -> Table:
 
 
 @contextmanager
-def shown(observe: Callable[[], Progress], elsewhere: bool) -> Iterator[None]:
+def progress_shown(observe: Callable[[], Progress], elsewhere: bool) -> Iterator[None]:
     """Show what `observe` returns while the block runs: as a table in a terminal.
 
     Otherwise a line is printed whenever a job has ended, if the jobs run `elsewhere`: in other processes, whose output

@@ -69,7 +69,7 @@ class SearchOptions:
         return [{"max": "maximize", "min": "minimize"}[mode] for mode in modes]
 
 
-def check_installed() -> None:
+def require_optuna() -> None:
     """Raise ValueError when Optuna is not there."""
     try:
         import optuna  # noqa: F401
@@ -103,7 +103,7 @@ class Search:
     """The trials in a sweep's folder. Raises ValueError for a journal of another search."""
 
     def __init__(self, folder: Path, options: SearchOptions, space: Space) -> None:
-        check_installed()
+        require_optuna()
         import optuna
         from optuna.storages.journal import JournalFileBackend
 

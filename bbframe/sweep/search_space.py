@@ -17,6 +17,11 @@ class Span:
     whole: bool = False
     step: float | None = None
 
+    @property
+    def lowest(self) -> float | int:
+        """The lower end, a whole number among whole ones."""
+        return int(self.low) if self.whole else self.low
+
     def __str__(self) -> str:
         words = ["log"] * self.log + ["whole"] * self.whole + ([f"step {self.step:g}"] if self.step else [])
         return " ".join([f"{self.low:g}..{self.high:g}", *words])

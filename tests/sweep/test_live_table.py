@@ -24,7 +24,7 @@ def test_jobs_elsewhere_are_told_of_whenever_one_has_ended(monkeypatch, capsys):
     def observe():
         return next(seen, states[-1])
 
-    with live_table.shown(observe, elsewhere=True):
+    with live_table.progress_shown(observe, elsewhere=True):
         time.sleep(0.2)
     assert capsys.readouterr().out.splitlines() == [
         "1 of 4 done",
@@ -35,14 +35,14 @@ def test_jobs_elsewhere_are_told_of_whenever_one_has_ended(monkeypatch, capsys):
 
 def test_what_ends_last_is_told_too(capsys):
     state = [progress(3)]
-    with live_table.shown(lambda: state[0], elsewhere=True):
+    with live_table.progress_shown(lambda: state[0], elsewhere=True):
         time.sleep(0.1)
         state[0] = progress(4)
     assert capsys.readouterr().out == "4 of 4 done\n"
 
 
 def test_a_job_in_this_process_prints_its_own_lines(capsys):
-    with live_table.shown(lambda: pytest.fail("is not asked"), elsewhere=False):
+    with live_table.progress_shown(lambda: pytest.fail("is not asked"), elsewhere=False):
         pass
     assert capsys.readouterr().out == ""
 

@@ -219,7 +219,7 @@ def test_a_stage_that_was_not_built_cannot_be_selected_later():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"backbone": "resnt50"}, "timm has no network 'resnt50'; did you mean 'resnet50'"),
+        ({"backbone": "resnt50"}, "backbone='resnt50': timm has no such network; did you mean 'resnet50'"),
         ({"backbone": "resnet50.a1in1k"}, "timm has no weights 'resnet50.a1in1k'; did you mean 'resnet50.a1_in1k'?"),
         ({"backbone": "local-dir:/no/such"}, "/no/such: no such folder"),
         ({"features_only": False}, "features_only must stay true"),

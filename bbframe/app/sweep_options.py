@@ -9,7 +9,7 @@ from typing import Any
 from bbframe.app.command_line import quoted
 from bbframe.run.configuration import Configuration
 from bbframe.sweep.budget import parse_budget
-from bbframe.sweep.search import SearchOptions, require_optuna, read_objectives
+from bbframe.sweep.search import SearchOptions, read_objectives, require_optuna
 
 SEARCH = ("sampler", "pruner", "objectives")
 

@@ -43,8 +43,8 @@ def _number_first(name: str) -> tuple[float, str]:
 def read_run_folder(folder: Path) -> dict[str, Any]:
     """The content of metrics.json, with "path" and, unless "status" is ok, "error" in one line.
 
-    A run that left no metrics.json has "status" failed, left out or unfinished, and its "overrides". Never raises for what the
-    folder holds.
+    A run that left no metrics.json has "status" failed, left out or unfinished, and its "overrides". Never raises for
+    what the folder holds.
     """
     run: dict[str, Any] = {"status": "failed", "overrides": [], "path": str(folder)}
     try:

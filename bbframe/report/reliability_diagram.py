@@ -26,8 +26,8 @@ class Confidences(NamedTuple):
 def reliability_diagram(panels: Sequence[Confidences], right: np.ndarray, out: Path) -> None:
     """Draw a panel for each kind of confidence in the same predictions, of which `right` (N,) says which are right.
 
-    A bar is the accuracy of the images in a bin of confidence, orange is what is missing to the bin's mean confidence
-    or is above it; the small bars below show the share of the images in each bin. ECE: expected calibration error.
+    A bar is the accuracy of the images in a bin of confidence; the thin one leads from there to their mean confidence.
+    Below is the share of the images in each bin. ECE: expected calibration error.
     """
     figure = Figure(figsize=(1 + 4.2 * len(panels), 5), layout="constrained")
     rows = figure.subplots(2, len(panels), sharex=True, squeeze=False, height_ratios=[4, 1])
@@ -42,6 +42,7 @@ def reliability_diagram(panels: Sequence[Confidences], right: np.ndarray, out: P
         counts.set(xlabel="probability of the predicted class")
         counts.yaxis.set_major_locator(MaxNLocator(2))
         counts.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     rows[0][0].set_ylabel("accuracy")
     rows[1][0].set_ylabel("images")
     save_picture(figure, out)
@@ -54,11 +55,10 @@ def _draw_accuracy(axes: Axes, bins: np.ndarray) -> None:
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="as sure as right")
     axes.bar(place, accuracy[full], width, color=BLUE, label="accuracy")
     gap = confidence[full] - accuracy[full]
-    axes.bar(place, gap, width, bottom=accuracy[full], color=ORANGE, alpha=0.7, label="gap to the confidence")
+    axes.bar(place, gap, width / 4, bottom=accuracy[full], color=ORANGE, label="from accuracy to confidence")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(True, axis="y")
     axes.set_axisbelow(True)
-    axes.legend(loc="upper left")
 
 
 def _centres() -> np.ndarray:

@@ -46,9 +46,8 @@ def registered(name: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
         checkpoint = hub_checkpoint(place["hf_hub_id"])
     else:
         close = difflib.get_close_matches(arch, timm.list_models(), n=3, cutoff=0)
-        raise ValueError(
-            f"timm_backbone: backbone={name!r}: timm has no such network; did you mean {' or '.join(map(repr, close))}?"
-        )
+        better = " or ".join(map(repr, close))
+        raise ValueError(f"timm_backbone: backbone={name!r}: timm has no such network; did you mean {better}?")
     data = checkpoint.json("config.json") or {}
     if not timm.is_model(str(data.get("architecture"))):
         beside = shlex.quote(str((checkpoint.path if folder.is_dir() else checkpoint.path.parent) / "config.json"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -155,6 +156,23 @@ def forward_seconds(net: nn.Module, image: Tensor, patience: float = 2.0) -> lis
             _wait_for_gpu(image)
             seconds.append(time.perf_counter() - started)
     return seconds
+
+
+def latency(module: nn.Module, shape: tuple[int, ...], device: torch.device, patience: float = 0.2) -> float:
+    """The median seconds of a forward pass over one image (C, H, W) on a device, in eval mode, without autocast.
+
+    It measures for about `patience` seconds. The module then is where it was, and its training flags are restored.
+    """
+    like = next(module.parameters(), torch.zeros(()))
+    flags = {part: part.training for part in module.modules()}
+    module.eval().to(device)
+    try:
+        image = torch.zeros(1, *shape, device=device, dtype=like.dtype)
+        return statistics.median(forward_seconds(module, image, patience))
+    finally:
+        module.to(like.device)
+        for part, training in flags.items():
+            part.training = training
 
 
 def _wait_for_gpu(image: Tensor) -> None:

@@ -20,7 +20,7 @@ from bbframe.data import make_data
 from bbframe.data.data_module import DataModule
 from bbframe.files import remove_parts
 from bbframe.registry import plugins
-from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
+from bbframe.report.profile import count_parameters, gmacs, latency, peak_memory_bytes, reset_peak_memory
 from bbframe.run.automatic_options import settle_automatic_options
 from bbframe.run.best_checkpoint import BestCheckpoint, BestEpoch
 from bbframe.run.checkpoint import SECONDS, LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
@@ -252,6 +252,7 @@ class TrainingRun:
         """Write and log the results, with what was `measured` before; returns the content of metrics.json."""
         plan, backbone, source = self.plan, task.backbone, self.plan.backbone.source
         intervals, calibration = task.intervals(), task.calibration()
+        shape = (backbone.config.num_channels, *data.image_size)
         summary = {
             "status": "pruned" if self.pruned else "ok",
             "name": plan.run.name,
@@ -282,6 +283,7 @@ class TrainingRun:
             "assumed": {what: len(names) for what, names in data.assumed.items()},
             "seconds": self.stopwatch.seconds(),
             "peak_memory_bytes": peak_memory_bytes(),
+            "latency_seconds": round(latency(task, shape, trainer.strategy.root_device), 6),
             "seed": plan.run.seed,
             "tags": list(plan.run.tags),
             "overrides": self.overrides,

@@ -78,7 +78,10 @@ def _setting(setting: Setting, verdict: Verdict, ranking: Ranking) -> SettingSum
         label=setting.label,
         backbone=visible(str(first.get("backbone"))),
         source=visible(str(first.get("source"))),
-        costs={**{name: setting.mean(name) for name in ("params", "gmacs", "epochs")}, "seconds": setting.seconds()},
+        costs={
+            **{name: setting.mean(name) for name in ("params", "gmacs", "latency_seconds", "epochs")},
+            "seconds": setting.seconds(),
+        },
         scores={part: _measured(setting.estimate(part, ranking.metric)) for part in ranking.parts},
         runs=count_runs(setting),
         verdict="cannot be told" if verdict.word == "unknown" else verdict.word,

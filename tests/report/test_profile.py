@@ -17,6 +17,7 @@ from bbframe.report.profile import (
     forward_memory_bytes,
     forward_seconds,
     gmacs,
+    latency,
     peak_memory_bytes,
     reset_peak_memory,
     stage_gmacs,
@@ -135,3 +136,13 @@ def test_time_is_measured_several_times_but_not_for_ever():
     net.register_forward_hook(lambda *_: calls.append(1))
     assert len(forward_seconds(net, torch.zeros(1))) == 50 == len(calls) - 1
     assert len(forward_seconds(net, torch.zeros(1), patience=0)) == 3
+
+
+def test_latency_is_measured_in_eval_mode_and_leaves_the_network_as_it_was():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
+    net[1].eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    seconds = latency(net, (3, 16, 16), torch.device("cpu"), patience=0.01)
+    assert 0 < seconds < 1
+    assert [part.training for part in net] == [True, False, True]
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

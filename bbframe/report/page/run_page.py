@@ -15,6 +15,7 @@ from bbframe.report.page.run_sections import (
     curve_section,
     data_sections,
     environment_section,
+    rate_sections,
     result_section,
     weights_sections,
 )
@@ -36,6 +37,7 @@ def write_run_page(folder: Path, data: DataModule | None = None, task: Task | No
         result_section(run),
         *asked_sections(run),
         *curve_section(run),
+        *rate_sections(run),
         *task_sections(run, data, task, missing),
         *data_sections(run, data),
         *weights_sections(run),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -75,6 +76,17 @@ def curve_section(run: FinishedRun) -> list[Section]:
     if not charts:
         return []
     return [Section("Curves", "chart", {"charts": charts})]
+
+
+def rate_sections(run: FinishedRun) -> list[Section]:
+    """The picture of the search for a learning rate, of a run that was asked for one by `optim.lr=auto`."""
+    file = run.folder / "pictures" / "learning_rate.png"
+    if not file.is_file():
+        return []
+    source = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+    rate = (run.config.get("optim") or {}).get("lr")
+    note = f"optim.lr=auto chose {rate}."
+    return [Section("Learning rate", "picture", {"source": source, "text": "the loss at each learning rate"}, note)]
 
 
 PARTS = {"train": ("training", "--orange"), "val": ("validation", "--blue")}

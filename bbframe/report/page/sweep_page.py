@@ -22,6 +22,7 @@ PART_WORDS = {"val": "validation", "test": "test"}
 COSTS = {  # what a setting costs, by its name: the axis, and a factor
     "gmacs": ("GMACs an image", 1),
     "params": ("parameters (M)", 1e-6),
+    "latency_seconds": ("measured latency of one image (ms)", 1e3),
     "seconds": ("time of a run (s)", 1),
 }
 

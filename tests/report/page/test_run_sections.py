@@ -19,6 +19,7 @@ from bbframe.report.page.run_sections import (
     data_sections,
     duration,
     environment_section,
+    rate_sections,
     result_section,
     weights_sections,
 )
@@ -134,3 +135,12 @@ def test_a_run_of_any_task_has_a_page(folder, tmp_path):
     assert title_of(run) == "swin on digits"
     assert "run" in subtitle_of(run)
     assert "swin on digits" in page_text(title_of(run), asked_sections(run))
+
+
+def test_the_search_for_a_learning_rate_is_shown_where_there_was_one(folder):
+    assert rate_sections(read_run(folder)) == []
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "learning_rate.png").write_bytes(b"a picture")
+    (section,) = rate_sections(read_run(folder))
+    assert section.data["source"] == "data:image/png;base64,YSBwaWN0dXJl"
+    assert 'src="data:image/png;base64,YSBwaWN0dXJl"' in page_text("run", [section])

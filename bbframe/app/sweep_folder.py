@@ -52,7 +52,7 @@ class SweepFolder:
     record: SweepRecord
 
     @classmethod
-    def open(cls, request: RunRequest, overrides: Sequence[str]) -> SweepFolder:
+    def open(cls, request: RunRequest, overrides: Sequence[str], flags: dict[str, str]) -> SweepFolder:
         """The folder of a sweep whose first job is `request`: a new one, or the one that the user names.
 
         One that holds a sweep is resumed. Raises ValueError when the jobs in it have no record.
@@ -61,7 +61,7 @@ class SweepFolder:
         stated = OmegaConf.to_container(request.config.hydra, resolve=False)["sweep"]["dir"]  # type: ignore
         if stated == SWEEP_FOLDER:
             folder = new_folder(folder)
-        record = SweepRecord.of(overrides)
+        record = SweepRecord.of(overrides, flags)
         if before := read_sweep(folder):
             record.jobs = before.jobs
         elif any(any(folder.glob(f"*/{name}")) for name in FILES):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from bbframe import registry
 from bbframe.app.command_line import key_of, names_hydra, parsed_value, quoted
+from bbframe.app.places import CONF
 from bbframe.sweep.sweep_record import RECORD, read_sweep
 
 KEY = "resume"
@@ -47,9 +51,28 @@ def resumed(command: argparse.Namespace) -> None:
     if hidden := next((line for line in kept if "***" in line), None):
         raise ValueError(f"{folder}: {key_of(hidden)} was masked in the record; give it again: {key_of(hidden)}=...")
     _check_plugins(folder, record.plugins)
+    _check_flags(folder, record.flags, command)
     place = [] if "hydra.sweep.dir" in again else [f"hydra.sweep.dir={quoted(folder)}"]
     command.overrides = [*kept, *place, *others]
     command.multirun = True
+
+
+def configuration_flags(config: DictConfig) -> dict[str, str]:
+    """The flags of the command line that say where a sweep's configuration is, from Hydra's settings."""
+    sources = {source.provider: source.path for source in config.hydra.runtime.config_sources}
+    places = {"config-dir": sources.get("command-line"), "config-path": sources.get("main")}
+    flags = {name: os.path.relpath(place) for name, place in places.items() if place and Path(place) != CONF}
+    if config.hydra.job.config_name != "config":
+        flags["config-name"] = str(config.hydra.job.config_name)
+    return flags
+
+
+def _check_flags(folder: Path, recorded: dict[str, str], command: argparse.Namespace) -> None:
+    for name, value in recorded.items():
+        given = getattr(command, name.replace("-", "_"), None)
+        same = given is not None and (str(given) == value or Path(given).absolute() == Path(value).absolute())
+        if name in ("config-dir", "config-path", "config-name") and not same:
+            raise ValueError(f"{folder}: its sweep was given --{name} {value}; give it again: --{name} {value}")
 
 
 def _check_plugins(folder: Path, recorded: list[dict[str, object]]) -> None:

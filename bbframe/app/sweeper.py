@@ -25,9 +25,11 @@ from bbframe.app.search_loop import SearchLoop
 from bbframe.app.sweep_folder import Checked, SweepFolder, checked_job, table_at_the_end
 from bbframe.app.sweep_jobs import Launch
 from bbframe.app.sweep_options import SweepOptions
+from bbframe.app.sweep_resume import configuration_flags
 from bbframe.run.masking import remembered
 from bbframe.sweep.budget import Budget
 from bbframe.sweep.device_share import visible_gpus
+from bbframe.sweep.job_lock import is_running
 from bbframe.sweep.jobs import Job, read_result, report_failure, report_lost
 from bbframe.sweep.live_table import progress_shown
 from bbframe.sweep.progress import observe
@@ -80,7 +82,11 @@ class CheckedSweeper(Sweeper):
         with table_at_the_end(place.folder):
             self.launch(todo, place.folder, total=len(jobs), done=len(jobs) - len(todo))
             make_missing_pages([job.folder for job in jobs if job not in todo])
-        if len(jobs) + again < len(combinations) or not all(read_result(job.folder) for job in jobs):
+        open_jobs = [job for job in jobs if read_result(job.folder) is None]
+        elsewhere = [job for job in open_jobs if is_running(job.folder)]
+        if elsewhere:
+            print(f"another process runs {', '.join(job.folder.name for job in elsewhere)}")
+        if len(jobs) + again < len(combinations) or len(elsewhere) < len(open_jobs):
             raise FailedJobs
 
     def _run_search(self, space: Space, fixed: list[str]) -> None:
@@ -103,9 +109,11 @@ class CheckedSweeper(Sweeper):
             raise ValueError("\n".join(dict.fromkeys(str(one.error) for one in checked)))
         assert passed[0].request is not None
         OmegaConf.copy_cache(self.config, passed[0].request.config)
-        place = SweepFolder.open(passed[0].request, [*self.overrides, *self.options.recorded()])
+        place = SweepFolder.open(
+            passed[0].request, [*self.overrides, *self.options.recorded()], configuration_flags(self.config)
+        )
         budget = self.options.budget
-        self.budget = None if budget is None else Budget.starting_now(budget, place.folder)
+        self.budget = None if budget is None else Budget.starting_now(budget, place.folder.absolute())
         return place
 
     def compose(self, overrides: list[str]) -> DictConfig:
@@ -141,7 +149,7 @@ class CheckedSweeper(Sweeper):
         at_once = min(len(jobs), self._at_once(jobs[0]))
         here = launcher_name(self.config) == HERE
         told = known if here else None
-        work = Launch(folder, jobs, plugins, hidden, total, done, at_once, self.budget, search, told)
+        work = Launch(folder.absolute(), jobs, plugins, hidden, total, done, at_once, self.budget, search, told)
         config = limited(self.config, at_once)
         with read_write(config.hydra):
             config.hydra.sweep.dir = str(folder)

@@ -27,16 +27,21 @@ class RecordedJob:
 
 @dataclass
 class SweepRecord:
-    """What a sweep was asked, its plugins ({module, version, sha256}), and its jobs; a search keeps its own."""
+    """What a sweep was asked, its plugins ({module, version, sha256}), and its jobs; a search keeps its own.
+
+    `flags` are those of the command line that say where configuration is: {"config-dir": "mine"}.
+    """
 
     overrides: list[str]
     plugins: list[dict[str, Any]] = field(default_factory=list)
     jobs: list[RecordedJob] = field(default_factory=list)
+    flags: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, overrides: Sequence[str]) -> SweepRecord:
+    def of(cls, overrides: Sequence[str], flags: dict[str, str]) -> SweepRecord:
         """The record of a command that starts now, secrets masked."""
-        return cls(mask_overrides(overrides), [dataclasses.asdict(plugin) for plugin in plugins()])
+        used = [dataclasses.asdict(plugin) for plugin in plugins()]
+        return cls(mask_overrides(overrides), used, flags=flags)
 
     def job_of(self, sha256: str | None, overrides: Sequence[str]) -> RecordedJob | None:
         """The job that was there before: of the same configuration, or refused with the same overrides."""
@@ -63,11 +68,12 @@ def read_sweep(folder: Path) -> SweepRecord | None:
     data = read_yaml(file, dict)
     try:
         jobs = [RecordedJob(**job) for job in data.get("jobs") or []]
-        record = SweepRecord(list(data["overrides"]), list(data.get("plugins") or []), jobs)
+        flags = {str(name): str(value) for name, value in dict(data.get("flags") or {}).items()}
+        record = SweepRecord(list(data["overrides"]), list(data.get("plugins") or []), jobs, flags)
         texts = [*record.overrides, *(line for job in jobs for line in job.overrides), *(job.folder for job in jobs)]
         lost = [job.folder for job in jobs if Path(job.folder).is_absolute() or ".." in Path(job.folder).parts]
         if not all(isinstance(text, str) for text in texts) or lost:
             raise TypeError(f"the folder {lost[0]!r} leads out of it" if lost else "an override is no text")
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: is not the record of a sweep: {error}") from error
     return record

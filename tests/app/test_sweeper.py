@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
+from contextlib import contextmanager
 
 import pytest
 import yaml
 
-from bbframe.app import train
+from bbframe.app import sweep_jobs, sweeper, train
 from bbframe.app.sweep_jobs import Launch
+from bbframe.sweep import job_lock
 
 
 @pytest.fixture
@@ -92,6 +94,29 @@ def test_a_refused_combination_keeps_its_folder_and_may_pass_later(at, ran):
     (at / "s" / "sweep.yaml").write_text(text.replace("backbone.out_indices=[2,9]", "backbone.out_indices=[2,4]"))
     assert train.main("-m backbone.out_indices=[1,3],[2,4] hydra.sweep.dir=s".split()) == 0
     assert sorted(path.name for path in (at / "s").iterdir() if path.is_dir()) == ["0_resnet18", "1_resnet18"]
+
+
+def test_flags_that_say_where_configuration_is_are_given_again(at, ran, capsys):
+    (at / "mine" / "backbone").mkdir(parents=True)
+    (at / "mine" / "backbone" / "own.yaml").write_text("defaults: [resnet18, _self_]\n")
+    assert train.main("-cd mine -m backbone=own seed=1,2 hydra.sweep.dir=s".split()) == 0
+    assert train.main(["resume=s"]) == 1
+    assert "its sweep was given --config-dir mine; give it again: --config-dir mine" in capsys.readouterr().err
+    assert train.main("-cd mine resume=s".split()) == 0
+    assert seeds(ran) == [1, 2]
+
+
+def test_a_job_that_another_process_runs_is_left_to_it(at, ran, capsys, monkeypatch):
+    @contextmanager
+    def locked(folder):
+        yield not folder.name.startswith("1_")
+
+    monkeypatch.setattr(sweep_jobs, "job_lock", locked)
+    for module in (sweeper, job_lock):
+        monkeypatch.setattr(module, "is_running", lambda folder: folder.name.startswith("1_"))
+    assert train.main("-m seed=1,2,3 hydra.sweep.dir=s".split()) == 0
+    assert seeds(ran) == [1, 3]
+    assert "another process runs 1_resnet18" in capsys.readouterr().out
 
 
 def test_combinations_that_are_the_same_run_are_run_once(at, ran, capsys):

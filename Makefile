@@ -1,4 +1,4 @@
-# make train, make test, make slow, make lint, make bench, make kill, make gpu: each makes .venv first when it is missing
+# make train, make test, make slow, make extras, make lint, make bench, make kill, make gpu: each makes .venv first when it is missing
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: train test slow lint bench kill gpu wheel clean
+.PHONY: train test slow extras lint bench kill gpu wheel clean
 train: $(VENV)/.ready
 	$(BIN)/python train.py $(ARGS)
 
@@ -15,6 +15,9 @@ test: $(VENV)/.ready
 
 slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
+
+extras: $(VENV)/.extras
+	$(BIN)/python -m pytest -m "launchers or loggers" $(ARGS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -44,6 +47,10 @@ $(VENV)/.ready: pyproject.toml
 	else \
 		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'; \
 	fi
+	@touch $@
+
+$(VENV)/.extras: $(VENV)/.ready
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev,joblib,submitit,ray,tensorboard,wandb,mlflow,trackio]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.ready

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import types
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import bbframe
-from bbframe.app.combinations import expand
+from bbframe.app.combinations import expand, with_ends
 from bbframe.app.composition import composition, plain_data
 from bbframe.app.help import usage
 from bbframe.app.places import HOME
@@ -23,11 +24,11 @@ HELP = re.findall(r"^  python train\.py (.+)$", usage(), flags=re.MULTILINE)
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("line", [line for line in [*COMMANDS, *HELP] if "<run>" not in line])
+@pytest.mark.parametrize("line", [line for line in [*COMMANDS, *HELP] if not re.search(r"<(run|sweep)>", line)])
 def test_every_command_line_composes_and_passes(line):
-    given = line.split()
+    given = [word for word in shlex.split(line) if word != "-m" and not word.startswith("hydra.sweeper.")]
     with composition() as compose:
-        for overrides in expand([word for word in given if word != "-m"]):
+        for overrides in expand(with_ends(given)):
             assert parse_configuration(plain_data(compose, overrides)).backbone.config.channels
 
 

@@ -72,28 +72,36 @@ def check_yaml(path: Path) -> None:
     """
     if path.is_file() and path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path}: has {path.stat().st_size} bytes; a configuration has at most {MOST_BYTES}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    for loader in (SafeLoader, yaml.SafeLoader):  # libyaml gives up a deep file before it tells of its first levels
+        with suppress(yaml.YAMLError):
+            _check_events(path, yaml.parse(text, Loader=loader))
+            return
+
+
+def _check_events(path: Path, events: Iterator[yaml.Event]) -> None:
     anchors: dict[str | None, int] = {}  # how many values stand below each, its aliases followed
     opened: list[tuple[str | None, int]] = []  # the collections around an event, and the values met before each
     count = 0
-    try:
-        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=SafeLoader):
-            anchor, start = getattr(event, "anchor", None), count
-            if isinstance(event, yaml.AliasEvent):
-                if event.anchor in [name for name, _ in opened]:
-                    raise ValueError(f"{path}: *{event.anchor} stands inside of itself")
-                count += anchors.get(event.anchor, 0)
-            elif isinstance(event, yaml.CollectionStartEvent):
-                opened.append((anchor, count))
-                anchor = None
-            elif isinstance(event, yaml.CollectionEndEvent):
-                anchor, start = opened.pop()
-            count += 1
-            if anchor is not None:
-                anchors[anchor] = count - start
-            if count > MOST_VALUES or len(opened) > DEEPEST:
-                raise ValueError(f"{path}: is nested deeper than {DEEPEST} levels, or its aliases repeat too much")
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return
+    for event in events:
+        anchor, start = getattr(event, "anchor", None), count
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in [name for name, _ in opened]:
+                raise ValueError(f"{path}: *{event.anchor} stands inside of itself")
+            count += anchors.get(event.anchor, 0)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((anchor, count))
+            anchor = None
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, start = opened.pop()
+        count += 1
+        if anchor is not None:
+            anchors[anchor] = count - start
+        if count > MOST_VALUES or len(opened) > DEEPEST:
+            raise ValueError(f"{path}: is nested deeper than {DEEPEST} levels, or its aliases repeat too much")
 
 
 def read_yaml(path: Path, kind: type) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +83,6 @@ class SweepFolder:
             if one.job is not None and one.request is not None and (sha256 := one.job.sha256) not in jobs:
                 jobs[sha256] = self._placed(one.job, one.request, one.combination)
         passed = sum(one.job is not None for one in checked)
-        if len({job.folder for job in jobs.values()}) < len(jobs):
-            raise ValueError("hydra.sweep.subdir gives two jobs one folder; put ${hydra.job.num} into it")
         return list(jobs.values()), passed - len(jobs)
 
     def _placed(self, job: Job, request: RunRequest, combination: Sequence[str]) -> Job:
@@ -93,7 +91,7 @@ class SweepFolder:
             shutil.rmtree(self.folder / known.folder, ignore_errors=True)
             self.record.jobs.remove(known)
             known = None
-        place = known.folder if known else self.new_place(request, self.record.next_number())
+        place = known.folder if known else self.new_place(request, self.record.next_number(), self.places)
         self._note(RecordedJob(place, job.sha256, mask_overrides(job.overrides)))
         return self.in_folder(job, place, request)
 
@@ -104,12 +102,26 @@ class SweepFolder:
         job.launched = [*request.overrides, *folders]
         return job
 
-    def new_place(self, request: RunRequest, number: int) -> str:
-        """The sub-folder that `hydra.sweep.subdir` gives a job. Raises ValueError when it leads out of the sweep's."""
-        place = settled(request.config, request.data, "hydra.sweep.subdir", number)
-        if Path(os.path.normpath(place)).is_absolute() or os.path.normpath(place).startswith(".."):
-            raise ValueError(f"hydra.sweep.subdir={place} must lead below hydra.sweep.dir")
-        return place
+    @property
+    def places(self) -> set[str]:
+        """The sub-folders that are given to jobs."""
+        return {job.folder for job in self.record.jobs}
+
+    def new_place(self, request: RunRequest, number: int, taken: Collection[str] = ()) -> str:
+        """The sub-folder that `hydra.sweep.subdir` gives a job of a number, or the next one whose is not `taken`.
+
+        Raises ValueError when it leads out of the sweep's folder, and when another number changes nothing.
+        """
+        place = None
+        for further in range(number, number + len(taken) + 1):
+            before, place = place, settled(request.config, request.data, "hydra.sweep.subdir", further)
+            if Path(os.path.normpath(place)).is_absolute() or os.path.normpath(place).startswith(".."):
+                raise ValueError(f"hydra.sweep.subdir={place} must lead below hydra.sweep.dir")
+            if place not in taken:
+                return place
+            if place == before:
+                break
+        raise ValueError("hydra.sweep.subdir gives two jobs one folder; put ${hydra.job.num} into it")
 
     def _note(self, job: RecordedJob) -> None:
         if job not in self.record.jobs:

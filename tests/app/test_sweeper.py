@@ -154,7 +154,7 @@ def optuna():
     return pytest.importorskip("optuna", reason="needs the extra search")
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_a_search_finds_more_than_its_median(sampler, optuna, at, ran, capsys):
     assert train.main([*SEARCH, "hydra.sweeper.trials=12", f"hydra.sweeper.sampler={sampler}"]) == 0
     values = sorted(json.loads((job.folder / "metrics.json").read_text())["val"]["accuracy"] for job in ran)

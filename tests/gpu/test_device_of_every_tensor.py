@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
+from bbframe.tasks.classification import ClassifiedImage
 from tests.gpu.strict_device import DEVICE, StrictDevice
 from tests.tasks.test_classification import watched
 from tests.tasks.test_detection import WANTED, batch, detection
@@ -114,7 +115,7 @@ def test_a_classification_step_waits_for_nothing_but_the_loss_before():
         task.validation_step(data, 0)
         assert not device.waits
         task.test_step(data, 0)
-        assert len(device.waits) == 5  # a column each of the predictions
+        assert len(device.waits) == len(ClassifiedImage._fields)  # a column each of the predictions
         assert {x.device.type for x in task.test_metrics.state_dict().values()} <= {"lazy"}
     assert [row[:2] for row in task.predictions] == [(0, 0), (1, 2)]
 

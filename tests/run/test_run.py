@@ -19,8 +19,9 @@ import yaml
 from PIL import Image
 
 from bbframe import AutoBackbone, make_backbone, registry
-from bbframe.app import execution, train
+from bbframe.app import train
 from bbframe.app.places import HOME
+from bbframe.app.sweep_jobs import Launch
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.run.run_log import logging_to
@@ -421,7 +422,7 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_in_a_table(capsys):
 
 def test_a_run_that_vanishes_counts_as_failed(monkeypatch, capsys):
     """As when the process of another launcher is killed: no error reaches us, and no result."""
-    monkeypatch.setattr(execution, "execute", lambda job, secrets: None)
+    monkeypatch.setattr(Launch, "train", lambda launch, job, position: None)
     assert train.main([*TINY, "-m", "seed=1,2", "name=vanished"]) == 1
     assert capsys.readouterr().err.count("the run ended without a result") == 2
     (folder,) = Path("outputs").rglob("*_vanished")

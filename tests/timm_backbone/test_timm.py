@@ -58,6 +58,12 @@ NETWORKS = {
     "poolformer_s12": ((64, 96), {}),
     "pit_ti_224": ((64, 64), {"img_size": 64}),
 }
+# of each kind one, which every suite tries; `slow` tries the others
+QUICK = (
+    "test_resnet test_efficientnet test_convnext2 test_vit swin_tiny_patch4_window7_224 test_coatnet pvt_v2_b0 "
+    "mobilevit_xxs"
+).split()
+EVERY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 # timm builds these whole, whatever is asked of them
 NEVER_PRUNED = {"hrnet_w18_small", "pit_ti_224"}
 
@@ -96,7 +102,7 @@ def test_maps_match_what_the_config_declares(name):
     assert config.strides == sorted(config.strides)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_selection_gives_the_same_maps_and_hidden_states_give_all(name):
     net, maps = whole(name), all_maps(name)
     everything = net.out_features
@@ -111,7 +117,7 @@ def test_a_selection_gives_the_same_maps_and_hidden_states_give_all(name):
         net.out_features = everything
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("which", [0, -1])
 def test_a_gradient_reaches_every_trainable_parameter(name, which):
     config = config_of(name, out_features=[config_of(name).selectable_names[which]])

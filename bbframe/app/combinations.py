@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import RangeSweep
 from hydra.errors import OverrideParseException
 
-from bbframe.app.command_line import parsed_value
+from bbframe.app.command_line import parsed_value, readable
 from bbframe.app.composition_errors import unreadable
 from bbframe.schema import nearest
 
@@ -47,7 +47,7 @@ def expand(overrides: Sequence[str], loader: Any = None) -> list[list[str]]:
             values = list(override.sweep_string_iterator())
             if not values:
                 raise ValueError(f"{line} matches nothing{nearest(line, [])}")
-            axes.append([f"{override.get_key_element()}={value}" for value in values])
+            axes.append([readable(f"{override.get_key_element()}={value}", False) for value in values])
         else:
             axes.append([line])
     if (count := math.prod(map(len, axes))) > MOST_RUNS:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, open_dict, read_write
 
 from bbframe.app.command_line import key_of
+from bbframe.app.composition_errors import LAUNCHERS
 from bbframe.sweep.device_share import cores
 
 HERE = "basic"  # Hydra's own launcher: one job after the other, in this process
 TOGETHER = "submitit_local"  # starts all that it is given at once
 THEIR_OWN = ("submitit_slurm",)  # gives each job a machine's share by itself
+
+
+PACKAGES = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit"}
+
+
+def check_launcher(config: DictConfig) -> None:
+    """Raise ValueError when the package behind the chosen launcher is not installed."""
+    if launcher_name(config) == "submitit_slurm" and shutil.which("srun") is None:
+        raise ValueError("hydra/launcher=submitit_slurm needs Slurm's srun; without it use submitit_local")
+    package = PACKAGES.get(name := launcher_name(config))
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise ValueError(
+            f"hydra/launcher={name} needs a package that is not installed: pip install '{LAUNCHERS[name]}'"
+        )
 
 
 def launcher_name(config: DictConfig) -> str:

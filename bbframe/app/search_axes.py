@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +10,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import OverrideParseException
 
-from bbframe.app.command_line import key_of
+from bbframe.app.command_line import key_of, readable
 from bbframe.app.composition_errors import unreadable
 from bbframe.schema import nearest
 from bbframe.sweep.search_space import Choices, Domain, Space, Span, as_override
 
 TAGS = ("log", "int")
+MOST_CHOICES = 1000  # values of a list
 
 
 def search_axes(overrides: Sequence[str], loader: Any = None) -> tuple[Space, list[str]]:
@@ -52,7 +54,9 @@ def _domain(override: Override) -> Domain:
             return _interval(str(line), value, tags)
         if not value.shuffle:
             return _range(str(line), value, tags)
-    texts = list(dict.fromkeys(override.sweep_string_iterator()))
+    key = override.get_key_element()
+    values = (readable(f"{key}={text}", False).partition("=")[2] for text in override.sweep_string_iterator())
+    texts = list(dict.fromkeys(values))
     if not texts:
         raise ValueError(f"{line} matches nothing")
     return Choices(tuple(texts))
@@ -60,6 +64,8 @@ def _domain(override: Override) -> Domain:
 
 def _interval(line: str, value: IntervalSweep, tags: set[str]) -> Span:
     low, high = float(value.start or 0), float(value.end or 0)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{line}: the ends of an interval must be numbers, such as interval(0.001, 0.1)")
     if not low < high:
         raise ValueError(f"{line}: the interval must rise; write interval({min(low, high):g}, {max(low, high):g})")
     if "log" in tags and low <= 0:
@@ -70,13 +76,18 @@ def _interval(line: str, value: IntervalSweep, tags: set[str]) -> Span:
 
 
 def _range(line: str, value: RangeSweep, tags: set[str]) -> Domain:
-    values = list(value.range())
-    if not values:
+    start, stop, step = value.start or 0, value.stop or 0, value.step or 1
+    count = max(0, math.ceil((stop - start) / step))
+    if count == 0:
         raise ValueError(f"{line} names no value")
-    if len(values) == 1 or "log" in tags:
-        return Choices(tuple(map(str, values)))
-    low, high = min(values), max(values)
-    return Span(low, high, whole=all(isinstance(v, int) for v in values), step=abs(value.step or 1))
+    if count == 1 or "log" in tags:
+        if count > MOST_CHOICES:
+            raise ValueError(
+                f"{line} names more than {MOST_CHOICES} values; write tag(log, interval({start}, {stop}))"
+            )
+        return Choices(tuple(map(str, value.range())))
+    low, high = sorted((start, start + (count - 1) * step))
+    return Span(low, high, whole=isinstance(start, int) and isinstance(step, int), step=abs(step))
 
 
 def first_point(space: Space) -> list[str]:

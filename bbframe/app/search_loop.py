@@ -46,16 +46,17 @@ class SearchLoop:
         ended = (self.search.folder_of(trial) for trial in self.search.ended_trials())
         make_missing_pages([self.place.folder / folder for folder in ended if folder])
         self._write_best()
-        return not self.search.open_trials()
+        return not [trial for trial in self.search.open_trials() if not self._runs_elsewhere(trial)]
 
     def _trials(self) -> Iterator[Trial]:
         """The proposals that killed and failed jobs have left open, then new ones."""
-        for trial in self.search.open_trials():
-            folder = self.search.folder_of(trial)
-            if folder is None or not is_running(self.place.folder / folder):
-                yield trial
-        while (trial := self.search.ask()) is not None:  # type: ignore[assignment]
+        yield from (trial for trial in self.search.open_trials() if not self._runs_elsewhere(trial))
+        while (trial := self.search.ask()) is not None:
             yield trial
+
+    def _runs_elsewhere(self, trial: Trial) -> bool:
+        folder = self.search.folder_of(trial)
+        return folder is not None and is_running(self.place.folder / folder)
 
     def _run_batch(self, batch: Sequence[Trial]) -> None:
         jobs = {trial.number: job for trial in batch if (job := self._job(trial)) is not None}
@@ -89,7 +90,7 @@ class SearchLoop:
             self.search.tell(trial, self.place.folder / twin)
             print(f"\n[{trial.number + 1}/{self.options.trials}] {' '.join(trial.overrides)} repeats {twin}")
             return None
-        place = known or self.place.new_place(checked.request, trial.number)
+        place = known or self.place.new_place(checked.request, trial.number, self.search.folders)
         self.search.note(trial, place, job.sha256)
         job.trial = trial.number
         return self.place.in_folder(job, place, checked.request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from bbframe.app.hydra_settings import SWEEP_FOLDER, settled
 from bbframe.app.run_folder import new_folder
 from bbframe.app.run_request import RunRequest
 from bbframe.run.masking import mask_overrides
-from bbframe.sweep.jobs import FILES, Job, one_device
+from bbframe.sweep.job_lock import waiting_lock
+from bbframe.sweep.jobs import FILES, Job, one_device, read_result
 from bbframe.sweep.sweep_record import RECORD, RecordedJob, SweepRecord, read_sweep
 
 
@@ -61,39 +61,68 @@ class SweepFolder:
         stated = OmegaConf.to_container(request.config.hydra, resolve=False)["sweep"]["dir"]  # type: ignore
         if stated == SWEEP_FOLDER:
             folder = new_folder(folder)
-        record = SweepRecord.of(overrides, flags)
-        if before := read_sweep(folder):
-            record.jobs = before.jobs
-        elif any(any(folder.glob(f"*/{name}")) for name in FILES):
+        before = read_sweep(folder)
+        if before is None and any((folder / name).exists() for name in FILES):
+            raise ValueError(f"hydra.sweep.dir={folder} is the folder of a run; give another folder")
+        if before is None and any(any(folder.glob(f"*/{name}")) for name in FILES):
             raise ValueError(
                 f"hydra.sweep.dir={folder} holds jobs without the sweep's record, {RECORD}; give another folder, or "
                 "none for a new one"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        record.write(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"hydra.sweep.dir={folder}: cannot be made ({error.strerror}); give another") from error
+        record = before or SweepRecord.of(overrides, flags)
+        if before is None:
+            record.write(folder)
         return cls(folder, record)
 
-    def placed(self, checked: Sequence[Checked]) -> tuple[list[Job], int]:
-        """The jobs that have passed, each with its folder, and how many combinations repeat another one.
+    def missing(self, checked: Sequence[Checked]) -> list[list[str]]:
+        """The overrides of recorded jobs that have no result and are not among those that are `checked`.
 
-        The record then knows all of them. Raises ValueError when two would share a folder.
+        A job whose secrets were masked is left out: only the command that names them can run it.
         """
-        jobs: dict[str, Job] = {}
-        for one in checked:
-            if one.job is not None and one.request is not None and (sha256 := one.job.sha256) not in jobs:
-                jobs[sha256] = self._placed(one.job, one.request, one.combination)
-        passed = sum(one.job is not None for one in checked)
-        return list(jobs.values()), passed - len(jobs)
+        known = {one.job.sha256 for one in checked if one.job is not None}
+        lost = [
+            j for j in self.record.jobs if j.sha256 not in (None, *known) and not read_result(self.folder / j.folder)
+        ]
+        return [job.overrides for job in lost if not any("***" in line for line in job.overrides)]
 
-    def _placed(self, job: Job, request: RunRequest, combination: Sequence[str]) -> Job:
-        known = self.record.job_of(job.sha256, combination)
-        if known is not None and known.sha256 is None:  # it was refused then
-            shutil.rmtree(self.folder / known.folder, ignore_errors=True)
-            self.record.jobs.remove(known)
-            known = None
+    def settle(self, checked: Sequence[Checked]) -> tuple[list[Job], int, list[tuple[Path, list[str], ValueError]]]:
+        """The jobs that have passed, each with its folder, how many combinations repeat another one, and the refused.
+
+        A refused one is (folder, combination, error). The record then knows them all, and no longer those that were
+        refused before and are not asked any more. Raises ValueError when two jobs would share a folder.
+        """
+        with waiting_lock(self.folder / f".{RECORD}.lock"):
+            if (now := read_sweep(self.folder)) is not None:  # another process may have added jobs
+                self.record = now
+            asked = [sorted(mask_overrides(one.combination)) for one in checked if one.error is not None]
+            for job in [*self.record.jobs]:
+                if job.sha256 is None and sorted(job.overrides) not in asked:
+                    self.record.forget(job, self.folder)
+            jobs: dict[str, Job] = {}
+            for one in checked:
+                if one.job is not None and one.request is not None and (sha256 := one.job.sha256) not in jobs:
+                    jobs[sha256] = self._placed(one.job, one.request)
+            refused = [self._refused(one) for one in checked if one.error is not None]
+            self.record.write(self.folder)
+        passed = sum(one.job is not None for one in checked)
+        return list(jobs.values()), passed - len(jobs), refused
+
+    def _placed(self, job: Job, request: RunRequest) -> Job:
+        known = self.record.job_of(job.sha256, ())
         place = known.folder if known else self.new_place(request, self.record.next_number(), self.places)
         self._note(RecordedJob(place, job.sha256, mask_overrides(job.overrides)))
         return self.in_folder(job, place, request)
+
+    def _refused(self, one: Checked) -> tuple[Path, list[str], ValueError]:
+        assert one.error is not None
+        known = self.record.job_of(None, one.combination)
+        place = known.folder if known else f"{self.record.next_number()}_failed"
+        self._note(RecordedJob(place, None, mask_overrides(one.combination)))
+        return self.folder / place, one.combination, one.error
 
     def in_folder(self, job: Job, place: str, request: RunRequest) -> Job:
         """The job in a sub-folder, of which Hydra is told."""
@@ -126,18 +155,6 @@ class SweepFolder:
     def _note(self, job: RecordedJob) -> None:
         if job not in self.record.jobs:
             self.record.jobs.append(job)
-
-    def refused(self, checked: Sequence[Checked]) -> Iterator[tuple[Path, list[str], ValueError]]:
-        """(folder, combination, error) of each combination that was refused; the record then is written."""
-        found = []
-        for one in checked:
-            if one.error is not None:
-                known = self.record.job_of(None, one.combination)
-                place = known.folder if known else f"{self.record.next_number()}_failed"
-                self._note(RecordedJob(place, None, mask_overrides(one.combination)))
-                found.append((self.folder / place, one.combination, one.error))
-        self.record.write(self.folder)
-        return iter(found)
 
 
 @contextmanager

@@ -55,6 +55,7 @@ class Launch:
     search: tuple[SearchOptions, Space] | None = None
     known: Sequence[Job] | None = None
     started: float = field(default_factory=time.time)
+    home: Path = field(default_factory=Path.cwd)  # what the jobs' folders are relative to
 
     def run_one(self) -> bool:
         """Do the job that Hydra says it is; a failure is reported and leaves the other jobs alone."""
@@ -67,7 +68,9 @@ class Launch:
             done = self._run(job, position)
         if self.known is not None:
             jobs, earlier = [*self.known, *self.jobs], self.before - len(self.known)
-            print(outward(observe(jobs, self.total, self.at_once, self.started, earlier).line()), flush=True)
+            print(
+                outward(observe(jobs, self.total, self.at_once, self.started, earlier, self.home).line()), flush=True
+            )
         return done
 
     def _run(self, job: Job, position: int) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from bbframe.app.command_line import quoted
 from bbframe.run.configuration import Configuration
+from bbframe.run.masking import mask_overrides
 from bbframe.sweep.budget import parse_budget
 from bbframe.sweep.search import SearchOptions, read_objectives, require_optuna
 
@@ -53,8 +53,11 @@ class SweepOptions:
             require_optuna()
         return options
 
-    def of_search(self, plan: Configuration) -> SearchOptions:
-        """The options of the search, whose runs are like `plan`. Raises ValueError in one line."""
+    def of_search(self, plan: Configuration, fixed: Sequence[str]) -> SearchOptions:
+        """The options of the search, whose runs are like `plan`, which the `fixed` overrides gave.
+
+        Raises ValueError in one line.
+        """
         from bbframe.registry import find
 
         assert self.trials is not None
@@ -63,6 +66,7 @@ class SweepOptions:
             sampler=self.sampler,
             pruner=self.pruner,
             objectives=self.objectives,
+            fixed=tuple(sorted(mask_overrides(fixed))),
             seed=plan.run.seed,
             max_epochs=plan.trainer.max_epochs,
             mode=getattr(find("task", plan.task.name).load(), "mode", "max"),
@@ -75,10 +79,6 @@ class SweepOptions:
             value = getattr(self, option.name)
             if option.name in ("params", "budget") or value == getattr(default, option.name):
                 continue
-            text = (
-                "{" + ",".join(f"{quoted(k)}: {v}" for k, v in value.items()) + "}"
-                if isinstance(value, dict)
-                else value
-            )
+            text = "{" + ",".join(f"{k}: {v}" for k, v in value.items()) + "}" if isinstance(value, dict) else value
             lines.append(f"hydra.sweeper.{option.name}={text}")
         return lines

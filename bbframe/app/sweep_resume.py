@@ -31,6 +31,8 @@ def resumed(command: argparse.Namespace) -> None:
     parsed, text = parsed_value(given[-1]), given[-1].partition("=")[2]
     folder = Path(value if parsed and isinstance(value := parsed.value(), str) else text).expanduser()
     record = read_sweep(folder)
+    if not text.strip("'\""):
+        raise ValueError("resume= names no folder; give the one of a sweep: resume=outputs/classification/<sweep>")
     if not folder.is_dir():
         what = f"ckpt_path={folder}" if folder.is_file() else "ckpt_path=<run folder>"
         raise ValueError(f"resume={folder}: give the folder of a sweep; one run goes on by {what}")

@@ -18,7 +18,7 @@ from bbframe.app.command_line import key_of, readable
 from bbframe.app.composition import settings_alone
 from bbframe.app.execution import users_environment
 from bbframe.app.hydra_settings import check_params, check_settings
-from bbframe.app.launchers import HERE, jobs_at_once, launcher_name, limited, waves
+from bbframe.app.launchers import HERE, check_launcher, jobs_at_once, launcher_name, limited, waves
 from bbframe.app.report_command import make_missing_pages
 from bbframe.app.search_axes import first_point, search_axes
 from bbframe.app.search_loop import SearchLoop
@@ -30,10 +30,11 @@ from bbframe.run.masking import remembered
 from bbframe.sweep.budget import Budget
 from bbframe.sweep.device_share import visible_gpus
 from bbframe.sweep.job_lock import is_running
-from bbframe.sweep.jobs import Job, read_result, report_failure, report_lost
+from bbframe.sweep.jobs import LEFT_OUT, Job, read_result, report_failure, report_lost
 from bbframe.sweep.live_table import progress_shown
 from bbframe.sweep.progress import observe
 from bbframe.sweep.search import SearchOptions
+from bbframe.sweep.search_journal import JOURNAL
 from bbframe.sweep.search_space import Space
 
 
@@ -60,6 +61,7 @@ class CheckedSweeper(Sweeper):
         """
         self.options = SweepOptions.read(self.stated)
         check_params(self.options.params, "configuration")  # what it is now, whatever its interpolations were before
+        check_launcher(self.config)
         given = {key_of(override) for override in arguments}
         params = [readable(f"{key}={value}", True) for key, value in self.options.params.items() if key not in given]
         self.overrides = [*params, *arguments]
@@ -71,30 +73,41 @@ class CheckedSweeper(Sweeper):
     def _run_grid(self, combinations: Sequence[list[str]]) -> None:
         checked = [checked_job(self.compose, combination) for combination in combinations]
         place = self._opened(checked)
-        jobs, again = place.placed(checked)
-        refused = list(place.refused(checked))
+        if (place.folder / JOURNAL).exists():
+            raise ValueError(
+                f"hydra.sweep.dir={place.folder} holds a search; resume={place.folder} goes on with it, and every "
+                "combination of values needs another folder"
+            )
+        checked += [checked_job(self.compose, overrides) for overrides in place.missing(checked)]
+        jobs, again, refused = place.settle(checked)
         todo = [job for job in jobs if read_result(job.folder) is None]
         notes = [f"{len(jobs) - len(todo)} of them done before"] if len(todo) < len(jobs) else []
         notes += [f"{again} repeat others and are left out"] if again else []
-        print(", ".join([f"{len(combinations)} runs in {place.folder}", *notes]), flush=True)
+        print(", ".join([f"{len(checked)} runs in {place.folder}", *notes]), flush=True)
         for folder, combination, error in refused:
             report_failure(folder, combination, error)
         with table_at_the_end(place.folder):
-            self.launch(todo, place.folder, total=len(jobs), done=len(jobs) - len(todo))
-            make_missing_pages([job.folder for job in jobs if job not in todo])
+            done = [job for job in jobs if job not in todo]
+            self.launch(todo, place.folder, total=len(jobs), done=len(done), known=done)
+            make_missing_pages([job.folder for job in done])
         open_jobs = [job for job in jobs if read_result(job.folder) is None]
         elsewhere = [job for job in open_jobs if is_running(job.folder)]
         if elsewhere:
             print(f"another process runs {', '.join(job.folder.name for job in elsewhere)}")
-        if len(jobs) + again < len(combinations) or len(elsewhere) < len(open_jobs):
+        if refused or len(elsewhere) < len(open_jobs):
             raise FailedJobs
 
     def _run_search(self, space: Space, fixed: list[str]) -> None:
         first = checked_job(self.compose, [*fixed, *first_point(space)])
-        place = self._opened([first], f"hydra.sweeper.trials={self.options.trials}")
+        place = self._opened([first])
+        if place.record.jobs:
+            raise ValueError(
+                f"hydra.sweep.dir={place.folder} holds a sweep over listed values; give a search another folder, or "
+                "none for a new one"
+            )
         assert first.job is not None
         assert first.job.plan is not None
-        options = self.options.of_search(first.job.plan)
+        options = self.options.of_search(first.job.plan, fixed)
         loop = SearchLoop(self, place, options, space, fixed)
         print(f"a search of {options.trials} trials in {place.folder}")
         with table_at_the_end(place.folder):
@@ -102,7 +115,7 @@ class CheckedSweeper(Sweeper):
         if not ended:
             raise FailedJobs
 
-    def _opened(self, checked: Sequence[Checked], *settings: str) -> SweepFolder:
+    def _opened(self, checked: Sequence[Checked]) -> SweepFolder:
         """The sweep's folder, new or resumed. Raises ValueError when no combination has passed."""
         passed = [one for one in checked if one.request is not None]
         if not passed:
@@ -156,11 +169,13 @@ class CheckedSweeper(Sweeper):
         hydra_launcher = Plugins.instance().instantiate_launcher(
             self.hydra_context, task_function=lambda _: work.run_one(), config=config
         )
-        everything, started = [*known, *jobs], time.time()
+        everything, started, cwd = [*known, *jobs], time.time(), Path.cwd()
+        for job in jobs:
+            (job.folder / LEFT_OUT).unlink(missing_ok=True)
         with (
             users_environment(),
             progress_shown(
-                lambda: observe(everything, total, at_once, started, done - len(known)), elsewhere=not here
+                lambda: observe(everything, total, at_once, started, done - len(known), cwd), elsewhere=not here
             ),
         ):
             for wave in waves(self.config, len(jobs), at_once):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,9 +29,14 @@ def aligned(table: Sequence[Sequence[str]], left: int = 3) -> list[str]:
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it stands, without HTML, columns or emphasis of its own."""
+    return re.sub(r"([|*_`\\])", r"\\\1", html.escape(text, quote=False))
+
+
 def markdown(table: Sequence[Sequence[str]], left: int = 3) -> list[str]:
     """The lines of a table in Markdown."""
-    safe = padded([[cell.replace("|", "\\|") for cell in line] for line in table], left)
+    safe = padded([[markdown_text(cell) for cell in line] for line in table], left)
     rule = ["-" * len(cell) if i < left else "-" * (len(cell) - 1) + ":" for i, cell in enumerate(safe[0])]
     return [f"| {' | '.join(line)} |" for line in (safe[0], rule, *safe[1:])]
 

@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 from bbframe.data.data_module import DataModule
 from bbframe.report.profile import count_parameters, gmacs, peak_memory_bytes, reset_peak_memory
 from bbframe.report.tables import labelled, number
+from bbframe.run.checkpoint import EPOCHS
 from bbframe.run.configuration import Configuration
 from bbframe.run.learning_rate_finder import STEPS
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
@@ -113,7 +114,7 @@ def _measured(run: TrainingRun) -> dict[str, Any]:
     return {
         "name": plan.run.name,
         "backbone": plan.backbone_name,
-        "weights": None if weights is None else str(weights),
+        "weights": plan.run.ckpt_path if weights is None else str(weights),
         "params": count_parameters(task),
         "trained_params": sum(p.numel() for p in task.parameters() if p.requires_grad),
         "gmacs": round(macs, 6),
@@ -122,7 +123,7 @@ def _measured(run: TrainingRun) -> dict[str, Any]:
         "found": found,
         "images": dict(data.counts),
         "peak_memory_bytes": peak_memory_bytes(),
-        **_time(plan, data, times),
+        **_time(plan, data, times, 0 if saved is None else len(saved.content.get(EPOCHS, {}).get("rows", []))),
         **_disk(plan, task, data, checkpoint),
     }
 
@@ -141,8 +142,8 @@ def _batches(whole: int, limit: int | float | None) -> int:
     return min(whole, limit) if isinstance(limit, int) else int(whole * limit)
 
 
-def _time(plan: Configuration, data: DataModule, times: BatchSeconds) -> dict[str, Any]:
-    """Batches and seconds of an epoch and of the whole training; None where nothing is trained."""
+def _time(plan: Configuration, data: DataModule, times: BatchSeconds, done: int) -> dict[str, Any]:
+    """Batches and seconds of an epoch and of the epochs that are not `done`; None where nothing is trained."""
     if not plan.run.train:
         return {"epochs": 0, "train_batches": 0, "seconds_epoch": None, "seconds": None}
     options = plan.trainer
@@ -153,6 +154,7 @@ def _time(plan: Configuration, data: DataModule, times: BatchSeconds) -> dict[st
     epochs = math.inf if options.max_epochs == -1 else options.max_epochs
     if options.max_steps != -1:
         epochs = min(epochs, options.max_steps / steps)
+    epochs = max(0, epochs - done)
     a_train, a_val = min(times.train), min(times.val, default=0.0)
     epoch = train * a_train + val * a_val / options.check_val_every_n_epoch
     return {
@@ -172,10 +174,13 @@ def _disk(plan: Configuration, task: Task, data: DataModule, checkpoint: int) ->
     backbone = sum(value.numel() * value.element_size() for value in task.backbone.state_dict().values())
     home = Path(plan.run.output_dir).expanduser().absolute()
     home = next(place for place in (home, *home.parents) if place.exists())
+    if plan.trainer.ema_decay is not None:
+        checkpoint += weights if checkpoint else 0  # the average beside the weights
+    kept = checkpoint + plan.trainer.keep * weights if plan.trainer.keep else 0
     return {
         "checkpoint_bytes": checkpoint,
         "weights_bytes": weights,
-        "written_bytes": checkpoint + weights + backbone if plan.run.train else 0,
+        "written_bytes": kept + backbone if plan.run.train else 0,
         "data_bytes": _data_bytes(data),
         "free_bytes": shutil.disk_usage(home).free,
     }

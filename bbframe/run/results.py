@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,13 @@ def write_report_page(task: Task, data: DataModule, folder: Path) -> None:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         log.warning("the page could not be made: %s; this makes it again: bbframe report %s", reason, folder)
+
+
+def write_failure_page(folder: Path, error: BaseException) -> None:
+    """Write the page of a run that failed, if it can be written; an interrupted run has none, because it may go on."""
+    if isinstance(error, Exception):
+        with suppress(Exception):  # it must not hide what happened
+            write_run_page(folder)
 
 
 def finite(data: Any) -> Any:

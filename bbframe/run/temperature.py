@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from bbframe.data.data_module import DataModule
-from bbframe.tasks.calibration import fit_temperature
+from bbframe.tasks.calibration import COLDEST, HOTTEST, fit_temperature
 from bbframe.tasks.classification import Classification
 from bbframe.tasks.task import Task
 
@@ -38,4 +38,4 @@ def set_temperature(trainer: pl.Trainer, task: Task, data: DataModule) -> None:
     scores, labels = (torch.cat(column) for column in zip(*rows, strict=True))
     task.temperature = fit_temperature(scores, labels)
     if task.temperature is None:
-        log.info("temperature  none suits the %d validation images best: all are right, for example", len(labels))
+        log.info("temperature  none from %g to %g suits the %d validation images best", COLDEST, HOTTEST, len(labels))

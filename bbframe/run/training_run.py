@@ -30,7 +30,7 @@ from bbframe.run.loggers import started_loggers
 from bbframe.run.masking import mask_overrides, mask_secrets, remember
 from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
-from bbframe.run.results import log_network, write_results
+from bbframe.run.results import log_network, write_failure_page, write_results
 from bbframe.run.run_log import logging_to
 from bbframe.run.stop_signals import signals_kept, signals_raised
 from bbframe.run.stopwatch import Stopwatch
@@ -70,6 +70,7 @@ def run(
                 details = getattr(error, "details", "")  # what a message of one line had to cut short
                 with suppress(OSError):  # a full disk must not hide what happened
                     write_failure(folder, overrides, f"{str(told) or type(told).__name__}\n{details}".rstrip())
+                    write_failure_page(folder, error)
             if told is error:
                 raise
             raise told from error

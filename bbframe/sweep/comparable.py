@@ -43,11 +43,20 @@ def size_before_rounding(run: Mapping[str, Any]) -> list[range]:
     """What each side of the images, in pixels, may have been before it was rounded up to the backbone's stride.
 
     Without data.image_size, a small image is enlarged to whole maps: 32 is 32 for a stride of 32 and 42 for one of 14,
-    and both count as one size. A size that was asked for is never rounded.
+    and both count as one size. A size that was asked for is never rounded, and is one with its own number alone.
     """
-    asked = ((run.get("config") or {}).get("data") or {}).get("image_size")
-    stride = 1 if asked is not None else max((run.get("maps") or {}).values(), default=1)
+    stride = 1 if size_asked(run) else max((run.get("maps") or {}).values(), default=1)
     return [range(side - stride + 1, side + 1) for side in run.get("image_size") or []]
+
+
+def size_asked(run: Mapping[str, Any]) -> bool:
+    """Whether a run's configuration says how large its images are."""
+    return ((run.get("config") or {}).get("data") or {}).get("image_size") is not None
+
+
+def _same_size(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs saw images of one size; a rounded size and one that was asked for must be equal."""
+    return size_asked(one) == size_asked(other) or one.get("image_size") == other.get("image_size")
 
 
 @dataclass
@@ -67,6 +76,7 @@ class ComparableRuns:
             self.conditions == conditions(run)
             and len(self.sizes) == len(sizes)
             and all(map(_shared, self.sizes, sizes))
+            and all(_same_size(run, other) for other in self.runs)
             and (tested is None or self.images.get(split_of(run), tested) == tested)
         )
 
@@ -99,7 +109,8 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     differ, first, second = [], conditions(one), conditions(other)
     for run, found in ((one, first), (other, second)):
         found["image_size"] = run.get("image_size")
-    if all(map(_shared, size_before_rounding(one), size_before_rounding(other))):
+    shared = all(map(_shared, size_before_rounding(one), size_before_rounding(other)))
+    if shared and _same_size(one, other):
         second["image_size"] = first["image_size"]
     for name in {**first, **second}:
         if first.get(name) != second.get(name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -38,6 +38,16 @@ def job_lock(folder: Path) -> Iterator[bool]:
             yield True
         finally:
             _held.discard(folder)
+
+
+@contextmanager
+def waiting_lock(file: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is made, while the block runs; waits for other processes."""
+    with file.open("ab") as opened:
+        with suppress(OSError):  # a file system without locks
+            if fcntl is not None:
+                fcntl.lockf(opened, fcntl.LOCK_EX)
+        yield
 
 
 def is_running(folder: Path) -> bool:

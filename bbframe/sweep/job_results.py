@@ -11,6 +11,8 @@ from typing import Any, TypeGuard
 from bbframe.files import read_yaml
 from bbframe.sweep.jobs import FILES, LEFT_OUT
 
+KINDS: dict[str, type] = {"overrides": list, "maps": dict, "metric": str, "mode": str, "image_size": list}
+KIND_NAMES: dict[type, str] = {list: "list", dict: "mapping", str: "text"}
 NUMBERS = ("val", "test", "test_low", "test_high", "calibration", "seconds")  # of metrics.json, by their names
 
 
@@ -76,8 +78,11 @@ def _read_metrics(file: Path) -> dict[str, Any]:
         group = content.get(name, {})
         if not isinstance(group, dict) or not all(is_real(value) or value is None for value in group.values()):
             raise ValueError(f"{file.name}: {name} must map names to numbers")
-    if not isinstance(content.get("overrides", []), list):
-        raise ValueError(f"{file.name}: overrides must be a list")
+    for name, kind in KINDS.items():
+        if not isinstance(content.get(name, kind()), kind):
+            raise ValueError(f"{file.name}: {name} must be a {KIND_NAMES[kind]}")
+    if not all(map(is_real, content.get("maps", {}).values())) or isinstance(content.get("seed"), (dict, list)):
+        raise ValueError(f"{file.name}: maps and seed must hold numbers")
     return content
 
 

@@ -64,7 +64,8 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         result = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result if isinstance(result, dict) and result.get("status") in DONE else None
+    whole = isinstance(result, dict) and result.get("status") in DONE and isinstance(result.get("metric"), str)
+    return result if whole and isinstance((result.get("seconds") or {}).get("total"), (int, float)) else None
 
 
 def one_device(devices: Any) -> Any:

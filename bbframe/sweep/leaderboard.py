@@ -8,7 +8,7 @@ from typing import Any
 from bbframe.files import visible, write_text
 from bbframe.report.charts import CostPoint, accuracy_against_gmacs
 from bbframe.report.page.sweep_page import write_sweep_page
-from bbframe.report.tables import aligned, markdown, write_csv
+from bbframe.report.tables import aligned, markdown, markdown_text, write_csv
 from bbframe.sweep.leaderboard_table import table_head, table_notes, table_rows
 from bbframe.sweep.ranking import Leaderboard, Ranking, read_leaderboard
 from bbframe.sweep.setting_results import Setting, first_values
@@ -35,10 +35,16 @@ def write(sweep_folder: Path) -> str:
         elif len(board.rankings) > 1:
             head = [f"table 1 of {len(board.rankings)}", *head]
         text += [*head, *aligned(table), *notes, ""]
-        mark += [*(f"{line}  " for line in head), "", *markdown(table), *(f"\n{note}" for note in notes), ""]
+        mark += [
+            *(f"{markdown_text(line)}  " for line in head),
+            "",
+            *markdown(table),
+            *(f"\n{markdown_text(note)}" for note in notes),
+            "",
+        ]
         _draw(ranking, sweep_folder / ("leaderboard.png" if index == 0 else f"leaderboard_{index + 1}.png"))
     write_csv(sweep_folder / "leaderboard.csv", _csv(board))
-    write_text(sweep_folder / "leaderboard.md", "\n".join([*mark, *(f"{note}\n" for note in failed)]))
+    write_text(sweep_folder / "leaderboard.md", "\n".join([*mark, *(f"{markdown_text(note)}\n" for note in failed)]))
     write_sweep_page(sweep_folder, summarise_sweep(sweep_folder, board))
     return "\n".join([*text, *failed]).rstrip("\n")
 

@@ -19,6 +19,8 @@ def table_head(ranking: Ranking) -> list[str]:
     beside = f"; test {metric} stands beside it" if "test" in ranking.parts[1:] else ""
     chose = ", which chose each run's epoch" if ranking.part == "val" else ": no run has a validation"
     lines = [f"ordered by {ranking.part} {metric} ({better} is better){chose}{beside}"]
+    if any(setting.lost for setting in settings) and not all(setting.lost for setting in settings):
+        lines[0] += "; rows that lack a run come last"
     averages = f"averages seed{_union([s.seeds for s in settings])}"
     if any(split is not None for setting in settings for split in setting.splits):
         averages += f" and split{_union([s.splits for s in settings])}"
@@ -27,6 +29,8 @@ def table_head(ranking: Ranking) -> list[str]:
     kinds = [
         f"± is the 95 % Student-t interval of the mean over {kind}" for kind in ("seeds", "splits") if kind in over
     ]
+    if any(len(setting.seeds) == 2 for setting in settings) and "seeds" in over:
+        kinds[0] += " (wide for two seeds: three or more tell much more)"
     if "images" in over:
         kinds.append("[low, high] is the 95 % bootstrap interval over the test images of a single run")
     lines.append("; ".join([averages, *kinds]))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bbframe.sweep.job_lock import LOCK, is_running
 from bbframe.sweep.jobs import LEFT_OUT, Job, read_result
+
+HERE = Path()
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,16 @@ def label(job: Job, jobs: Sequence[Job]) -> str:
     return " ".join(line for line in job.overrides if line not in shared) or job.folder.name
 
 
-def observe(jobs: Sequence[Job], total: int, at_once: int, started: float, before: int = 0) -> Progress:
+def observe(
+    jobs: Sequence[Job], total: int, at_once: int, started: float, before: int = 0, home: Path = HERE
+) -> Progress:
     """The progress of a sweep of `total` jobs, `at_once` at a time, of which `before` were done and are not in `jobs`.
 
-    `started` is when this command began, in seconds since the epoch: the time left comes from what has ended since.
+    The jobs' folders are relative to `home`. `started` is when this command began, in seconds since the epoch: the
+    time left comes from what has ended since.
     """
     results, failed, left_out, running = [], 0, 0, []
+    jobs = [replace(job, folder=home / job.folder) for job in jobs]
     for job in jobs:
         if result := read_result(job.folder):
             results.append((job, result))

@@ -69,7 +69,8 @@ def _ranked(settings: Sequence[Setting], reason: str) -> Ranking:
     sign = -1 if mode == "max" else 1
     means = {id(setting): setting.estimate(part, metric) for setting in settings}
     known = [setting for setting in settings if means[id(setting)] is not None]
-    known.sort(key=lambda setting: sign * (means[id(setting)] or Estimate(0)).mean)
+    # a setting that lost a run, perhaps its worst one, does not come before one that has all of its own
+    known.sort(key=lambda setting: (bool(setting.lost), sign * (means[id(setting)] or Estimate(0)).mean))
     order = [*known, *(setting for setting in settings if means[id(setting)] is None)]
     verdicts = [
         compare_to_first(order[0], setting, metric, mode, part)

@@ -85,7 +85,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
 def _short(run: dict[str, Any]) -> dict[str, Any]:
     """A run with dotted keys, without its place and without the scores of single classes."""
     metric = run.get("metric")
-    own = {part: (run.get(part) or {}).get(metric) for part in ("val", "test")}
+    values = {part: (run.get(part) or {}).get(metric) for part in ("val", "test")}
+    own = {part: value if is_finite(value) else None for part, value in values.items()}
     flat = flattened({key: value for key, value in run.items() if key != "path" and not key.startswith("class_")})
     flat = {key: None if isinstance(value, float) and not is_finite(value) else value for key, value in flat.items()}
     return {**flat, **{part: value for part, value in own.items() if value is not None}}

@@ -7,6 +7,7 @@ together, and so that a search which was killed goes on.
 from __future__ import annotations
 
 import csv
+import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -18,9 +19,10 @@ from typing import Any
 from bbframe.data.seeds import derive
 from bbframe.schema import nearest
 from bbframe.sweep.jobs import read_result
+from bbframe.sweep.search_journal import JOURNAL, JournalLock, mend_journal
 from bbframe.sweep.search_space import Space, as_override, distribution
 
-JOURNAL, STUDY = "search.journal", "search"
+STUDY = "search"
 SAMPLERS = ("tpe", "random", "cmaes", "gp")
 PRUNERS = ("none", "median", "hyperband")
 COSTS = ("gmacs", "params", "latency_seconds", "peak_memory_bytes", "seconds")  # objectives to be made small
@@ -38,6 +40,7 @@ class Trial:
 class SearchOptions:
     """`objectives` maps each name to "max" or "min"; empty: the metric that the task monitors, to its best.
 
+    `fixed` are the overrides that every trial has.
     `max_epochs` is what the pruner hyperband divides, and `mode` whether more of the monitored metric is better.
     """
 
@@ -45,6 +48,7 @@ class SearchOptions:
     sampler: str = "tpe"
     pruner: str = "none"
     objectives: Mapping[str, str]
+    fixed: tuple[str, ...] = ()
     seed: int = 0
     max_epochs: int = 1
     mode: str = "max"
@@ -107,49 +111,66 @@ class Search:
         import optuna
         from optuna.storages.journal import JournalFileBackend
 
+        folder = folder.absolute()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.options, self.space = folder, options, space
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Optuna calls experimental
-            self.storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+            lock: Any = JournalLock(folder / f".{JOURNAL}.lock")
+            mend_journal(folder / JOURNAL, lock)
+            try:
+                self.storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock))
+                there = [study.directions for study in self.storage.get_all_studies()]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{folder / JOURNAL}: is damaged; a new folder begins the search anew, and the runs that are done "
+                    "stay in this one"
+                ) from error
             self.study = optuna.create_study(
                 storage=self.storage,
                 study_name=STUDY,
-                directions=options.directions if not self._is_there() else self._directions_there(),
+                directions=there[0] if there else options.directions,
                 load_if_exists=True,
                 pruner=self._pruner(),
             )
         asked: dict[str, Any] = {
             "space": {key: str(domain) for key, domain in space.items()},
-            "directions": options.directions,
+            "objectives": dict(options.objectives) or {"the task's own": options.mode},
+            "options": list(options.fixed),
         }
         known = self.study.user_attrs.get("asked")
         if known is None:
             self.study.set_user_attr("asked", asked)
-        elif known != asked:
+        elif (part := next((part for part in asked if known.get(part) != asked[part]), None)) is not None:
             raise ValueError(
-                f"hydra.sweep.dir={folder} holds a search over {_listed(known['space'])}, and this is one over "
-                f"{_listed(asked['space'])}; give another folder, or none for a new one"
+                f"{folder} holds a search whose {part} is {_listed(known.get(part))}, and now it is "
+                f"{_listed(asked[part])}; give another folder, or none for a new one"
             )
-
-    def _is_there(self) -> bool:
-        return (self.folder / JOURNAL).is_file() and bool(self.storage.get_all_studies())
-
-    def _directions_there(self) -> list[Any]:
-        return list(self.storage.get_all_studies()[0].directions)
+        for trial in self.study.get_trials(deepcopy=False, states=(_state("RUNNING"),)):
+            if len(trial.params) < len(space):  # killed before all of its values were written
+                self.study.tell(trial.number, state=_state("FAIL"))
 
     def ask(self) -> Trial | None:
         """The next proposal; None when all trials have been proposed."""
-        if len(self.study.get_trials(deepcopy=False)) >= self.options.trials:
+        if self._count() >= self.options.trials:
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
             asked = self.study.ask({key: distribution(domain) for key, domain in self.space.items()})
-        if asked.number >= self.options.trials:  # another process has proposed at the same moment
+        if self._count() > self.options.trials:  # another process has proposed at the same moment
             self.study.tell(asked.number, state=_state("FAIL"))
             return None
         return Trial(asked.number, [as_override(key, value) for key, value in asked.params.items()])
+
+    def _count(self) -> int:
+        """The proposals, but for those that were broken off before they were complete."""
+        return sum(trial.state != _state("FAIL") for trial in self.study.get_trials(deepcopy=False))
+
+    @property
+    def folders(self) -> set[str]:
+        """The folders that are given to trials."""
+        return {str(t.user_attrs["folder"]) for t in self.study.get_trials(deepcopy=False) if "folder" in t.user_attrs}
 
     def open_trials(self) -> list[Trial]:
         """The proposals without an outcome: running, killed or failed."""
@@ -267,5 +288,6 @@ def _state(name: str) -> Any:
     return TrialState[name]
 
 
-def _listed(space: Mapping[str, str]) -> str:
-    return ", ".join(f"{key}={text}" for key, text in space.items())
+def _listed(asked: Any) -> str:
+    items = [f"{key}={text}" for key, text in asked.items()] if isinstance(asked, Mapping) else asked or ["none"]
+    return ", ".join(items)

@@ -63,7 +63,7 @@ class Setting:
         if not values:
             return None
         means = independent_means(values)
-        if len(means) > 1:
+        if len(set(means)) > 1:  # equal values have no spread, which is no proof of certainty
             over = "seeds" if len({seed for seed, _ in values}) > 1 else "splits"
             return Estimate(*t_interval(means), statistics.stdev(means), over)
         mean = means[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,20 +45,33 @@ class SweepRecord:
         return cls(mask_overrides(overrides), used, flags=flags)
 
     def job_of(self, sha256: str | None, overrides: Sequence[str]) -> RecordedJob | None:
-        """The job that was there before: of the same configuration, or refused with the same overrides."""
+        """The job that was there before: of the same configuration, or, for None, refused with the same overrides."""
         lines = sorted(mask_overrides(overrides))
-        for job in self.jobs:
-            if job.sha256 == sha256 if sha256 is not None and job.sha256 else sorted(job.overrides) == lines:
-                return job
-        return None
+        same = [job for job in self.jobs if job.sha256 == sha256]
+        return next((job for job in same if sha256 is not None or sorted(job.overrides) == lines), None)
 
     def next_number(self) -> int:
         """The number of a further job: folders are called 0_resnet18, 1_swin, and so on."""
         return 1 + max((int(n[0]) for job in self.jobs if (n := re.match(r"\d+", job.folder))), default=-1)
 
+    def forget(self, job: RecordedJob, folder: Path) -> None:
+        """Take out a job that was refused, and the reason that it left in its folder below the sweep's."""
+        self.jobs.remove(job)
+        for name in ("error.txt", "overrides.yaml"):
+            (folder / job.folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # there is more in it, or nothing
+            (folder / job.folder).rmdir()
+
     def write(self, folder: Path) -> None:
         """Write sweep.yaml in one step."""
         write_text(folder / RECORD, dump_yaml(dataclasses.asdict(self)))
+
+
+def _lies_below(folder: Path, name: str) -> bool:
+    """Whether a job's folder is one below the sweep's, through no link."""
+    place = Path(name)
+    inside = place.parts and not place.is_absolute() and ".." not in place.parts
+    return bool(inside) and (folder / place).resolve() == folder.resolve() / place
 
 
 def read_sweep(folder: Path) -> SweepRecord | None:
@@ -71,9 +85,13 @@ def read_sweep(folder: Path) -> SweepRecord | None:
         flags = {str(name): str(value) for name, value in dict(data.get("flags") or {}).items()}
         record = SweepRecord(list(data["overrides"]), list(data.get("plugins") or []), jobs, flags)
         texts = [*record.overrides, *(line for job in jobs for line in job.overrides), *(job.folder for job in jobs)]
-        lost = [job.folder for job in jobs if Path(job.folder).is_absolute() or ".." in Path(job.folder).parts]
-        if not all(isinstance(text, str) for text in texts) or lost:
-            raise TypeError(f"the folder {lost[0]!r} leads out of it" if lost else "an override is no text")
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("an override is no text")
+        if not all(isinstance(plugin, dict) for plugin in record.plugins):
+            raise TypeError("a plugin is no mapping")
+        if lost := [job.folder for job in jobs if not _lies_below(folder, job.folder)]:
+            raise ValueError(f"the folder {lost[0]!r} leads out of it")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: is not the record of a sweep: {error}") from error
+        reason = "a job lacks its folder, hash or overrides" if "RecordedJob" in str(error) else error
+        raise ValueError(f"{file}: is not the record of a sweep: {reason}") from error
     return record

@@ -44,12 +44,13 @@ def compare_to_first(first: Setting, other: Setting, metric: str, mode: str, par
     one, two = first.values(part, metric), other.values(part, metric)
     common = {unit: two[unit] - one[unit] for unit in one if unit in two}
     means = independent_means(common) if common else []
-    if len(means) > 1:
+    if len(set(means)) > 1:  # equal differences have no spread, which says nothing of their error
         kind = "seeds" if len({seed for seed, _ in common}) > 1 else "splits"
         return _verdict(t_interval(means), mode, f"{PART_NAMES[part]}, {len(means)} common {kind}")
     pairs = [(a, b) for a in first.runs for b in other.runs if _same_images(a, b)]
     if not pairs:
-        return Verdict("unknown", "fewer than two common seeds, and no run of each tested the same images")
+        few = "no spread over the common seeds" if len(means) > 1 else "fewer than two common seeds"
+        return Verdict("unknown", f"{few}, and no run of each tested the same images")
     a, b = min(pairs, key=lambda pair: pair[0].get("seed") != pair[1].get("seed"))
     try:
         return _verdict(test_difference(a, b, metric), mode, BY_IMAGES)

@@ -51,7 +51,7 @@ def seeds(ran):
 
 
 @pytest.mark.parametrize(
-    "again", ["-m seed=1,2,3,4 hydra.sweep.dir=s", "resume=s", "-m seed=4,3,2,1 hydra.sweep.dir=s"]
+    "again", ["resume=s", pytest.param("-m seed=4,3,2,1 hydra.sweep.dir=s", marks=pytest.mark.slow)]
 )
 def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(again, at, ran, capsys):
     assert train.main("-m seed=1,2,3,4 hydra.sweep.dir=s".split()) == 0
@@ -204,6 +204,59 @@ def test_several_objectives_leave_the_pareto_set(optuna, at, ran, capsys):
         assert not any(o["accuracy"] > row["accuracy"] and o["gmacs"] < row["gmacs"] for o in rows)
 
 
+def test_a_search_and_a_grid_do_not_share_a_folder(optuna, at, ran, capsys):
+    assert train.main([*SEARCH, "hydra.sweeper.trials=2"]) == 0
+    assert train.main("-m seed=1,2 hydra.sweep.dir=s".split()) == 1
+    assert "hydra.sweep.dir=s holds a search; resume=s goes on with it" in capsys.readouterr().err
+    assert train.main("-m seed=1,2 hydra.sweep.dir=g".split()) == 0
+    assert train.main(["-m", "optim.lr=interval(0.01,0.1)", "hydra.sweep.dir=g", "hydra.sweeper.trials=2"]) == 1
+    assert "hydra.sweep.dir=g holds a sweep over listed values" in capsys.readouterr().err
+    assert len(ran) == 4
+
+
+def test_a_search_with_objectives_is_resumed_by_its_record(optuna, at, ran):
+    assert train.main([*SEARCH, "hydra.sweeper.trials=2", "hydra.sweeper.objectives=[accuracy,gmacs]"]) == 0
+    assert train.main(["resume=s", "hydra.sweeper.trials=3"]) == 0
+    assert len(ran) == 3
+
+
+def test_a_record_leads_to_no_other_folder(at, ran, capsys):
+    assert train.main("-m seed=1,2 hydra.sweep.dir=s".split()) == 0
+    (at / "mine").mkdir()
+    (at / "mine" / "error.txt").write_text("dear to me")
+    (at / "s" / "link").symlink_to(at / "mine")
+    record = (at / "s" / "sweep.yaml").read_text()
+    for place in ("link", "link/x", ".", ""):
+        text = yaml.safe_load(record)
+        text["jobs"].append({"folder": place, "sha256": None, "overrides": ["seed=9"]})
+        (at / "s" / "sweep.yaml").write_text(yaml.safe_dump(text))
+        assert train.main(["resume=s"]) == 1
+        assert "leads out of it" in capsys.readouterr().err
+    assert (at / "mine" / "error.txt").read_text() == "dear to me"
+
+
+def test_resume_runs_jobs_that_another_command_had_added(at, ran):
+    assert train.main("-m seed=1,2 hydra.sweep.dir=s".split()) == 0
+    assert train.main("resume=s seed=3".split()) == 0
+    for folder in ("0_resnet18", "2_resnet18"):
+        (at / "s" / folder / "metrics.json").unlink()
+    ran.clear()
+    assert train.main(["resume=s"]) == 0
+    assert sorted(seeds(ran)) == [1, 3]
+
+
+def test_a_mistake_is_forgotten_once_it_is_not_asked_any_more(at, ran):
+    assert train.main("-m backbone.out_indices=[4],[9] hydra.sweep.dir=s".split()) == 1
+    assert (at / "s" / "1_failed" / "error.txt").is_file()
+    assert train.main("-m backbone.out_indices=[4],[3] hydra.sweep.dir=s".split()) == 0
+    assert not (at / "s" / "1_failed").exists()
+
+
+def test_a_quoted_value_of_a_list_stays_one_value(at, ran):
+    assert train.main(["-m", 'name=choice("a b","é<x>")', "hydra.sweep.dir=s"]) == 0
+    assert [job.config["name"] for job in ran] == ["a b", "é<x>"]
+
+
 def test_a_recipe_may_ask_for_a_search(optuna, at, ran):
     (at / "mine" / "recipes").mkdir(parents=True)
     recipe = {"hydra": {"mode": "MULTIRUN", "sweeper": {"trials": 3, "params": {"optim.lr": "interval(0.01,0.1)"}}}}
@@ -222,6 +275,13 @@ def test_a_recipe_may_ask_for_a_search(optuna, at, ran):
         ("-m optim.lr=0.1,0.2 hydra.sweeper.trials=many", "hydra.sweeper.trials=many must be a whole number"),
         ("-m optim.lr=0.1,0.2 hydra.sweeper.budget=30", "must be a time with its unit"),
         ("-m optim.lr=0.1,0.2 hydra.sweeper.jobs_per_device=0", "hydra.sweeper.jobs_per_device=0 must be a whole"),
+        ("-m optim.lr=interval(0.1,inf) hydra.sweeper.trials=3", "the ends of an interval must be numbers"),
+        (
+            "-m optim.lr=tag(log,range(1,1000000000)) hydra.sweeper.trials=3",
+            "names more than 1000 values",
+        ),
+        ("-m seed=1,2 hydra.sweep.dir=run", "hydra.sweep.dir=run is the folder of a run; give another folder"),
+        ("resume=", "resume= names no folder"),
         ("-m optim.lr=interval(2,1) hydra.sweeper.trials=3", "the interval must rise; write interval(1, 2)"),
         (
             "-m optim.lr=0.1,0.2 hydra.sweeper.trails=3",

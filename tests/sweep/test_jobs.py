@@ -143,7 +143,8 @@ def test_a_record_finds_a_job_by_its_configuration_and_a_refused_one_by_its_over
     again = read_sweep(tmp_path)
     assert again == record
     assert again.job_of("ff", ["other=1"]).folder == "0_a"
-    assert again.job_of("aa", ["x=1"]).folder == "1_failed"
+    assert again.job_of(None, ["x=1"]).folder == "1_failed"
+    assert again.job_of("aa", ["x=1"]) is None
     assert again.job_of("aa", ["seed=1"]) is None
     assert again.next_number() == 2
     assert read_sweep(tmp_path / "nowhere") is None
@@ -155,7 +156,9 @@ def test_a_record_finds_a_job_by_its_configuration_and_a_refused_one_by_its_over
         ("jobs: []\n", "is not the record of a sweep"),
         ("overrides: [1]\n", "an override is no text"),
         ("overrides: []\njobs: [{folder: ../x, sha256: null, overrides: []}]\n", "leads out of it"),
-        ("overrides: []\njobs: [{folder: x}]\n", "is not the record of a sweep"),
+        ("overrides: []\njobs: [{folder: x}]\n", "a job lacks its folder, hash or overrides"),
+        ("overrides: []\njobs: [{folder: ., sha256: null, overrides: []}]\n", "leads out of it"),
+        ("overrides: []\nplugins: [evil]\n", "a plugin is no mapping"),
         ("- a\n", "must hold a mapping"),
     ],
 )

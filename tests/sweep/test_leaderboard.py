@@ -73,7 +73,8 @@ def test_the_head_says_what_orders_the_rows_what_they_average_and_what_the_inter
     head = write(tmp_path).splitlines()[:2]
     assert head == [
         "ordered by val accuracy (higher is better), which chose each run's epoch; test accuracy stands beside it",
-        "averages seeds 0, 1; ± is the 95 % Student-t interval of the mean over seeds",
+        "averages seeds 0, 1; ± is the 95 % Student-t interval of the mean over seeds (wide for two seeds: three or "
+        "more tell much more)",
     ]
     assert all(line in (tmp_path / "leaderboard.md").read_text() for line in head)
     assert {(row["ordered_by"], row["mode"]) for row in rows(tmp_path)} == {("val.accuracy", "max")}

@@ -113,10 +113,33 @@ def test_a_job_without_a_result_stays_open_and_a_twin_is_found(tmp_path):
 
 def test_another_search_in_the_folder_is_refused(tmp_path):
     Search(tmp_path, options(), SPACE)
-    with pytest.raises(ValueError, match=r"a search over optim.lr=.*, and this is one over seed=1,2; give another"):
+    with pytest.raises(ValueError, match=r"search whose space is optim.lr=.*, and now it is seed=1,2; give another"):
         Search(tmp_path, options(), {"seed": Choices(("1", "2"))})
-    with pytest.raises(ValueError, match="holds a search"):
-        Search(tmp_path, options(objectives={"loss": "min"}), SPACE)
+    with pytest.raises(ValueError, match=r"whose objectives is the task's own=max, and now it is f1=max"):
+        Search(tmp_path, options(objectives={"f1": "max"}), SPACE)
+    with pytest.raises(ValueError, match=r"whose options is none, and now it is trainer.max_epochs=3"):
+        Search(tmp_path, options(fixed=("trainer.max_epochs=3",)), SPACE)
+
+
+def test_a_trial_without_all_of_its_values_is_proposed_anew(tmp_path):
+    search = Search(tmp_path, options(trials=2), SPACE)
+    search.study.ask()  # a process that was killed before it had written the values
+    again = Search(tmp_path, options(trials=2), SPACE)
+    assert again.open_trials() == []
+    assert [len(again.ask().overrides) for _ in range(2)] == [2, 2]
+    assert again.ask() is None
+
+
+def test_a_journal_that_was_cut_within_a_line_goes_on(tmp_path):
+    trial = Search(tmp_path, options(), SPACE).ask()
+    with (tmp_path / "search.journal").open("ab") as journal:
+        journal.write(b'{"op_code": 5, "worker')
+    search = Search(tmp_path, options(), SPACE)
+    assert search.open_trials() == [trial]
+    assert search.ask().number == 1
+    (tmp_path / "search.journal").write_bytes(b"no journal\n")
+    with pytest.raises(ValueError, match=r"search.journal: is damaged; a new folder begins the search anew"):
+        Search(tmp_path, options(), SPACE)
 
 
 @pytest.mark.parametrize(("pruner", "worse"), [("median", True), ("hyperband", True), ("none", False)])

@@ -45,7 +45,7 @@ class DetectionDataOptions(LoadingOptions):
 
     task = "detection"
 
-    batch_size: Annotated[int, Range(1, 4096, "images")] = 8
+    batch_size: Annotated[int, Range(1, 4096, "images")] | Literal["auto"] = 8
     min_size: Pixels | None = None  # the shorter side once resized; null: as it is
     max_size: Pixels | None = None  # unless the longer one would then exceed this
     augment: DetectionAugmentOptions | None = None

@@ -35,6 +35,7 @@ class FinishedRun:
     environment: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
+    error: str = ""  # why it failed
 
     @property
     def metric(self) -> str:
@@ -71,14 +72,17 @@ def read_run(folder: Path) -> FinishedRun:
     """Read a run's folder. Raises ValueError in one line for a file that is broken, or when it is no run's."""
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"{folder}: not a run folder, it holds no config.yaml")
-    overrides = folder / "overrides.yaml"
+    overrides, failure = folder / "overrides.yaml", folder / "error.txt"
+    metrics = _read_json(folder / "metrics.json")
+    failed = not metrics and failure.is_file()
     return FinishedRun(
         folder,
         config=read_yaml(folder / "config.yaml", dict),
         overrides=[str(line) for line in read_yaml(overrides, list)] if overrides.is_file() else [],
         environment=_read_json(folder / "environment.json"),
-        metrics=_read_json(folder / "metrics.json"),
+        metrics=metrics,
         curves=_read_curves(folder / "metrics.csv"),
+        error=failure.read_text(encoding="utf-8", errors="replace").strip() if failed else "",
     )
 
 
@@ -98,9 +102,10 @@ def _read_curves(path: Path) -> Curves:
     """The mean of each column in each epoch; earlier versions counted epochs from 0, in several rows each."""
     cells: dict[str, dict[int, list[float]]] = {}
     for row in read_table(path):
+        epoch = _number(path, row.get("epoch") or "nan")
         for column, cell in row.items():
-            if cell and row.get("epoch") and "/" in column:
-                cells.setdefault(column, {}).setdefault(int(row["epoch"]), []).append(_number(path, cell))
+            if cell and math.isfinite(epoch) and "/" in str(column):
+                cells.setdefault(column, {}).setdefault(int(epoch), []).append(_number(path, str(cell)))
     first = min((epoch for rows in cells.values() for epoch in rows), default=1)
     return {
         column: [(epoch + (first == 0), math.fsum(values) / len(values)) for epoch, values in sorted(rows.items())]
@@ -117,6 +122,8 @@ def read_predictions(path: Path, class_names: list[str]) -> list[ScoredImage]:
     places = {name: place for place, name in enumerate(class_names)}
     rows = []
     for row in read_table(path):
+        if lost := [name for name in ("image", "class", "predicted", "probability", "loss") if row.get(name) is None]:
+            raise ValueError(f"{path}: a row has no {lost[0]!r}")
         unknown = [name for name in (row["class"], row["predicted"]) if name not in places]
         if unknown:
             raise ValueError(f"{path}: {unknown[0]!r} is none of the classes of the run")

@@ -15,6 +15,7 @@ from bbframe.report.page.run_sections import (
     curve_section,
     data_sections,
     environment_section,
+    failure_sections,
     rate_sections,
     result_section,
     weights_sections,
@@ -34,6 +35,7 @@ def write_run_page(folder: Path, data: DataModule | None = None, task: Task | No
     """
     run = read_run(folder)
     sections = [
+        *failure_sections(run),
         result_section(run),
         *asked_sections(run),
         *curve_section(run),
@@ -71,5 +73,5 @@ def subtitle_of(run: FinishedRun) -> str:
     tags = ", ".join(map(str, run.metrics.get("tags") or ()))
     words += [tags and f"tags {tags}", run.folder.name]
     if not run.metrics:
-        words.insert(0, "this run has not ended")
+        words.insert(0, "this run failed" if run.error else "this run has not ended")
     return " \u00b7 ".join(str(word) for word in words if word)

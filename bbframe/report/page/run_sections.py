@@ -20,6 +20,11 @@ MOST_LISTED = 200  # of a page's lists of names
 MASK = "***"  # stands where a secret was
 
 
+def failure_sections(run: FinishedRun) -> list[Section]:
+    """Why a run failed; nothing of a run that did not."""
+    return [Section("Why it failed", "text", {"text": run.error, "copy": False})] if run.error else []
+
+
 def result_section(run: FinishedRun) -> Section:
     """The test metrics with their intervals, the best epoch, and what it cost."""
     figures = []

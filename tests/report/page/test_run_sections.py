@@ -144,3 +144,12 @@ def test_the_search_for_a_learning_rate_is_shown_where_there_was_one(folder):
     (section,) = rate_sections(read_run(folder))
     assert section.data["source"] == "data:image/png;base64,YSBwaWN0dXJl"
     assert 'src="data:image/png;base64,YSBwaWN0dXJl"' in page_text("run", [section])
+
+
+def test_a_run_that_failed_says_why(folder):
+    (folder / "metrics.json").unlink()
+    (folder / "error.txt").write_text("the training loss is nan\n")
+    write_run_page(folder)
+    text = (folder / "report.html").read_text()
+    assert "this run failed" in text
+    assert "the training loss is nan" in text

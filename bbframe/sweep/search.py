@@ -121,18 +121,18 @@ class Search:
             try:
                 self.storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock))
                 there = [study.directions for study in self.storage.get_all_studies()]
+                self.study = optuna.create_study(
+                    storage=self.storage,
+                    study_name=STUDY,
+                    directions=there[0] if there else options.directions,
+                    load_if_exists=True,
+                    pruner=self._pruner(),
+                )
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{folder / JOURNAL}: is damaged; a new folder begins the search anew, and the runs that are done "
                     "stay in this one"
                 ) from error
-            self.study = optuna.create_study(
-                storage=self.storage,
-                study_name=STUDY,
-                directions=there[0] if there else options.directions,
-                load_if_exists=True,
-                pruner=self._pruner(),
-            )
         asked: dict[str, Any] = {
             "space": {key: str(domain) for key, domain in space.items()},
             "objectives": dict(options.objectives) or {"the task's own": options.mode},

@@ -142,7 +142,7 @@ def _batches(whole: int, limit: int | float | None) -> int:
     return min(whole, limit) if isinstance(limit, int) else int(whole * limit)
 
 
-def _time(plan: Configuration, data: DataModule, times: BatchSeconds, done: int) -> dict[str, Any]:
+def _time(plan: Configuration, data: DataModule, times: BatchSeconds, done: int = 0) -> dict[str, Any]:
     """Batches and seconds of an epoch and of the epochs that are not `done`; None where nothing is trained."""
     if not plan.run.train:
         return {"epochs": 0, "train_batches": 0, "seconds_epoch": None, "seconds": None}

@@ -95,6 +95,7 @@ def test_the_time_follows_the_options(options, epochs, train_batches, seconds):
     facts = _time(plan, data, times)
     assert (facts["epochs"], facts["train_batches"]) == (epochs, train_batches)
     assert facts["seconds"] == pytest.approx(seconds, abs=0.06)
+    assert _time(plan, data, times, done=10)["seconds"] == 0  # of a run that goes on after its last epoch
 
 
 def test_the_files_of_the_images_are_weighed(tmp_path):

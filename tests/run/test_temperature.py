@@ -58,7 +58,7 @@ def test_where_none_is_best_the_log_says_so(task, caplog):
     with caplog.at_level(logging.INFO, "bbframe"):
         set_temperature(trainer((torch.eye(3), torch.arange(3))), task, data())
     assert task.temperature is None
-    assert "none suits the 3 validation images best" in caplog.text
+    assert "none from 0.05 to 20 suits the 3 validation images best" in caplog.text
 
 
 def test_of_too_many_scores_those_of_every_third_image_are_held(task, monkeypatch):

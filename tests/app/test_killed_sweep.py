@@ -39,6 +39,9 @@ def sweep(folder: Path, arguments: list[str]) -> None:
 def processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    first = context.Process(target=os.getpid)  # the server imports what it preloads before it starts one
+    first.start()
+    first.join()
     return context
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bbframe.data.seeds import derive
 from bbframe.schema import nearest
@@ -67,10 +67,10 @@ class SearchOptions:
             )
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
         """Optuna's name of each objective's direction."""
         modes = list(self.objectives.values()) or [self.mode]
-        return [{"max": "maximize", "min": "minimize"}[mode] for mode in modes]
+        return ["maximize" if mode == "max" else "minimize" for mode in modes]
 
 
 def require_optuna() -> None:

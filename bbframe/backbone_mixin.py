@@ -83,6 +83,7 @@ class BackboneMixin(Selects):
     backbone_type: ClassVar[BackboneType] = BackboneType.TRANSFORMERS
     main_input_name: ClassVar[str] = "pixel_values"
     has_attentions: ClassVar[bool] = False
+    has_class_token: ClassVar[bool] = False  # whether `class_token` finds one in the hidden states
     is_gradient_checkpointing = False
     needs_a_cell: ClassVar[bool] = False  # whether an image must be as large as the coarsest built stride
     config: BackboneConfigMixin
@@ -111,6 +112,10 @@ class BackboneMixin(Selects):
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         """A selected stage's state as a map (B, C, H, W); `size` is the (height, width) of the input."""
         return state
+
+    def class_token(self, state: Tensor) -> Tensor | None:
+        """The class token (B, C) of a hidden state, normalised as the map of that stage is; None without one."""
+        return None
 
     def to_maps(self, states: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
         """The selected maps, in stage order."""

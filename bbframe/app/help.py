@@ -13,6 +13,7 @@ HELP = """Train any vision backbone on your images, and choose it.
 usage: bbframe train [group=choice] [key=value] ...
        bbframe list [part of a name]
        bbframe info [group=choice] [key=value] ...
+       bbframe rank [data=...] [backbones=...] [budget=15m] [key=value] ...
        bbframe predict run=<run folder> images=<folder or files> [key=value] ...
        bbframe runs [folder] [--where ...] [--sort key]
        bbframe compare <run folder> <run folder> ...
@@ -21,6 +22,7 @@ usage: bbframe train [group=choice] [key=value] ...
   train    what `python train.py` does
   list     all architectures and variants: parameters, stages, channels, strides, Hub id, timm's name
   info     one backbone: each stage's map, parameters and GMACs; memory and this machine's latency
+  rank     which backbones and which stages suit your images: scores within minutes, then a race of the best
   predict  labels or boxes for images, by a network that was trained: pictures, and a table
   runs     all runs below a folder: status, metrics, reasons of failures; to filter and to sort
   compare  what differs between runs: configuration, metrics, and the test images that each gets wrong
@@ -65,6 +67,38 @@ examples:
   bbframe info backbone=resnet50 backbone.out_strides=[8,16] data.image_size=224
   bbframe info backbone=timm backbone.name=efficientnet_b0 data.image_size=224"""
 
+
+RANK_HELP = """Which backbone, and which of its stages, for your images: scores within minutes, then a race.
+
+usage: bbframe rank [data=...] [backbones=...] [budget=15m] [key=value] ...
+
+Each backbone looks once at up to 1,000 training images, at its checkpoint's own size and preprocessing. Every stage is
+scored by leave-one-out classifiers, stages are chosen as long as one adds more than chance does, and the finalists,
+the best by these scores and the best by accuracy on ImageNet, are trained until the budget is used up. A table, a page
+(report.html) and rank.json say what came out, how sure it is, and which command trains the winner in full. Features
+are kept on disk (BBFRAME_CACHE, else ~/.cache/bbframe), so that a second question about the same images is answered
+without computing them again, and a ranking that was killed goes on.
+
+options:
+  backbones=a,b     names, patterns (swin*), timm/<name>, folders of weights, or lists: small (at most 30 M
+                    parameters), standard (30 M to 100 M), all, cached (weights are there without a network);
+                    without it: the largest small and the largest standard variant of each architecture
+  images=1000       how many training images are looked at, of each class its share
+  budget=15m        time of everything; finalists are trained in what is left of it
+  finalists=4       how many are trained; 0 stops after the scores
+  seeds=0,1         of the race; several tell chance from difference
+  image_size=224    for all backbones, in the place of their own
+  pretrained=false  rank untrained networks; everything says so
+  out=FOLDER        where the results go; the folder of an earlier ranking goes on
+
+All other arguments are those of `bbframe train`: data, task, head, optim, recipes, seed, --plugin, hydra/launcher and
+so on; the race trains with them.
+
+examples:
+  bbframe rank data=image_folder data.root=photos
+  bbframe rank data=image_folder data.root=photos backbones=small budget=1h seeds=0,1,2
+  bbframe rank data=coco data.train_images=photos data.train_annotations=photos.json finalists=0
+  bbframe rank backbones=resnet18,convnextv2_atto,timm/efficientnet_b0 finalists=0"""
 
 PREDICT_HELP = """What a trained network says about images: its classes, or the objects in them.
 

@@ -61,14 +61,11 @@ class DataModule(lightning.LightningDataModule):
         Without `skipped` no unreadable image is put up with. Raises ValueError unless there are 1 or 3 channels.
         """
         super().__init__()
-        sized = replace(preprocessing, size=options.sides(preprocessing.size, stride))
-        self.preprocessing = settle(options, sized, num_channels)
         self.options, self.seed = options, seed
+        self.prepare(preprocessing, num_channels, stride)
         self.parts, self.class_names, self.num_classes = dict(parts), list(class_names), len(class_names)
         self.counts = {name: len(part.labels) for name, part in parts.items()}
         self.test_part = "test" if "test" in parts else "val"
-        self.image_size = self.preprocessing.size
-        self.mean, self.std = self.preprocessing.mean, self.preprocessing.std
         self._errors = skipped or Skipped(0)
         self.skipped, self.assumed = self._errors.images, self._errors.assumed
         alike: dict[str, list[str]] = {}
@@ -80,6 +77,32 @@ class DataModule(lightning.LightningDataModule):
         self._loaders: list[BatchLoader] = []
         self._train: TrainLoader | None = None
         self._resume: dict[str, int] = {}
+
+    def prepare(self, preprocessing: Preprocessing, num_channels: int, stride: int) -> None:
+        """Prepare images for a network, by its `preprocessing` where the options leave it open.
+
+        A data set that always prepares images otherwise says so by overriding `adjusted`. Raises ValueError as the
+        constructor does.
+        """
+        preprocessing = self.adjusted(preprocessing)
+        sized = replace(preprocessing, size=self.options.sides(preprocessing.size, stride))
+        self.preprocessing = settle(self.options, sized, num_channels)
+        self.image_size = self.preprocessing.size
+        self.mean, self.std = self.preprocessing.mean, self.preprocessing.std
+        self._make_transforms(num_channels)
+
+    def adjusted(self, preprocessing: Preprocessing) -> Preprocessing:
+        """The preprocessing of a checkpoint as this data set applies it."""
+        return preprocessing
+
+    def _make_transforms(self, num_channels: int) -> None:
+        """Make the transforms of training and evaluation, by `options` and `preprocessing`."""
+
+    def prepared_for(self: Module, preprocessing: Preprocessing, num_channels: int, stride: int) -> Module:
+        """A data module over the same images that prepares them for another network; nothing is read anew."""
+        other = self.separate()
+        other.prepare(preprocessing, num_channels, stride)
+        return other
 
     @property
     def batch_size(self) -> int:
@@ -125,6 +148,12 @@ class DataModule(lightning.LightningDataModule):
     def predict_dataloader(self) -> BatchLoader:
         """The validation images: on their scores a temperature is fitted."""
         return self.val_dataloader()
+
+    def loader_of(self, part: str, indices: Sequence[int]) -> BatchLoader:
+        """The batches of some images of a part, in the order given, as an evaluation sees them."""
+        size = 64 if self.options.batch_size == "auto" else self.batch_size
+        keys = [(0, index) for index in indices]
+        return self._loader(BatchLoader, part, [keys[i : i + size] for i in range(0, len(keys), size)])
 
     def source(self, part: str, index: int) -> str:
         """The name of an image, such as its path."""
@@ -200,10 +229,13 @@ class ImageDataModule(DataModule):
     def __init__(self, options: ImageDataOptions, *args: Any, num_channels: int, **settings: Any):
         """As `DataModule`."""
         super().__init__(options, *args, num_channels=num_channels, **settings)
+        self._mix = batch_mix(options.augment, self.num_classes)
+
+    def _make_transforms(self, num_channels: int) -> None:
+        options: Any = self.options
         self._eval_transform = eval_transform(self.preprocessing, num_channels)
         self._fit = Fit(self.preprocessing)
         self._train_transform = train_transform(self.preprocessing, num_channels, options.augment, options.transforms)
-        self._mix = batch_mix(options.augment, self.num_classes)
 
     def picture(self, part: str, index: int) -> Tensor:
         """The image as an evaluation sees it, before normalisation: (C, H, W) uint8."""

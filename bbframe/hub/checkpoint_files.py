@@ -20,7 +20,12 @@ from bbframe.hub.client import Repository, first_line, json_fault
 from bbframe.hub.pickled_weights import unpickled
 
 # in the order of preference; `.bin` files are read with weights_only=True
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 _MOST_SHARDS = 1024
 _AGAIN = "delete it and fetch it again"
@@ -202,24 +207,24 @@ class Checkpoint:
                     f"({', '.join(_SUFFIXES[2:])} are read too)"
                 )
             return [self.path]
-        for name in _WEIGHTS:
+        for name in WEIGHT_FILES:
             path = self.file(name)
             if path is not None:
                 return self._shards(path) if name.endswith(".index.json") else [path]
         if self._hub and self._hub.offline:
-            raise self._hub.absent(_WEIGHTS[0])
+            raise self._hub.absent(WEIGHT_FILES[0])
         others = sorted(p for p in self.path.iterdir() if _suffix(p) in _SUFFIXES) if self.local else []
         if len(others) == 1 and _suffix(others[0]) == ".safetensors":
             self._note = f"{others[0].name}: taken as the only weights in the folder"
             return others
         if others:
             raise ValueError(
-                f"{self.source}: holds no weights by the names {', '.join(_WEIGHTS)}; give one of its files: "
+                f"{self.source}: holds no weights by the names {', '.join(WEIGHT_FILES)}; give one of its files: "
                 f"{', '.join(map(str, others[:8]))}"
             )
         inside = self.path / "backbone"
         hint = f"; it is a run's folder: give {inside}" if self.local and inside.is_dir() else ""
-        raise ValueError(f"{self.source}: holds no weights; looked for {', '.join(_WEIGHTS)}{hint}")
+        raise ValueError(f"{self.source}: holds no weights; looked for {', '.join(WEIGHT_FILES)}{hint}")
 
     def _shards(self, index: Path) -> list[Path]:
         weight_map = (self.json(index.name) or {}).get("weight_map")

@@ -167,8 +167,7 @@ class Repository:
             return
         self._knocked = True
         _mask_logs()
-        if self._token is None:
-            self._token = _token()
+        self._token = _token() if self._token is None else self._token
         try:
             url = huggingface_hub.hf_hub_url(self.name, file, revision=self.revision)
             if huggingface_hub.get_hf_file_metadata(url, token=self._token).commit_hash is None:
@@ -188,6 +187,11 @@ class Repository:
                 raise _failure(f"{self.name}: {file}", error) from error
             self._why = first_line(error)
         self.offline = bool(self._why)
+
+    def why_unreachable(self, file: str) -> str:
+        """Why the Hub does not answer a question about a file, or must not be asked; "" when it answers."""
+        self._knock(file)
+        return self._why
 
     def _unreachable(self) -> str:
         return "the Hub cannot be reached" + (f" ({self._why})" if self._why else "")

@@ -151,7 +151,7 @@ class BeitBackbone(Backbone):
 
     config_class = BeitConfig
     config: BeitConfig
-    has_attentions = needs_a_cell = True
+    has_attentions = has_class_token = needs_a_cell = True
     adaptable = frozenset({"image_size"})
     keys = KeyMap(
         """
@@ -209,6 +209,9 @@ class BeitBackbone(Backbone):
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return state[:, 1:].transpose(1, 2).unflatten(2, patch_grid(size, self.config.patch_size))
+
+    def class_token(self, state: Tensor) -> Tensor:
+        return state[:, 0]
 
     def to_maps(self, states: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
         maps = super().to_maps(states, size)

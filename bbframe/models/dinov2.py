@@ -111,7 +111,7 @@ class Dinov2Backbone(Backbone):
 
     config_class = Dinov2Config
     config: Dinov2Config
-    has_attentions = needs_a_cell = True
+    has_attentions = has_class_token = needs_a_cell = True
     adaptable = frozenset({"image_size"})
     keys = KeyMap(
         """
@@ -171,6 +171,9 @@ class Dinov2Backbone(Backbone):
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         x = self.norm(state) if self.config.apply_layernorm else state
         return x[:, 1:].transpose(1, 2).unflatten(2, patch_grid(size, self.config.patch_size))
+
+    def class_token(self, state: Tensor) -> Tensor:
+        return self.norm(state[:, 0]) if self.config.apply_layernorm else state[:, 0]
 
     def adapt_weight(
         self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None

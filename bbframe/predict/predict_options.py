@@ -57,14 +57,14 @@ def read_arguments(arguments: Sequence[str]) -> PredictOptions:
         if not equals or argument.startswith("-"):
             raise ValueError(f"{argument!r} is no option; write key=value; bbframe predict --help shows what there is")
         if key == "images":
-            given.setdefault("images", []).extend(_read_paths(value))
+            given.setdefault("images", []).extend(read_paths(value))
         else:
             given[key] = _read_value(key, value)
         last = key
     return parse(PredictOptions, given, "predict")
 
 
-def _read_paths(text: str) -> list[str]:
+def read_paths(text: str) -> list[str]:
     """One path, or several written as a,b or [a,b]."""
     if os.path.exists(path := os.path.expanduser(text)):
         return [path]

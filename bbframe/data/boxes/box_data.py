@@ -72,6 +72,9 @@ class DetectionDataModule(DataModule):
         super().__init__(options, *args, num_channels=num_channels, **settings)
         self.masks = masks
         self.category_ids = list(range(self.num_classes))  # what a file of annotations calls the classes
+
+    def _make_transforms(self, num_channels: int) -> None:
+        options: Any = self.options
         self._eval_transform = eval_boxes(options, self.preprocessing, num_channels)
         self._train_transform = train_boxes(options, self.preprocessing, num_channels)
 

@@ -50,8 +50,9 @@ def parted() -> dict[str, list[int]]:
 class Digits(ImageDataModule):
     """Ten classes; the scans of each part are the same whatever the run's seed."""
 
-    def __init__(self, options: DigitsOptions, *, preprocessing: Preprocessing, **settings: Any):
+    def __init__(self, options: DigitsOptions, **settings: Any):
         parts = {part: Scans(indices) for part, indices in parted().items()}
-        # a crop would cut off strokes: the scans have no margin
-        whole = replace(preprocessing, crop_mode="squash")
-        super().__init__(options, parts, [str(digit) for digit in range(10)], preprocessing=whole, **settings)
+        super().__init__(options, parts, [str(digit) for digit in range(10)], **settings)
+
+    def adjusted(self, preprocessing: Preprocessing) -> Preprocessing:
+        return replace(preprocessing, crop_mode="squash")  # a crop would cut off strokes: the scans have no margin

@@ -1,0 +1,160 @@
+"""The candidates of `bbframe rank` as configurations: found by their words, composed, and checked before any loads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bbframe.app.command_line import quoted
+from bbframe.app.composition import Compose, every_choice
+from bbframe.app.hydra_settings import choices
+from bbframe.app.run_request import RunRequest
+from bbframe.config import SELECTION
+from bbframe.hub.availability import are_weights_here, why_unreachable
+from bbframe.rank.candidates import (
+    LISTS,
+    Candidate,
+    chosen_candidates,
+    default_candidates,
+    from_catalog,
+    unknown_word,
+    without_twins,
+)
+from bbframe.schema import nearest
+
+TIMM = "timm/"  # in front of a name of timm's, as timm's own repositories on the Hub are called
+MOST_OF_TIMM = 200  # networks that one pattern may name
+
+
+@dataclass
+class FoundCandidates:
+    """The candidates, and why others that were asked for are not among them: {reason: names}."""
+
+    candidates: list[Candidate]
+    left_out: dict[str, list[str]]
+
+
+def find_candidates(
+    compose: Compose, words: Sequence[str], config_dir: Path | None, pretrained: bool
+) -> FoundCandidates:
+    """The candidates that words name; without words a small and a standard variant of each architecture.
+
+    With `pretrained` those whose weights cannot be had are left out, and named with the reason. Raises ValueError for
+    a word that chooses nothing.
+    """
+    names = choices(config_dir)["backbone"]
+    if not words:
+        had, left_out = _that_can_be_had(without_twins(_catalog(compose, names)), pretrained)
+        return FoundCandidates(default_candidates(had), {} if had else left_out)
+    found: dict[str, Candidate] = {}
+    broad: list[Candidate] | None = None  # what lists and patterns choose from
+    for word in words:
+        if word in names and word != "timm":
+            some = _catalog(compose, [word], sized=False)
+        elif not (some := _own_weights(compose, word) or _of_timm(word)):
+            broad = without_twins(_catalog(compose, names)) if broad is None else broad
+            some, unknown = chosen_candidates([word], broad, _is_here)
+            if unknown:
+                raise unknown_word(word, names)
+        for one in some:
+            if found.setdefault(one.name, one).overrides != one.overrides:  # two folders of one name
+                found[f"{one.name}_{len(found)}"] = dataclasses.replace(one, name=f"{one.name}_{len(found)}")
+    return FoundCandidates(*_that_can_be_had(list(found.values()), pretrained))
+
+
+def _catalog(compose: Compose, names: Sequence[str], sized: bool = True) -> list[Candidate]:
+    """The candidates of some choices; their parameters are counted, seconds for all, where lists need them."""
+    from bbframe.app.catalog import line
+
+    lines: list[dict[str, Any]] = []
+    for name, options in every_choice(compose, "backbone", [name for name in names if name != "timm"]).items():
+        if isinstance(options, ValueError):
+            continue  # `bbframe list` says what is wrong with the file
+        if sized:
+            lines.append(line(name, options))
+        else:
+            known = {key: options.get(key) for key in ("model_type", "checkpoint", "timm_name")}
+            lines.append({"backbone": name, "parameters": 0.0, **known})
+    return from_catalog(lines)
+
+
+def _is_here(one: Candidate) -> bool:
+    return one.checkpoint is not None and are_weights_here(one.checkpoint)
+
+
+def _that_can_be_had(found: Sequence[Candidate], pretrained: bool) -> tuple[list[Candidate], dict[str, list[str]]]:
+    """Those whose weights are here or on a Hub that answers, which is asked once; the others by their reason."""
+    if not pretrained:
+        return list(found), {}
+    had: list[Candidate] = []
+    left_out: dict[str, list[str]] = {}
+    silence: str | None = None
+    for one in found:
+        if one.checkpoint is None:
+            left_out.setdefault("no weights are published", []).append(one.name)
+        elif _is_here(one):
+            had.append(one)
+        else:
+            if silence is None:
+                silence = why_unreachable(one.checkpoint)
+            if silence:
+                left_out.setdefault(f"the Hub cannot be reached ({silence})", []).append(one.name)
+            else:
+                had.append(one)
+    return had, left_out
+
+
+def _own_weights(compose: Compose, word: str) -> list[Candidate]:
+    """The candidate of a folder or a file of weights, or of a run of bbframe; empty for any other word."""
+    path = Path(word).expanduser()
+    if not path.exists() or word in LISTS:
+        return []
+    from bbframe.auto import backbone_class
+    from bbframe.hub.checkpoint_files import Checkpoint
+
+    if (path / "backbone" / "config.json").is_file():
+        path = path / "backbone"  # of a run's folder
+    data = Checkpoint(str(path)).config
+    if data is None or "model_type" not in data:
+        raise ValueError(f"backbones: {word} holds no config.json that names a model_type")
+    backbone = backbone_class(str(data["model_type"]))
+    group = backbone.config_class.model_type.replace("-", "_")
+    fields = set(backbone.config_class.field_names()) - {"num_channels", *SELECTION}
+    base = every_choice(compose, "backbone", [group])[group]
+    if isinstance(base, ValueError):
+        raise base
+    nulls = [f"backbone.{key}=null" for key in base if key in fields and base[key] is not None]
+    overrides = [f"backbone={group}", *nulls, f"backbone.checkpoint={quoted(path)}"]
+    name = path.parent.name if path.name == "backbone" else path.name
+    return [Candidate(name, tuple(overrides), backbone.config_class.model_type, None, str(path))]
+
+
+def _of_timm(word: str) -> list[Candidate]:
+    """The candidates of `timm/name` or of a pattern behind timm/; empty for any other word."""
+    if not word.startswith(TIMM):
+        return []
+    import timm
+
+    bare = word.removeprefix(TIMM)
+    names = timm.list_models(bare, pretrained=True) if any(letter in bare for letter in "*?[") else [bare]
+    if not names:
+        raise ValueError(f"backbones: {word!r} matches no network of timm that has weights")
+    if len(names) > MOST_OF_TIMM:
+        raise ValueError(f"backbones: {word!r} matches {len(names)} networks of timm; {MOST_OF_TIMM} are the most")
+    found = []
+    for name in names:
+        cfg = timm.get_pretrained_cfg(name)
+        if cfg is None:
+            raise ValueError(f"backbones: timm has no network {name!r}{nearest(name, timm.list_models())}")
+        overrides = ("backbone=timm", f"backbone.name={quoted(name)}")
+        found.append(Candidate(f"{TIMM}{name}", overrides, "timm_backbone", None, cfg.hf_hub_id, name))
+    return found
+
+
+def request_of(compose: Compose, base: Sequence[str], one: Candidate, pretrained: bool) -> RunRequest:
+    """The run that a candidate would be, behind the user's own overrides. Raises ValueError in one line."""
+    weights = f"backbone.pretrained={str(pretrained).lower()}"
+    return RunRequest(compose, [*base, *one.overrides, weights]).with_text()

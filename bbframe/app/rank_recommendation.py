@@ -1,0 +1,39 @@
+"""The overrides that train a ranked backbone with its chosen stages, in a race and in full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bbframe.app.command_line import key_of
+
+if TYPE_CHECKING:
+    from bbframe.rank.candidates import Candidate
+    from bbframe.run.configuration import Configuration
+
+
+def entrant_overrides(
+    row: Mapping[str, Any],
+    plan: tuple[Configuration, Candidate],
+    base: Sequence[str],
+    pretrained: bool,
+) -> list[str]:
+    """The overrides that choose a backbone, its weights, its stages and, where the user names none, a head for them.
+
+    A classifier gets the chosen stages. A detector takes its maps by their strides, which its head knows; of a plain
+    transformer, whose maps all have one stride, it gets the stage that the scores put first.
+    """
+    configuration, one = plan
+    given = {key_of(override) for override in base}
+    found = [*one.overrides, *(["backbone.pretrained=true"] if pretrained else [])]
+    indices, strides = row["chosen"]["indices"], {stage["stride"] for stage in row["stages"]}
+    if configuration.task.name == "detection":
+        if len(strides) == 1:
+            first = row["chosen"]["steps"][0]["stage"]
+            place = row["chosen"]["stages"].index(first)
+            found.append(f"backbone.out_indices=[{indices[place]}]")
+        return found
+    found.append(f"backbone.out_indices=[{','.join(map(str, indices))}]")
+    if len(indices) > 1 and "head" not in given:
+        found.append("head=multi_level")
+    return found

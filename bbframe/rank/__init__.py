@@ -1,0 +1,1 @@
+"""Which backbone, and which of its stages: scores of features, with their doubt."""

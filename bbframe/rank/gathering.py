@@ -1,0 +1,205 @@
+"""What is known of each candidate once its network has looked at the images: its features, its size and its cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bbframe import __version__
+from bbframe.data import make_data
+from bbframe.data.data_module import DataModule
+from bbframe.factory import BackboneOptions
+from bbframe.features.feature_set import MOST_PIXELS, FeatureSet, ImageChoice, common_images, extract
+from bbframe.features.feature_store import FeatureStore
+from bbframe.features.stage_pooling import StagePooling, make_with_all_stages, network_digest
+from bbframe.files import write_text
+from bbframe.rank.candidates import Candidate
+from bbframe.report.profile import count_parameters, gmacs
+from bbframe.run.configuration import Configuration
+
+VERSION = 1  # of how features are computed; another one computes them anew
+FACTS = "facts.json"  # what was measured of a network, beside its features
+TIMED_IMAGES, TIMED_PASSES = 16, 3
+
+
+@dataclass
+class Gathered:
+    """A candidate's features, and its `facts` in the words of rank.json."""
+
+    candidate: Candidate
+    options: BackboneOptions
+    features: FeatureSet
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that every backbone has features of: places of images, classes, boxes, and the number of classes."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray | None
+    num_classes: int
+
+
+def open_images(plan: Configuration) -> DataModule:
+    """The images of a configuration, whichever network looks at them; `prepared` makes them ready for one."""
+    from bbframe.preprocessing import Preprocessing
+
+    return make_data(plan.data, seed=plan.run.seed, preprocessing=Preprocessing(), num_channels=3)
+
+
+def prepared(images: DataModule, plan: Configuration, pooling: StagePooling) -> DataModule:
+    """The images of `open_images`, prepared as a network's checkpoint wants them."""
+    net = pooling.net
+    settings: dict[str, Any] = {
+        "preprocessing": net.preprocessing,
+        "num_channels": net.config.num_channels,
+        "stride": max(net.strides),
+    }
+    if type(images).__module__.partition(".")[0] == "bbframe":
+        return images.prepared_for(**settings)
+    return make_data(plan.data, seed=plan.run.seed, **settings)  # a plugin's constructor may prepare them otherwise
+
+
+def chosen_images(data: DataModule, part: str, count: int, seed: int) -> list[int]:
+    """At most `count` images of a part, of each class its share and at least two where there are two.
+
+    In detection an image belongs to the rarest class in it. Which images of a class they are depends on the seed and
+    their names alone, so that a larger count adds images to those of a smaller one.
+    """
+    from bbframe.data.seeds import derive
+
+    images = data.parts[part]
+    total = data.counts[part]
+    if total <= count:
+        return list(range(total))
+    labels = _one_label_each(images, total)
+    ranked: dict[int, list[int]] = {}
+    for index in sorted(range(total), key=lambda i: derive(seed, images.name(i))):
+        ranked.setdefault(labels[index], []).append(index)
+    share = count / total
+    taken = {label: min(len(found), max(2, round(share * len(found)))) for label, found in ranked.items()}
+    while sum(taken.values()) > count and (most := max(taken, key=lambda label: taken[label])) is not None:
+        if taken[most] <= 2:
+            break  # more classes than images allow: two of each stay
+        taken[most] -= 1
+    return sorted(index for label, found in ranked.items() for index in found[: taken[label]])
+
+
+def _one_label_each(images: Any, total: int) -> list[int]:
+    if not hasattr(images, "boxes"):
+        return [int(images.labels[i]) for i in range(total)]
+    classes = np.asarray(images.classes)
+    counts = np.bincount(classes) if len(classes) else np.zeros(1, int)
+    return [min((int(c) for c in images.labels[i]), key=lambda c: (counts[c], c), default=-1) for i in range(total)]
+
+
+def gather(
+    candidate: Candidate,
+    plan: Configuration,
+    images: DataModule,
+    choice: ImageChoice,
+    root: Path,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Gathered:
+    """Look at the chosen images through a candidate's network, unless its features are known already.
+
+    Raises ValueError for weights that cannot be had or do not fit, and whatever the network itself raises.
+    """
+    started = time.perf_counter()
+    torch.manual_seed(plan.run.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() and plan.trainer.accelerator != "cpu" else "cpu")
+    net = make_with_all_stages(plan.backbone).to(device)
+    pooling = StagePooling(net, boxes=plan.task.name == "detection")
+    data = prepared(images, plan, pooling)
+    store = FeatureStore(root / network_digest(net, _preparation(data, pooling)), pooling.keys)
+    try:
+        features = extract(pooling, data, choice, store, advance)
+    finally:
+        data.teardown("predict")
+    if len(features.images) == 0 and choice.indices:
+        raise ValueError("none of the images could be prepared for it, or none has a box")
+    facts = _facts(candidate, plan, net, data, store)
+    facts["seconds"] = round(time.perf_counter() - started, 3)
+    facts["computed_images"], facts["forward_seconds"] = features.computed, round(features.forward_seconds, 3)
+    return Gathered(candidate, plan.backbone, features, facts)
+
+
+def _preparation(data: DataModule, pooling: StagePooling) -> dict[str, Any]:
+    """What else decides the features: how images are prepared, and how they are computed."""
+    sizes = {name: getattr(data.options, name, None) for name in ("min_size", "max_size")}
+    return {
+        "preprocessing": dataclasses.asdict(data.preprocessing),
+        "sizes": sizes,
+        "keys": pooling.keys,
+        "version": [VERSION, __version__],
+        "device": pooling.net.device.type,
+    }
+
+
+def _facts(
+    candidate: Candidate, plan: Configuration, net: Any, data: DataModule, store: FeatureStore
+) -> dict[str, Any]:
+    """Size and cost; what has been measured on this machine is not measured again."""
+    source, report = plan.backbone.source, net.load_report
+    size = (net.config.num_channels, *data.image_size)
+    threads = torch.get_num_threads()
+    name = torch.cuda.get_device_name() if net.device.type == "cuda" else f"{threads} threads"
+    path = store.folder / FACTS
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if "gmacs" not in known:
+        known["gmacs"] = round(gmacs(net, size), 6)
+    if name not in known:
+        known[name] = seconds_an_image(net, size)
+    write_text(path, json.dumps(known))
+    untrained = report is None
+    return {
+        "name": candidate.name,
+        "weights": None if untrained else report.source,
+        "untrained": untrained,
+        "revision": None if untrained else report.revision,
+        "sha256": None if untrained else report.sha256,
+        "source": source.source,
+        "params": count_parameters(net),
+        "gmacs": known["gmacs"],
+        "image_size": list(data.image_size),
+        "latency_seconds": known[name],
+        "threads": threads,
+    }
+
+
+@torch.inference_mode()
+def seconds_an_image(net: Any, shape: Sequence[int]) -> float:
+    """The seconds of a forward pass an image (C, H, W), in batches of 16 or fewer: the median of three."""
+    count = max(1, min(TIMED_IMAGES, MOST_PIXELS // (shape[-1] * shape[-2])))
+    pixels = torch.zeros(count, *shape, device=net.device)
+    seconds = []
+    for _ in range(TIMED_PASSES):
+        began = time.perf_counter()
+        net(pixels)
+        if pixels.is_cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return round(statistics.median(seconds) / count, 6)
+
+
+def features_of_common_images(gathered: Sequence[Gathered], num_classes: int) -> Rows:
+    """The rows of the images that every backbone has features of; each feature set is cut down to them."""
+    digests = common_images([one.features for one in gathered])
+    for one in gathered:
+        one.features = one.features.of_images(digests)
+    first = gathered[0].features
+    return Rows(first.images, first.labels, first.boxes, num_classes)

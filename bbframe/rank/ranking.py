@@ -1,0 +1,145 @@
+"""The ranking of backbones by what their features tell of the classes, with the doubt that the images leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bbframe.rank.box_scores import box_scores
+from bbframe.rank.class_scores import correct_rows, one_hot
+from bbframe.rank.discriminant import lda_scores
+from bbframe.rank.gathering import Gathered, Rows
+from bbframe.rank.logme import logme
+from bbframe.rank.nearest_neighbours import knn_scores
+from bbframe.rank.resampling import Resampling
+from bbframe.rank.ridge import ridge_class_scores
+from bbframe.rank.stage_choice import StageChoice, StageStep, choose_stages
+from bbframe.rank.standardised_features import StandardisedFeatures
+
+SCORE = "ridge"  # orders the ranking
+MEANINGS = {
+    "ridge": "leave-one-out accuracy of a linear (ridge) classifier",
+    "knn": "leave-one-out accuracy of the nearest neighbours",
+    "lda": "leave-one-out accuracy of a shrunk linear discriminant",
+    "logme": "log evidence of a linear model (LogME)",
+    "box_r2": "share of the variance of box sizes that a linear model explains",
+}
+
+
+@dataclass
+class ScoredBackbone:
+    """A backbone's `stages` in the words of rank.json, its choice of stages, and why it has none, if so."""
+
+    facts: dict[str, Any]
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    choice: StageChoice | None = None
+    failure: str = ""
+
+
+def score_backbone(
+    one: Gathered, rows: Rows, resampling: Resampling, advance: Callable[[], None] = lambda: None
+) -> ScoredBackbone:
+    """Score every stage of a backbone, and choose stages. A backbone whose features cannot be scored says why."""
+    scored = ScoredBackbone(one.facts)
+    try:
+        for stage, kind in one.features.keys:
+            scored.stages.append(_score_stage(one, stage, kind, rows, resampling))
+            advance()
+        # a head reads maps: a class token tells what a stage knows, but no head is given one
+        keys = [(stage, kind) for stage, kind in one.features.keys if kind == "mean"]
+        choice = choose_stages(keys, one.features.array, rows.labels, rows.num_classes, resampling, most=4)
+        scored.choice = choice
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError) as error:
+        scored.failure = " ".join(str(error).split()) or type(error).__name__
+    return scored
+
+
+def _score_stage(one: Gathered, stage: str, kind: str, rows: Rows, resampling: Resampling) -> dict[str, Any]:
+    y, K = rows.labels, rows.num_classes
+    features = StandardisedFeatures(one.features.array(stage, kind))
+    pooling = one.features.pooling
+    correct = {
+        "ridge": correct_rows(ridge_class_scores(features, y, K), y),
+        "knn": correct_rows(knn_scores(features, y, K), y),
+        "lda": correct_rows(lda_scores(features, y, K), y),
+    }
+    scores = {name: float(found.mean()) for name, found in correct.items()}
+    ends = {name: resampling.interval(found) for name, found in correct.items()}
+    scores["logme"] = logme(features, one_hot(y, K))
+    if rows.boxes is not None:
+        boxes = box_scores(features, rows.boxes)
+        scores["box_r2"] = boxes.r2
+        scores |= {f"box_r2_{size}": value for size, value in boxes.by_size.items()}
+        # R2 is 1 - errors / spread, so that the ends of the ratio's interval change places
+        low, high = resampling.interval(boxes.errors, boxes.spread)
+        ends["box_r2"] = (1 - high, 1 - low)
+    return {
+        "name": stage,
+        "index": pooling.places[stage],
+        "stride": pooling.strides[stage],
+        "channels": pooling.channels[stage],
+        "kind": kind,
+        "scores": {name: round(value, 6) for name, value in scores.items()},
+        "low": {name: round(low, 6) for name, (low, _) in ends.items()},
+        "high": {name: round(high, 6) for name, (_, high) in ends.items()},
+    }
+
+
+def ordered(scored: Sequence[ScoredBackbone], resampling: Resampling) -> list[dict[str, Any]]:
+    """The backbones in the words of rank.json, the best first; those that could not be scored are left out.
+
+    The score is that of the chosen stages together. A backbone is tied with the first when the paired bootstrap
+    interval of their difference holds 0.
+    """
+    found = [one for one in scored if one.choice is not None]
+    if not found:
+        return []
+    correct = np.stack([one.choice.correct for one in found if one.choice is not None])
+    means = correct.mean(axis=1)
+    # equal scores: the cheaper one comes first
+    order = sorted(range(len(found)), key=lambda i: (-means[i], found[i].facts["latency_seconds"]))
+    chances = resampling.probability_of_being_best(correct)
+    first = order[0]
+    rows = []
+    for place in order:
+        one = found[place]
+        assert one.choice is not None
+        low, high = resampling.interval(correct[place])
+        row = {
+            **one.facts,
+            "stages": one.stages,
+            "chosen": _chosen(one),
+            "score": round(float(means[place]), 6),
+            "low": round(low, 6),
+            "high": round(high, 6),
+            "probability_best": round(float(chances[place]), 4),
+            "verdict": "first",
+            "difference": None,
+            "difference_low": None,
+            "difference_high": None,
+        }
+        if place != first:
+            low, high = resampling.difference(correct[first], correct[place])
+            row |= {"difference": round(float(means[place] - means[first]), 6)}
+            row |= {"difference_low": round(low, 6), "difference_high": round(high, 6)}
+            row["verdict"] = "behind" if high < 0 else "tied"
+        rows.append(row)
+    return rows
+
+
+def _chosen(one: ScoredBackbone) -> dict[str, Any]:
+    assert one.choice is not None
+    indices = {stage["name"]: stage["index"] for stage in one.stages}
+    return {
+        "stages": one.choice.stages,
+        "indices": [indices[stage] for stage in one.choice.stages],
+        "steps": [_step(step) for step in one.choice.steps],
+        "refused": None if one.choice.refused is None else _step(one.choice.refused),
+    }
+
+
+def _step(step: StageStep) -> dict[str, Any]:
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in step._asdict().items()}

@@ -1,0 +1,77 @@
+"""LogME: the logarithm of the largest evidence of a linear model of the targets (You et al., arXiv:2102.11005)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbframe.rank.standardised_features import RANK, StandardisedFeatures
+
+STEPS, TOLERANCE = 1000, 1e-6
+LEAST = 1e-12  # of |y|^2: a residual below it is rounding
+
+
+def logme(X: NDArray | StandardisedFeatures, T: NDArray) -> float:
+    """The mean over the targets `T` (n, t) of the log evidence a row; for classes T is 0 and 1.
+
+    The model is y = Xm + noise, without an intercept and on the features as they are (not standardised), with the
+    precisions of m and of the noise at the maximum of the evidence. The larger, the better the features. A target that
+    is 0 in every row, such as a class without images, is left out. Raises ValueError if all are, and for values that
+    are not finite.
+    """
+    features, T = StandardisedFeatures.of(X), np.asarray(T, np.float64)
+    T = T.reshape(len(T), -1)
+    if len(T) != features.rows:
+        raise ValueError(f"LogME needs a target for each of the {features.rows} rows, not {len(T)}")
+    if not np.isfinite(T).all():
+        raise ValueError("LogME: the targets must be finite numbers")
+    T = T[:, (T != 0).any(axis=0)]
+    if not T.shape[1]:
+        raise ValueError("LogME needs targets that are not all 0; give it images with labels")
+    values, projected = _projections(features, T)
+    squares = (T**2).sum(axis=0)
+    return float(_evidence(values[:, None], projected**2, squares, features.rows).mean())
+
+
+def _evidence(values: NDArray, projected: NDArray, squares: NDArray, rows: int) -> NDArray[np.float64]:
+    """The largest log evidence a row of each target (t,), from squared singular values (r, 1) and (U'y)^2 (r, t).
+
+    The fixed point of the ratio of the two precisions, alpha of the weights to beta of the noise.
+    """
+    outside = np.maximum(squares - projected.sum(axis=0), LEAST * squares)
+    lowest, highest = (float(values.max(initial=1.0)) * factor for factor in (1e-12, 1e12))
+    ratio = np.ones_like(squares)
+    for _ in range(STEPS):
+        gamma = (values / (values + ratio)).sum(axis=0)
+        weights = (values * projected / (values + ratio) ** 2).sum(axis=0)  # m'm
+        residual = (ratio**2 * projected / (values + ratio) ** 2).sum(axis=0) + outside
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = gamma * residual / (weights * (rows - gamma))
+        found = np.where(np.isnan(found), highest, found).clip(lowest, highest)  # nan: features that say nothing
+        done = np.abs(found - ratio) <= TOLERANCE * ratio
+        ratio = found
+        if done.all():
+            break
+    weights = (values * projected / (values + ratio) ** 2).sum(axis=0)
+    residual = (ratio**2 * projected / (values + ratio) ** 2).sum(axis=0) + outside
+    beta = rows / (residual + ratio * weights)
+    determinant = np.log1p(values / ratio).sum(axis=0)
+    return 0.5 * (np.log(beta) - np.log(2 * np.pi) - 1.0 - determinant / rows)
+
+
+def _projections(features: StandardisedFeatures, T: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The squared singular values (r,) of the raw features, and U'T (r, t)."""
+    if features.rows < features.channels:
+        gram = np.zeros((features.rows, features.rows))
+        for _, columns in features.column_blocks():
+            gram += columns @ columns.T
+        values, vectors = np.linalg.eigh(gram)
+        kept = values > RANK * values[-1]
+        return values[kept], vectors[:, kept].T @ T
+    gram, moments = np.zeros((features.channels, features.channels)), np.zeros((features.channels, T.shape[1]))
+    for rows, raw in features.raw_blocks():
+        gram += raw.T @ raw
+        moments += raw.T @ T[rows]
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > RANK * values[-1]
+    return values[kept], (vectors[:, kept].T @ moments) / np.sqrt(values[kept])[:, None]

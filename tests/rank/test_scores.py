@@ -11,7 +11,7 @@ from bbframe.rank.class_scores import correct_rows, one_hot, signed_targets, top
 from bbframe.rank.discriminant import lda_scores, ledoit_wolf
 from bbframe.rank.logme import logme
 from bbframe.rank.nearest_neighbours import knn_scores
-from bbframe.rank.ridge import ridge_class_scores, ridge_leave_one_out
+from bbframe.rank.ridge import ridge_at_penalty, ridge_class_scores, ridge_leave_one_out
 from bbframe.rank.standardised_features import StandardisedFeatures
 
 CLASS_SCORES = {"kNN": knn_scores, "ridge": ridge_class_scores, "LDA": lda_scores}
@@ -103,6 +103,14 @@ def test_lda_leaves_each_row_out(shape, small_blocks):
         away = Z[i] - means
         score = np.log(np.bincount(yi) / len(yi)) - 0.5 * (away * np.linalg.solve(cov, away.T).T).sum(1)
         np.testing.assert_allclose(found[i], np.exp(score - np.logaddexp.reduce(score)), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ridge_at_one_penalty_is_ridge_leave_one_out(shape, small_blocks):
+    X, y = data(*shape)
+    features, T = StandardisedFeatures(X), signed_targets(y, 3)
+    expected = ridge_leave_one_out(X, T, [2.0]).predictions
+    np.testing.assert_allclose(ridge_at_penalty(features.outer_product, T, 2.0), expected, rtol=1e-7, atol=1e-9)
 
 
 def test_lda_is_close_to_scikit_learn_left_out():
@@ -234,7 +242,9 @@ def test_float32_sums_do_not_change_the_features():
 def test_parts_side_by_side_are_one_array(small_blocks):
     for shape in SHAPES:
         X, y = data(*shape)
-        parts = StandardisedFeatures(X[:, :2], X[:, 2:])
+        halves = StandardisedFeatures(X[:, :2]), StandardisedFeatures(X[:, 2:])
+        joined, parts = StandardisedFeatures.joined(halves), StandardisedFeatures(X[:, :2], X[:, 2:])
+        np.testing.assert_allclose(ridge_class_scores(joined, y, 3), ridge_class_scores(X, y, 3), atol=1e-9)
         np.testing.assert_allclose(ridge_class_scores(parts, y, 3), ridge_class_scores(X, y, 3), atol=1e-9)
         np.testing.assert_allclose(lda_scores(parts, y, 3), lda_scores(X, y, 3), atol=1e-9)
         np.testing.assert_allclose(knn_scores(parts, y, 3), knn_scores(X, y, 3), atol=1e-9)

@@ -71,3 +71,18 @@ def test_the_number_of_stages_is_bounded_and_the_last_of_equals_is_taken(stages)
 def test_nothing_to_choose_from_is_an_error():
     with pytest.raises(ValueError, match="needs one stage or more"):
         choose({}, np.arange(4))
+
+
+def test_screening_changes_nothing_where_one_stage_adds_most(stages, monkeypatch):
+    arrays, y = stages
+    screened = choose(arrays, y)
+    monkeypatch.setattr("bbframe.rank.stage_choice.SCREENED", 99)
+    assert choose(arrays, y).steps == screened.steps
+
+
+def test_many_rows_read_the_features_anew_and_give_the_same(stages, monkeypatch):
+    arrays, y = stages
+    few = choose(arrays, y)
+    for module in ("stage_choice", "standardised_features"):
+        monkeypatch.setattr(f"bbframe.rank.{module}.KEPT", 100)
+    assert choose(arrays, y).steps == few.steps

@@ -1,1 +1,1 @@
-"""Which backbone, and which of its stages: scores of features, with their doubt."""
+"""Which backbone and which of its stages suit a user's images: scores of frozen features, their doubt, the race."""

@@ -39,24 +39,37 @@ def _evidence(values: NDArray, projected: NDArray, squares: NDArray, rows: int) 
     The fixed point of the ratio of the two precisions, alpha of the weights to beta of the noise.
     """
     outside = np.maximum(squares - projected.sum(axis=0), LEAST * squares)
-    lowest, highest = (float(values.max(initial=1.0)) * factor for factor in (1e-12, 1e12))
     ratio = np.ones_like(squares)
+    open_ = np.arange(len(squares))  # targets that have not converged
     for _ in range(STEPS):
-        gamma = (values / (values + ratio)).sum(axis=0)
-        weights = (values * projected / (values + ratio) ** 2).sum(axis=0)  # m'm
-        residual = (ratio**2 * projected / (values + ratio) ** 2).sum(axis=0) + outside
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = gamma * residual / (weights * (rows - gamma))
-        found = np.where(np.isnan(found), highest, found).clip(lowest, highest)  # nan: features that say nothing
-        done = np.abs(found - ratio) <= TOLERANCE * ratio
-        ratio = found
-        if done.all():
+        begin = np.log(ratio[open_])
+        first = _next_ratio(begin, values, projected[:, open_], outside[open_], rows)
+        second = _next_ratio(first, values, projected[:, open_], outside[open_], rows)
+        step, change = second - first, first - begin
+        # the limit of a geometric series of steps (Aitken), at most e^3 away, where the steps shrink
+        shrinks = (step * change > 0) & (np.abs(step) < np.abs(change))
+        rest = np.divide(step**2, change - step, out=np.zeros_like(step), where=shrinks)
+        ratio[open_] = np.exp(second + rest.clip(-3, 3))
+        open_ = open_[np.abs(step) > TOLERANCE]
+        if not len(open_):
             break
     weights = (values * projected / (values + ratio) ** 2).sum(axis=0)
     residual = (ratio**2 * projected / (values + ratio) ** 2).sum(axis=0) + outside
     beta = rows / (residual + ratio * weights)
     determinant = np.log1p(values / ratio).sum(axis=0)
     return 0.5 * (np.log(beta) - np.log(2 * np.pi) - 1.0 - determinant / rows)
+
+
+def _next_ratio(ratio: NDArray, values: NDArray, projected: NDArray, outside: NDArray, rows: int) -> NDArray:
+    """One step of the fixed point from the logarithm of alpha / beta (t,) to the next."""
+    shrunk = np.exp(ratio) / (values + np.exp(ratio))
+    gamma = (1 - shrunk).sum(axis=0)
+    weights = ((1 - shrunk) ** 2 * projected / values).sum(axis=0)  # m'm
+    residual = (shrunk**2 * projected).sum(axis=0) + outside
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.log(gamma * residual / (weights * np.maximum(shrunk.sum(axis=0) + rows - len(values), 0.0)))
+    lowest, highest = (float(np.log(values.max(initial=1.0) * factor)) for factor in (1e-12, 1e12))
+    return np.where(np.isnan(found), highest, found).clip(lowest, highest)  # nan: features that say nothing
 
 
 def _projections(features: StandardisedFeatures, T: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bbframe.rank.class_scores import correct_rows
+from bbframe.rank.class_scores import checked_labels, correct_rows, signed_targets
 from bbframe.rank.resampling import Resampling
-from bbframe.rank.ridge import ridge_class_scores
-from bbframe.rank.standardised_features import StandardisedFeatures
+from bbframe.rank.ridge import ridge_at_penalty, ridge_leave_one_out
+from bbframe.rank.standardised_features import KEPT, StandardisedFeatures
+
+SCREENED = 2
 
 
 class StageStep(NamedTuple):
@@ -37,9 +40,13 @@ class StageChoice(NamedTuple):
     refused: StageStep | None
 
 
+Candidate = tuple[str, str]  # stage and kind
+Read = Callable[[str, str], StandardisedFeatures]
+
+
 def choose_stages(
-    candidates: Sequence[tuple[str, str]],
-    features: Callable[[str, str], NDArray],
+    candidates: Sequence[Candidate],
+    features: Callable[[str, str], NDArray | StandardisedFeatures],
     y: NDArray,
     K: int,
     resampling: Resampling,
@@ -49,39 +56,65 @@ def choose_stages(
     """Begin with the best stage; the stage that adds most joins while the interval of its gain lies above 0.
 
     `candidates` are (stage, kind) in network order, and `features` gives the array (n, C) of one. The score is the
-    share of rows that leave-one-out ridge on the standardised features of all stages, side by side, gets right. A
-    stage joins with one kind. Of equal stages the later one is taken, because it has fewer positions. At most
-    `most` stages join. Raises ValueError without a candidate.
+    share of rows that leave-one-out ridge on the standardised features of all stages, side by side, gets right. With
+    few rows, the stages that may join are compared at the penalty of the step before, and the best SCREENED of them
+    with their own. A stage joins with one kind. Of equal stages the later one is taken, because it has fewer
+    positions. At most `most` stages join. Raises ValueError without a candidate.
     """
     if not candidates:
         raise ValueError("choose_stages needs one stage or more to choose from")
-    chosen: list[tuple[str, str]] = []
+
+    def read(stage: str, kind: str) -> StandardisedFeatures:
+        return StandardisedFeatures.of(features(stage, kind))
+
+    if len(y) <= KEPT:
+        read = functools.cache(read)
+    y = checked_labels(y, K, read(*candidates[0]).rows, "choose_stages")
+    chosen: list[Candidate] = []
     steps: list[StageStep] = []
-    correct, refused = np.zeros(len(y)), None
-    left = list(candidates)
+    correct, penalty, refused, left = np.zeros(len(y)), 0.0, None, list(candidates)
     while left and (most is None or len(steps) < most):
-        best, found = left[0], np.full(len(y), -1.0)
-        for candidate in left:
-            rows = _correct([*chosen, candidate], features, y, K)
-            if rows.sum() >= found.sum():
-                best, found = candidate, rows
-        step = StageStep(*best, float(found.mean()))
+        tried = left
+        if chosen and len(y) <= KEPT and len(left) > SCREENED:
+            tried = _screened(chosen, left, read, y, K, penalty)
+        found = {candidate: _correct([*chosen, candidate], read, y, K) for candidate in tried}
+        best = max(reversed(tried), key=lambda candidate: found[candidate][0].sum())
+        rows, best_penalty = found[best]
+        step = StageStep(*best, float(rows.mean()))
         if chosen:
-            low, high = resampling.difference(correct, found)
-            step = step._replace(gain=float((found - correct).mean()), gain_low=low, gain_high=high)
+            low, high = resampling.difference(correct, rows)
+            step = step._replace(gain=float((rows - correct).mean()), gain_low=low, gain_high=high)
             if low <= 0:
                 refused = step
                 break
         chosen.append(best)
         steps.append(step)
-        correct = found
+        correct, penalty = rows, best_penalty
         left = [candidate for candidate in left if candidate[0] != best[0]]
     names = dict.fromkeys(stage for stage, _ in candidates)
     return StageChoice([name for name in names if name in dict(chosen)], steps, correct, refused)
 
 
-def _correct(
-    stages: Sequence[tuple[str, str]], features: Callable[[str, str], NDArray], y: NDArray, K: int
-) -> NDArray[np.float64]:
-    arrays = [features(stage, kind) for stage, kind in stages]
-    return correct_rows(ridge_class_scores(StandardisedFeatures(*arrays), y, K), y)
+def _correct(stages: Sequence[Candidate], read: Read, y: NDArray, K: int) -> tuple[NDArray[np.float64], float]:
+    """Which rows are right (n,) with the stages side by side, and the penalty of the ridge."""
+    sets = [read(*stage) for stage in stages]
+    found = ridge_leave_one_out(sets[0] if len(sets) == 1 else StandardisedFeatures.joined(sets), signed_targets(y, K))
+    return correct_rows(found.predictions, y), found.penalty
+
+
+def _screened(
+    chosen: Sequence[Candidate], left: Sequence[Candidate], read: Read, y: NDArray, K: int, penalty: float
+) -> list[Candidate]:
+    """The candidates that add most at one penalty, in network order; it grows with the number of features."""
+    targets, before = signed_targets(y, K), [read(*stage) for stage in chosen]
+    channels, product = sum(each.channels for each in before), np.zeros((len(y), len(y)))
+    for each in before:
+        product += each.outer_product
+    scores = []
+    for candidate in left:
+        added = read(*candidate)
+        grown = penalty * (channels + added.channels) / channels
+        predictions = ridge_at_penalty(product + added.outer_product, targets, grown)
+        scores.append(correct_rows(predictions, y).sum())
+    order = sorted(range(len(left)), key=lambda place: (scores[place], place))[-SCREENED:]
+    return [left[place] for place in sorted(order)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 2**22  # float64 numbers in a block of rows: 32 MiB
+KEPT = 2048  # rows whose products (n, n) are kept for every stage: 32 MiB each
 CONSTANT = 1e-6  # a deviation below this share of the mean is rounding of float32
 RANK = 1e-12  # eigenvalues below this share of the largest are rounding of float64
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues (r,), falling, of X'X, and the axes (C, r), or the coordinates (n, r) of all rows if n < C."""
+    """Eigenvalues (r,), falling, of X'X; its axes (C, r) unless n < C; coordinates (n, r) of the rows if they are few."""
 
     values: NDArray[np.float64]
     axes: NDArray[np.float64] | None
@@ -71,32 +72,51 @@ class StandardisedFeatures:
                 yield place, part[:, columns].astype(np.float64)
             offset += part.shape[1]
 
+    @classmethod
+    def joined(cls, sets: Sequence[StandardisedFeatures]) -> StandardisedFeatures:
+        """The features of all sets side by side, without reading them again."""
+        features = cls.__new__(cls)
+        features.parts = [part for each in sets for part in each.parts]
+        features.rows, features.channels = sets[0].rows, sum(each.channels for each in sets)
+        features.mean = np.concatenate([each.mean for each in sets])
+        features.weight = np.concatenate([each.weight for each in sets])
+        if features.rows < features.channels and features.rows <= KEPT:
+            features.outer_product = sum((each.outer_product for each in sets[1:]), start=sets[0].outer_product)
+        return features
+
+    @cached_property
+    def outer_product(self) -> NDArray[np.float64]:
+        """XX' (n, n), computed once; only for few rows."""
+        product = np.zeros((self.rows, self.rows))
+        for place, columns in self.column_blocks():
+            columns -= self.mean[place]
+            columns *= self.weight[place]
+            product += columns @ columns.T
+        return product
+
     @cached_property
     def spectrum(self) -> Spectrum:
         """Computed once: from X'X (C, C), or from XX' (n, n) when there are fewer rows than features."""
         if self.rows < self.channels:
-            product = np.zeros((self.rows, self.rows))
-            for place, columns in self.column_blocks():
-                columns -= self.mean[place]
-                columns *= self.weight[place]
-                product += columns @ columns.T
-            values, vectors = _eigen(product)
+            values, vectors = _eigen(self.outer_product)
             return Spectrum(values, None, vectors * np.sqrt(values))
         gram = np.zeros((self.channels, self.channels))
         for _, block in self.blocks():
             gram += block.T @ block
         values, vectors = _eigen(gram)
-        return Spectrum(values, vectors, None)
+        if self.rows > KEPT:
+            return Spectrum(values, vectors, None)
+        return Spectrum(values, vectors, np.concatenate([block @ vectors for _, block in self.blocks()]))
 
     def principal_blocks(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
         """The place of each block of rows, and its rows in principal coordinates (b, r): distances are the same."""
         spectrum = self.spectrum
-        if spectrum.axes is not None:
-            for rows, block in self.blocks():
-                yield rows, block @ spectrum.axes
-        elif spectrum.coordinates is not None:
+        if spectrum.coordinates is not None:
             for rows in row_blocks(self.rows, max(1, len(spectrum.values))):
                 yield rows, spectrum.coordinates[rows]
+        elif spectrum.axes is not None:
+            for rows, block in self.blocks():
+                yield rows, block @ spectrum.axes
 
 
 def row_blocks(rows: int, columns: int, size: int | None = None) -> Iterator[slice]:

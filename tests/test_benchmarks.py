@@ -141,6 +141,7 @@ def test_a_compiled_network_with_other_maps_does_not_count(error, counts, monkey
     assert found["errors"] == ({} if counts else {"bbframe": "ValueError: the compiled maps differ by 1.0e-02"})
 
 
+@pytest.mark.slow
 def test_every_case_of_kills_is_a_configuration():
     with composition() as compose:
         for case in kill.CASES:

@@ -125,11 +125,12 @@ def mutated(base, path, value):
     return data
 
 
+@pytest.mark.parametrize("share", [0.015, pytest.param(0.06, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("overrides", CONFIGURATIONS, ids=" ".join)
-def test_a_mutated_value_is_accepted_or_refused_in_one_line(overrides):
+def test_a_mutated_value_is_accepted_or_refused_in_one_line(overrides, share):
     """Any other error, a hang, and a line that does not name the key fail."""
     parse_configuration(_composed(overrides))  # imports timm, which may take longer than any check
-    for path, value in cases(overrides, share=0.06):
+    for path, value in cases(overrides, share):
         with at_most(30):
             try:
                 parse_configuration(mutated(_composed(overrides), path, value))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -114,9 +113,7 @@ def _of_run(options: EmbedOptions) -> tuple[Embedder, Decoding]:
     if options.image_size is not None:
         raise ValueError("embed: image_size= belongs to backbone=; the images of a run have the size of its training")
     network = load_trained_network(find_checkpoint(Path(str(options.run))))
-    embedder = Embedder(
-        network.task.backbone, lambda image: network.prepare(image)[0], options.stage, options.kind
-    )
+    embedder = Embedder(network.task.backbone, lambda image: network.prepare(image)[0], options.stage, options.kind)
     return embedder, network.decoding
 
 
@@ -161,12 +158,12 @@ def _write_neighbours(
     from bbframe.data.decode import read_image
     from bbframe.features.cosine_neighbours import nearest
     from bbframe.files import atomic, encodable
-    from bbframe.report.neighbour_grid import draw_neighbours
+    from bbframe.report.neighbour_grid import neighbour_grid
 
     count = min(count, len(found.names) - 1)
     if count < 1:
         raise ValueError("embed: --knn needs two images or more")
-    similarity, index = nearest(found.features, found.features, count, exclude_self=True)
+    similarity, index = nearest(found.features, None, count)
     table, picture = out.with_name(f"{out.stem}_neighbours.csv"), out.with_name(f"{out.stem}_neighbours.png")
     rows: list[list[Any]] = [["image", "place", "neighbour", "similarity"]]
     for image, near, close in zip(found.names, index, similarity, strict=True):
@@ -175,12 +172,13 @@ def _write_neighbours(
     with atomic(table) as part, part.open("w", encoding="utf-8", newline="") as text:
         csv.writer(text, lineterminator="\n").writerows(rows)
 
-    def picture_of(place: int) -> Callable[[], Any]:
-        return lambda: read_image(paths[found.names[place]], decoding)
-
     step = max(1, len(found.names) // PICTURED)
     queries = list(range(0, len(found.names), step))[:PICTURED]
-    with suppress(OSError):
-        picture.unlink()
-    draw_neighbours(picture, queries, index[queries], similarity[queries], picture_of, found.names)
+    neighbour_grid(
+        lambda place: read_image(paths[found.names[place]], decoding),
+        queries,
+        index[queries],
+        similarity[queries],
+        picture,
+    )
     return [table, picture]

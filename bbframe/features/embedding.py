@@ -140,5 +140,3 @@ def _parquet() -> tuple[Any, Any]:
             "embed: Parquet needs a package that is not installed: pip install 'bbframe[parquet]', or give out=x.npy"
         ) from error
     return pyarrow, pyarrow.parquet
-
-

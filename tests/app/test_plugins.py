@@ -109,6 +109,7 @@ def test_a_loss_a_head_and_data_of_ones_own_train_and_a_rerun_asks_for_their_plu
     assert "another file" not in (again / "train.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_sweep_repeats_a_run_with_a_plugin_and_a_changed_plugin_is_said(lab, tmp_path, caplog):
     folder = run_folder("--plugin", "lab.parts", *SMALL, *RUN, "trainer.max_epochs=1")

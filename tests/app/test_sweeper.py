@@ -84,6 +84,7 @@ def test_a_failed_job_is_run_again_and_a_longer_sweep_adds_to_it(at, ran, capsys
     assert seeds(ran) == [9]
 
 
+@pytest.mark.slow
 def test_a_refused_combination_keeps_its_folder_and_may_pass_later(at, ran):
     line = "-m backbone.out_indices=[1,3],[2,9] hydra.sweep.dir=s"
     for _ in range(2):
@@ -204,6 +205,7 @@ def test_several_objectives_leave_the_pareto_set(optuna, at, ran, capsys):
         assert not any(o["accuracy"] > row["accuracy"] and o["gmacs"] < row["gmacs"] for o in rows)
 
 
+@pytest.mark.slow
 def test_a_search_and_a_grid_do_not_share_a_folder(optuna, at, ran, capsys):
     assert train.main([*SEARCH, "hydra.sweeper.trials=2"]) == 0
     assert train.main("-m seed=1,2 hydra.sweep.dir=s".split()) == 1

@@ -172,6 +172,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_does(place):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+@pytest.mark.slow
 def test_options_of_training_are_those_of_every_task():
     folder = command(
         *SMALL,
@@ -197,6 +198,7 @@ def test_options_of_training_are_those_of_every_task():
     assert (folder / "pictures" / "mask_precision_recall.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_sweep_over_backbones_ends_in_a_table():
     swept = ["-m", "backbone=convnextv2_atto,resnet18", "debug=true", "name=swept", "task=detection", *SCENES]
     assert train.main(swept) == 0
@@ -220,6 +222,7 @@ def test_two_processes_test_as_one_does_whatever_their_shares(first, place):
     assert [row["image"] for row in ours] == [row["image"] for row in theirs]
 
 
+@pytest.mark.slow
 def test_the_recipe_for_coco_runs_on_a_miniature(place):
     write_coco(place, "train", 8)
     write_coco(place, "val", 4, seed=1)

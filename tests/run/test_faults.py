@@ -110,6 +110,7 @@ def history(folder):
     return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_after_an_epoch_a_run_goes_on_with_another_batch_size(finished):
     """The schedule then is where it would be, had all epochs had the new number of steps."""
     line = ["data.batch_size=32", "trainer.limit_train_batches=null", "trainer.max_epochs=3"]

@@ -100,6 +100,7 @@ def test_the_optimizer_goes_on_as_the_command_line_says(stopped, change):
     torch.testing.assert_close(resumed.states[2], before, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_the_same_options_say_nothing_and_change_nothing(stopped):
     _, _, checkpoint = stopped
     folder = command(f"ckpt_path={checkpoint}", "trainer.max_epochs=2")
@@ -122,6 +123,7 @@ def test_a_checkpoint_before_the_first_resumed_step_holds_its_learning_rate(stop
     assert rates.seen[0] == rates.seen[1]
 
 
+@pytest.mark.slow
 def test_another_optimizer_starts_without_state(stopped):
     kind, _, checkpoint = stopped
     other = {"adamw": "sgd", "sgd": "adamw"}[kind]

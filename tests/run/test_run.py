@@ -233,6 +233,7 @@ def test_the_best_checkpoint_is_a_third_of_the_last(first):
     assert best < 0.4 * last
 
 
+@pytest.mark.slow
 def test_a_run_may_leave_no_checkpoint_and_keeps_what_it_has_found():
     folder = run("trainer.keep=0", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
     assert not (folder / "checkpoints").exists()
@@ -240,6 +241,7 @@ def test_a_run_may_leave_no_checkpoint_and_keeps_what_it_has_found():
     assert (folder / "backbone" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_options_that_change_the_training_all_work_at_once():
     folder = run(
         "head=multi_level",
@@ -406,6 +408,7 @@ def test_debug_runs_one_batch_of_everything_and_writes_no_checkpoint():
     assert not (folder / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failure_and_ends_in_a_table(capsys):
     swept = ["-m", "seed=1,2", "backbone.out_indices=[1,3],[2,9]"]
     assert train.main([*TINY, *swept, "trainer.max_epochs=1", "name=swept"]) == 1

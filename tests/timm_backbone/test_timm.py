@@ -90,7 +90,7 @@ def all_maps(name: str) -> tuple[Tensor, ...]:
         return whole(name)(picture(name)).feature_maps
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_maps_match_what_the_config_declares(name):
     config, (height, width) = whole(name).config, NETWORKS[name][0]
     first = 7 if name == "pit_ti_224" else -(-height // config.strides[0])  # its patches overlap, without padding
@@ -132,7 +132,7 @@ def test_a_gradient_reaches_every_trainable_parameter(name, which):
         assert len(trainable) == len([*net.parameters()]) < len([*whole(name).parameters()])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_parameters_are_ordered_by_stage_and_by_depth(name):
     net = whole(name)
     stages, layers = net.parameter_stages(), net.parameter_layers()
@@ -267,7 +267,15 @@ def checkpoint(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext", "test_vit", "hrnet_w18_small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_resnet",
+        "test_convnext",
+        "test_vit",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("test_efficientnet", "hrnet_w18_small")),
+    ],
+)
 def test_timms_weights_give_timms_maps(name, checkpoint):
     folder = checkpoint(name)
     net = TimmBackbone.from_pretrained(f"local-dir:{folder}", out_indices=[1, 2])

@@ -51,6 +51,42 @@ const page = (() => {
     draw();
   }
 
+  /** A plugin of Chart.js that draws the interval of each point: a dataset's `ends` are [low, high] or null a point. */
+  const whiskers = {
+    id: "whiskers",
+    afterDataLimits(chart, {scale}) {
+      if (scale.axis !== "y") return;
+      const ends = chart.data.datasets.filter((_, i) => chart.isDatasetVisible(i)).flatMap((set) => set.ends ?? [])
+        .filter(Boolean).flat();
+      if (!ends.length) return;
+      scale.min = Math.min(scale.min, ...ends);
+      scale.max = Math.max(scale.max, ...ends);
+    },
+    beforeDatasetsDraw(chart) {
+      const {ctx, scales} = chart;
+      ctx.save();
+      ctx.lineWidth = 1.5;
+      ctx.globalAlpha = 0.55;
+      chart.data.datasets.forEach((set, i) => {
+        if (!set.ends || !chart.isDatasetVisible(i)) return;
+        ctx.strokeStyle = set.borderColor;
+        chart.getDatasetMeta(i).data.forEach((point, j) => {
+          if (!set.ends[j]) return;
+          const [low, high] = set.ends[j].map((value) => scales.y.getPixelForValue(value));
+          ctx.beginPath();
+          for (const y of [low, high]) {
+            ctx.moveTo(point.x - 4, y);
+            ctx.lineTo(point.x + 4, y);
+          }
+          ctx.moveTo(point.x, low);
+          ctx.lineTo(point.x, high);
+          ctx.stroke();
+        });
+      });
+      ctx.restore();
+    },
+  };
+
   function isDark() {
     return root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   }
@@ -155,5 +191,5 @@ const page = (() => {
     startNavigation();
   }
 
-  return {make, kind, say, number, percent, colour, themed, copy, sortable, start};
+  return {make, kind, say, number, percent, colour, themed, whiskers, copy, sortable, start};
 })();

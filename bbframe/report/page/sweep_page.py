@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from bbframe.report.page.cost_chart import CostedScore, cost_chart, is_wide
 from bbframe.report.page.html_page import Section, write_page
 from bbframe.report.page.run_page import PAGE
 from bbframe.report.page.run_sections import decimal, duration
 from bbframe.report.page.sweep_results import LostJob, Measured, RankedTable, SettingSummary, SweepSummary
 
 MOST_ROWS = 1500  # of a table in the page
-LOG_FROM = 20  # times the smallest value: an axis whose largest is above that is logarithmic
 
 
 PART_WORDS = {"val": "validation", "test": "test"}
@@ -133,18 +132,6 @@ def _score_cell(score: Measured | None) -> dict[str, Any] | None:
     return {"text": text, "sort": score.mean}
 
 
-def pareto_front(points: Sequence[tuple[float, float]], mode: str) -> list[int]:
-    """The indices of the points (cost, metric) than which none is cheaper and as good, by rising cost."""
-    sign = 1 if mode == "max" else -1
-    front: list[int] = []
-    best = -math.inf
-    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -sign * points[i][1])):
-        if sign * points[index][1] > best:
-            best = sign * points[index][1]
-            front.append(index)
-    return front
-
-
 def cost_sections(table: RankedTable, heading: str) -> list[Section]:
     """The metric that orders the table against each cost, and the settings that no cheaper one reaches.
 
@@ -159,25 +146,9 @@ def cost_sections(table: RankedTable, heading: str) -> list[Section]:
         ]
         if len(found) < 2:
             continue
-        front = pareto_front([(cost, mean) for _, cost, mean in found], table.mode)
-        rest = [i for i in range(len(found)) if i not in set(front)]
-        series: list[dict[str, Any]] = [
-            {
-                "name": word,
-                "colour": colour,
-                "points": [[found[i][1], found[i][2]] for i in indices],
-                "labels": [_with_test(found[i][0], table) for i in indices],
-            }
-            for word, indices, colour in (("on the front", front, "--orange"), ("other settings", rest, "--blue"))
-            if indices
-        ]
-        line = {"name": "Pareto front", "colour": "--orange", "line": True, "stepped": True}
-        series.append({**line, "points": [[found[i][1], found[i][2]] for i in front]})
-        x = {"title": title, "log": _is_wide([cost for _, cost, _ in found])}
-        y = {"title": f"{PART_WORDS[part]} {table.metric}"}
-        charts.append(
-            {"title": f"{table.metric} against {title}", "kind": "scatter", "x": x, "y": y, "series": series}
-        )
+        points = [CostedScore(_with_test(setting, table), cost, mean) for setting, cost, mean in found]
+        axes = (title, f"{PART_WORDS[part]} {table.metric}")
+        charts.append(cost_chart(f"{table.metric} against {title}", axes, points, table.mode, "other settings"))
     note = "The Pareto front: no other setting costs less and is as good, by the metric that orders the leaderboard."
     return [Section(heading, "chart", {"charts": charts}, note)] if charts else []
 
@@ -185,10 +156,6 @@ def cost_sections(table: RankedTable, heading: str) -> list[Section]:
 def _with_test(setting: SettingSummary, table: RankedTable) -> str:
     score = setting.scores.get("test") if "test" in table.parts[1:] else None
     return setting.label if score is None else f"{setting.label}, test {score.mean:.4f}"
-
-
-def _is_wide(values: Sequence[float]) -> bool:
-    return min(values) > 0 and max(values) > LOG_FROM * min(values)
 
 
 def effect_sections(table: RankedTable, heading: str) -> list[Section]:
@@ -218,7 +185,7 @@ def effect_sections(table: RankedTable, heading: str) -> list[Section]:
                     "labels": [label for _, _, label in effect.points],
                 }
             ]
-            axes = {"x": {"title": effect.key, "log": _is_wide(xs)}, "y": {"title": name}}
+            axes = {"x": {"title": effect.key, "log": is_wide(xs)}, "y": {"title": name}}
             charts.append(
                 {"title": f"{table.metric} against {effect.key}", "kind": "scatter", **axes, "series": series}
             )

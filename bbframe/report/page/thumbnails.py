@@ -28,17 +28,17 @@ def data_uri(image: Image.Image, side: int = SIDE) -> str:
 
 
 def read_thumbnails(
-    read: Callable[[int], Image.Image], indices: Sequence[int], most_bytes: int
+    read: Callable[[int], Image.Image], indices: Sequence[int], most_bytes: int, side: int = SIDE
 ) -> list[tuple[str, tuple[int, int]] | str]:
     """The data URI and the (width, height) of each image in turn, until they have `most_bytes`.
 
-    The reason instead where an image cannot be read, which says that it has changed since it was tested.
+    `side` is that of `data_uri`. The reason instead where an image cannot be read, which says that it has changed since it was tested.
     """
 
     def load(index: int) -> tuple[str, tuple[int, int]] | str:
         try:
             image = read(index)
-            return data_uri(image), image.size
+            return data_uri(image, side), image.size
         except Exception as error:  # a decoder may raise anything on a broken file
             return " ".join(str(error).split())[:200] or type(error).__name__
 

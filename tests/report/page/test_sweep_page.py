@@ -12,7 +12,6 @@ from bbframe.report.page.sweep_page import (
     effect_sections,
     leaderboard_sections,
     lost_section,
-    pareto_front,
     runs_section,
     sweep_figures,
     write_sweep_page,
@@ -27,6 +26,7 @@ from bbframe.report.page.sweep_results import (
     SettingSummary,
     SweepSummary,
 )
+from bbframe.report.pareto_front import pareto_front
 
 HOSTILE = "</script><script>window.broken = 1</script>\" ' & \u202e עברית 🐈"
 

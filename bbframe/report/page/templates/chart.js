@@ -36,22 +36,35 @@ page.kind("chart", (block, data) => {
     },
   });
 
-  // the words of `labels` beside the points of series that are asked to show them
+  // the words of `labels` beside the points of series that are asked to show them, where they cover no other word
   const words = (chart) => ({
     id: "words",
     afterDatasetsDraw(drawn) {
       const {ctx, chartArea} = drawn;
+      const shown = (i) => drawn.isDatasetVisible(i) ? drawn.getDatasetMeta(i).data : [];
+      const taken = chart.series.flatMap((series, i) => series.line ? [] : shown(i).map(({x, y}, j) => {
+        const [low, high] = (series.ends?.[j] ?? []).map((value) => drawn.scales.y.getPixelForValue(value));
+        return [x - 6, (high ?? y - 6) - 1, x + 6, (low ?? y + 6) + 1];
+      }));
+      const free = ([left, top, right, bottom]) => left >= chartArea.left && right <= chartArea.right && top >= chartArea.top &&
+        !taken.some((box) => left < box[2] && right > box[0] && top < box[3] && bottom > box[1]);
       ctx.save();
       ctx.fillStyle = page.colour("--ink");
       ctx.font = "12px system-ui, sans-serif";
-      chart.series.forEach((series, i) => {
-        if (!series.named || !drawn.isDatasetVisible(i)) return;
-        drawn.getDatasetMeta(i).data.forEach((point, j) => {
-          const right = point.x > (chartArea.left + chartArea.right) / 2;
-          ctx.textAlign = right ? "right" : "left";
-          ctx.fillText(series.labels[j], point.x + (right ? -8 : 8), point.y - 6);
-        });
-      });
+      ctx.textBaseline = "middle";
+      chart.series.forEach((series, i) => series.named && shown(i).forEach((point, j) => {
+        if (!series.named[j]) return;
+        const width = ctx.measureText(series.labels[j]).width;
+        for (const [right, up] of [[true, 0], [false, 0], [true, 14], [true, -14], [false, 14], [false, -14], [true, 28], [false, -28]]) {
+          const left = right ? point.x + 9 : point.x - 9 - width;
+          const box = [left, point.y - up - 7, left + width, point.y - up + 7];
+          if (!free(box)) continue;
+          taken.push(box);
+          ctx.textAlign = "left";
+          ctx.fillText(series.labels[j], left, point.y - up);
+          break;
+        }
+      }));
       ctx.restore();
     },
   });
@@ -62,6 +75,7 @@ page.kind("chart", (block, data) => {
     return {
       type: chart.kind === "bar" && !series.line ? "bar" : "line",
       label: series.name,
+      ends: series.ends,
       data: series.points.map(([x, y]) => ({x, y})),
       borderColor: colour,
       backgroundColor: colour,
@@ -94,7 +108,7 @@ page.kind("chart", (block, data) => {
     new Chart(canvas, {
       type: chart.kind === "bar" ? "bar" : "line",
       data: {datasets: chart.series.map((series, i) => dataset(chart, series, i))},
-      plugins: [marks(chart.marks ?? []), words(chart)],
+      plugins: [page.whiskers, marks(chart.marks ?? []), words(chart)],
       options: {
         animation: false,
         responsive: true,

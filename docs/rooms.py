@@ -15,7 +15,8 @@ PICTURE = ROOT / "docs" / "rooms.svg"
 ROWS = [
     ("testing",),
     ("app",),
-    ("rank", "sweep", "predict", "export"),
+    ("rank", "audit", "sweep", "predict", "export"),
+    ("features",),
     ("run",),
     ("report",),
     ("tasks", "data"),

@@ -10,7 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bbframe.app import train
-from bbframe.app.help import COMPARE_HELP, HELP, INFO_HELP, LIST_HELP, PREDICT_HELP, RANK_HELP, REPORT_HELP, RUNS_HELP
+from bbframe.app.embed_command import embed
+from bbframe.app.help import (
+    COMPARE_HELP,
+    EMBED_HELP,
+    HELP,
+    INFO_HELP,
+    LIST_HELP,
+    PREDICT_HELP,
+    RANK_HELP,
+    REPORT_HELP,
+    RUNS_HELP,
+)
 from bbframe.app.rank_command import rank
 from bbframe.app.report_command import report
 from bbframe.app.run_commands import compare, runs
@@ -143,6 +154,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "list": (print_catalog, LIST_HELP),
     "info": (info, INFO_HELP),
     "rank": (rank, RANK_HELP),
+    "embed": (embed, EMBED_HELP),
     "predict": (predict, PREDICT_HELP),
     "runs": (runs, RUNS_HELP),
     "compare": (compare, COMPARE_HELP),

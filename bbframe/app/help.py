@@ -14,6 +14,7 @@ usage: bbframe train [group=choice] [key=value] ...
        bbframe list [part of a name]
        bbframe info [group=choice] [key=value] ...
        bbframe rank [data=...] [backbones=...] [budget=15m] [key=value] ...
+       bbframe embed run=<run folder>|backbone=... images=<folder or files> [--knn 5]
        bbframe predict run=<run folder> images=<folder or files> [key=value] ...
        bbframe runs [folder] [--where ...] [--sort key]
        bbframe compare <run folder> <run folder> ...
@@ -23,6 +24,7 @@ usage: bbframe train [group=choice] [key=value] ...
   list     all architectures and variants: parameters, stages, channels, strides, Hub id, timm's name
   info     one backbone: each stage's map, parameters and GMACs; memory and this machine's latency
   rank     which backbones and which stages suit your images: scores within minutes, then a race of the best
+  embed    the features of images as a file for other programs, and nearest neighbours
   predict  labels or boxes for images, by a network that was trained: pictures, and a table
   runs     all runs below a folder: status, metrics, reasons of failures; to filter and to sort
   compare  what differs between runs: configuration, metrics, and the test images that each gets wrong
@@ -99,6 +101,28 @@ examples:
   bbframe rank data=image_folder data.root=photos backbones=small budget=1h seeds=0,1,2
   bbframe rank data=coco data.train_images=photos data.train_annotations=photos.json finalists=0
   bbframe rank backbones=resnet18,convnextv2_atto,timm/efficientnet_b0 finalists=0"""
+
+EMBED_HELP = """The features of images by a backbone or a trained network, for search, clustering and plots.
+
+usage: bbframe embed run=<run folder> images=<folder or files> [out=features.npy] [--knn 5]
+       bbframe embed backbone=... backbone.pretrained=true images=<folder or files> [key=value] ...
+
+features.npy holds a row an image, (images, channels) float32, and features.csv beside it the names of the images;
+out=features.parquet holds both (pip install 'bbframe[parquet]').
+
+options:
+  images=PATH         files, folders and patterns
+  run=FOLDER          a trained run, or one of its checkpoints, in the place of backbone=
+  out=FILE            ends in .npy or .parquet; default: outputs/embeddings/<date>/features.npy
+  stage=NAME          a stage's name or index; default: the last one
+  kind=mean           the mean over the stage's map; or class_token, where the network has one
+  image_size=224      in the place of the checkpoint's own
+  batch_size=32
+  --knn K             the K nearest neighbours of each image by cosine: a table, and a picture of some
+
+examples:
+  bbframe embed backbone=dinov2_small backbone.pretrained=true images=photos --knn 5
+  bbframe embed run=outputs/classification/<run> images=photos out=photos.parquet stage=stage3"""
 
 PREDICT_HELP = """What a trained network says about images: its classes, or the objects in them.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import fnmatch
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from typing import Any
 from bbframe.app.command_line import quoted
 from bbframe.app.composition import Compose, every_choice
 from bbframe.app.hydra_settings import choices
+from bbframe.app.places import file_choices
 from bbframe.app.run_request import RunRequest
-from bbframe.config import SELECTION
+from bbframe.config import BackboneConfigMixin
 from bbframe.hub.availability import are_weights_here, why_unreachable
 from bbframe.rank.candidates import (
     LISTS,
@@ -50,15 +53,15 @@ def find_candidates(
         had, left_out = _that_can_be_had(without_twins(_catalog(compose, names)), pretrained)
         return FoundCandidates(default_candidates(had), {} if had else left_out)
     found: dict[str, Candidate] = {}
-    broad: list[Candidate] | None = None  # what lists and patterns choose from
     for word in words:
         if word in names and word != "timm":
             some = _catalog(compose, [word], sized=False)
         elif not (some := _own_weights(compose, word) or _of_timm(word)):
-            broad = without_twins(_catalog(compose, names)) if broad is None else broad
-            some, unknown = chosen_candidates([word], broad, _is_here)
-            if unknown:
+            matching = names if word in LISTS else fnmatch.filter(names, word)
+            if not matching:
                 raise unknown_word(word, names)
+            catalog = without_twins(_catalog(compose, matching, sized=word in ("small", "standard")))
+            some = chosen_candidates([word], catalog, _is_here)[0]
         for one in some:
             if found.setdefault(one.name, one).overrides != one.overrides:  # two folders of one name
                 found[f"{one.name}_{len(found)}"] = dataclasses.replace(one, name=f"{one.name}_{len(found)}")
@@ -114,22 +117,47 @@ def _own_weights(compose: Compose, word: str) -> list[Candidate]:
         return []
     from bbframe.auto import backbone_class
     from bbframe.hub.checkpoint_files import Checkpoint
+    from bbframe.hub.stated_config import stated_config
 
     if (path / "backbone" / "config.json").is_file():
         path = path / "backbone"  # of a run's folder
-    data = Checkpoint(str(path)).config
-    if data is None or "model_type" not in data:
-        raise ValueError(f"backbones: {word} holds no config.json that names a model_type")
+    files = Checkpoint(str(path))
+    data = files.needed_config()
+    if "model_type" not in data:
+        raise ValueError(f"backbones: {word}: its config.json names no model_type; timm's are written timm/<name>")
     backbone = backbone_class(str(data["model_type"]))
-    group = backbone.config_class.model_type.replace("-", "_")
-    fields = set(backbone.config_class.field_names()) - {"num_channels", *SELECTION}
-    base = every_choice(compose, "backbone", [group])[group]
-    if isinstance(base, ValueError):
-        raise base
-    nulls = [f"backbone.{key}=null" for key in base if key in fields and base[key] is not None]
-    overrides = [f"backbone={group}", *nulls, f"backbone.checkpoint={quoted(path)}"]
+    config = stated_config(f"{word}: config.json", data, backbone).config({})
+    overrides = (*_closest_choice(compose, config), f"backbone.checkpoint={quoted(path)}")
     name = path.parent.name if path.name == "backbone" else path.name
-    return [Candidate(name, tuple(overrides), backbone.config_class.model_type, None, str(path))]
+    return [Candidate(name, overrides, config.model_type, None, str(path))]
+
+
+def _closest_choice(compose: Compose, config: BackboneConfigMixin) -> list[str]:
+    """The overrides that make a config: the choice that is just so, else the architecture's own with its changes."""
+    group, stated, keys = config.model_type.replace("-", "_"), config.to_dict(), config.field_names()
+    names = [name for name in file_choices()["backbone"] if name.startswith(group)]
+    found: dict[str, list[str]] = {}
+    for name, options in every_choice(compose, "backbone", names).items():
+        if isinstance(options, ValueError) or options.get("model_type") != config.model_type:
+            continue
+        base = type(config).from_dict({key: options[key] for key in keys if options.get(key) is not None}).to_dict()
+        changed = [key for key in keys if stated[key] != base[key]]
+        found[name] = [f"{'' if key in options else '+'}backbone.{key}={_in_grammar(stated[key])}" for key in changed]
+    if not found:
+        raise ValueError(f"backbones: there is no choice of the group backbone for {config.model_type}")
+    name = min(found, key=lambda name: (len(found[name]) > 0, name != group, len(found[name])))
+    return [f"backbone={name}", *found[name]]
+
+
+def _in_grammar(value: Any) -> str:
+    """Plain data as Hydra's grammar writes it."""
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_in_grammar, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_in_grammar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str) and not value.isidentifier():
+        return quoted(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _of_timm(word: str) -> list[Candidate]:

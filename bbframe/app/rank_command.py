@@ -27,6 +27,13 @@ RESULT = "rank.json"
 LOOKING = 0.6  # share of the budget after which no further backbone is looked at, because the rest is for the race
 
 
+def shell_word(override: str) -> str:
+    """An override as a shell takes it: inside of double quotes where it has quotes of its own."""
+    if "'" in override and not set('"$`\\!') & set(override):
+        return f'"{override}"'
+    return shlex.quote(override)
+
+
 def rank(arguments: Sequence[str]) -> int:
     """Rank backbones as a command line says, and print the table; returns the exit code."""
     from bbframe.rank.rank_options import read_arguments
@@ -271,7 +278,7 @@ class Ranking:
         name = (race and race["winner"]) or self.result["backbones"][0]["name"]
         row = next(row for row in self.result["backbones"] if row["name"] == name)
         own = entrant_overrides(row, plans[name], base, self.options.pretrained)
-        self.result["command"] = shlex.join(["python", "train.py", *base, *own])
+        self.result["command"] = " ".join(["python train.py", *map(shell_word, base), *map(shell_word, own)])
         self.result["recommended"] = name
         self.write(folder)
         print(f"\n{ranking_text(self.result)}\n")

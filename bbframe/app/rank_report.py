@@ -20,11 +20,12 @@ MAP = "embedding_map.json"
 def write_rank_files(folder: Path, result: Mapping[str, Any], data: DataModule, first: Gathered, rows: Rows) -> None:
     """Write rank.md, the pictures, embedding_map.json and report.html into a ranking's folder."""
     from bbframe.report.page.rank_page import write_rank_page
-    from bbframe.report.ranking_pictures import draw_ranking
+    from bbframe.report.ranking_pictures import score_against_latency, score_by_stage
     from bbframe.report.ranking_table import ranking_markdown
 
     write_text(folder / "rank.md", ranking_markdown(result))
-    draw_ranking(result, folder)
+    score_by_stage(result, folder / "score_by_stage.png")
+    score_against_latency(result, folder / "score_against_latency.png")
     if not (folder / MAP).exists():
         write_text(folder / MAP, json.dumps(image_map(result, data, first, rows)))
     write_rank_page(folder, result, json.loads((folder / MAP).read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""`bbframe report`: the page of a run or a sweep, made again from what is in its folder and still at hand."""
+"""`bbframe report`: the page of a run, a sweep or a ranking again, from what is in its folder and still at hand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument("--plugin", action="append", default=[])
     command = parsed_arguments(parser, arguments, "bbframe report --help")
     if not command.folders:
-        raise ValueError("report: name the folder of a run or a sweep, such as outputs/classification/<run>")
+        raise ValueError(
+            "report: name the folder of a run, a sweep or a ranking, such as outputs/classification/<run>"
+        )
     load_plugins(command.plugin)
     for folder in command.folders:
         print(outward(str(make_page(Path(folder).expanduser()))))
@@ -44,11 +46,15 @@ def report(arguments: Sequence[str]) -> int:
 
 
 def make_page(folder: Path) -> Path:
-    """Make the page of a run or a sweep, and return its path. Raises ValueError when the folder is neither's."""
+    """Make the page of a run, a sweep or a ranking, and return its path. Raises ValueError for any other folder."""
     from bbframe.report.page.run_page import write_run_page
     from bbframe.run.record import read_record
     from bbframe.sweep.job_results import is_sweep
 
+    if (folder / "rank.json").is_file():
+        from bbframe.report.page.rank_page import read_rank_page_data, write_rank_page
+
+        return write_rank_page(folder, *read_rank_page_data(folder))
     if is_sweep(folder):
         from bbframe.sweep.leaderboard import write_report
 

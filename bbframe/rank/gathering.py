@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from bbframe.run.configuration import Configuration
 
 VERSION = 1  # of how features are computed; another one computes them anew
 FACTS = "facts.json"  # what was measured of a network, beside its features
-TIMED_IMAGES, TIMED_PASSES = 16, 3
+TIMED_IMAGES, TIMED_PASSES = 32, 3
 
 
 @dataclass
@@ -87,12 +86,15 @@ def chosen_images(data: DataModule, part: str, count: int, seed: int) -> list[in
     ranked: dict[int, list[int]] = {}
     for index in sorted(range(total), key=lambda i: derive(seed, images.name(i))):
         ranked.setdefault(labels[index], []).append(index)
-    share = count / total
-    taken = {label: min(len(found), max(2, round(share * len(found)))) for label, found in ranked.items()}
-    while sum(taken.values()) > count and (most := max(taken, key=lambda label: taken[label])) is not None:
+    taken = {label: min(len(found), max(2, count * len(found) // total)) for label, found in ranked.items()}
+    while (surplus := sum(taken.values()) - count) > 0:  # the larger classes give way to two of each small one
+        most = max(taken, key=lambda label: (taken[label], label))
         if taken[most] <= 2:
-            break  # more classes than images allow: two of each stay
+            break  # there are more classes than images were asked for
         taken[most] -= 1
+    rest = sorted(ranked, key=lambda label: (-(count * len(ranked[label]) % total), label))
+    for label in [label for label in rest if taken[label] < len(ranked[label])][: max(0, -surplus)]:
+        taken[label] += 1
     return sorted(index for label, found in ranked.items() for index in found[: taken[label]])
 
 
@@ -183,7 +185,7 @@ def _facts(
 
 @torch.inference_mode()
 def seconds_an_image(net: Any, shape: Sequence[int]) -> float:
-    """The seconds of a forward pass an image (C, H, W), in batches of 16 or fewer: the median of three."""
+    """The seconds of a forward pass an image (C, H, W), in batches of 32 or fewer: the least of three."""
     count = max(1, min(TIMED_IMAGES, MOST_PIXELS // (shape[-1] * shape[-2])))
     pixels = torch.zeros(count, *shape, device=net.device)
     seconds = []
@@ -193,7 +195,7 @@ def seconds_an_image(net: Any, shape: Sequence[int]) -> float:
         if pixels.is_cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return round(statistics.median(seconds) / count, 6)
+    return round(min(seconds) / count, 6)
 
 
 def features_of_common_images(gathered: Sequence[Gathered], num_classes: int) -> Rows:

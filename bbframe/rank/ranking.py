@@ -20,6 +20,7 @@ from bbframe.rank.stage_choice import StageChoice, StageStep, choose_stages
 from bbframe.rank.standardised_features import StandardisedFeatures
 
 SCORE = "ridge"  # orders the ranking
+MOST_COMPARED = 20_000  # rows whose nearest neighbours are sought, because that takes the square of their number
 MEANINGS = {
     "ridge": "leave-one-out accuracy of a linear (ridge) classifier",
     "knn": "leave-one-out accuracy of the nearest neighbours",
@@ -59,15 +60,21 @@ def score_backbone(
 
 def _score_stage(one: Gathered, stage: str, kind: str, rows: Rows, resampling: Resampling) -> dict[str, Any]:
     y, K = rows.labels, rows.num_classes
-    features = StandardisedFeatures(one.features.array(stage, kind))
+    found = one.features.array(stage, kind)
+    features = StandardisedFeatures(found)
     pooling = one.features.pooling
     correct = {
         "ridge": correct_rows(ridge_class_scores(features, y, K), y),
-        "knn": correct_rows(knn_scores(features, y, K), y),
         "lda": correct_rows(lda_scores(features, y, K), y),
     }
-    scores = {name: float(found.mean()) for name, found in correct.items()}
-    ends = {name: resampling.interval(found) for name, found in correct.items()}
+    scores = {name: float(right.mean()) for name, right in correct.items()}
+    ends = {name: resampling.interval(right) for name, right in correct.items()}
+    near, compared, images = features, y, resampling
+    if len(y) > MOST_COMPARED:  # each with each other
+        some = np.linspace(0, len(y) - 1, MOST_COMPARED).astype(np.int64)
+        near, compared, images = StandardisedFeatures(found[some]), y[some], Resampling(rows.images[some])
+    right = correct_rows(knn_scores(near, compared, K), compared)
+    scores["knn"], ends["knn"] = float(right.mean()), images.interval(right)
     scores["logme"] = logme(features, one_hot(y, K))
     if rows.boxes is not None:
         boxes = box_scores(features, rows.boxes)

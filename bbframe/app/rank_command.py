@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,13 +23,6 @@ if TYPE_CHECKING:
 
 RESULT = "rank.json"
 LOOKING = 0.6  # share of the budget after which no further backbone is looked at, because the rest is for the race
-
-
-def shell_word(override: str) -> str:
-    """An override as a shell takes it: inside of double quotes where it has quotes of its own."""
-    if "'" in override and not set('"$`\\!') & set(override):
-        return f'"{override}"'
-    return shlex.quote(override)
 
 
 def rank(arguments: Sequence[str]) -> int:
@@ -79,11 +70,15 @@ class Ranking:
             plans = self.plans(compose, base, found)
         folder = self.folder(next(iter(plans.values()))[0])
         gathered = self.gathered(plans)
-        self.scored(gathered, folder)
+        self.scored(gathered)
         self.write(folder)
-        if self.options.finalists:
-            self.race(base, plans, folder)
-        self.finish(base, plans, folder)
+        try:
+            if self.options.finalists:
+                self.race(base, plans, folder)
+            self.finish(base, plans, folder)
+        except KeyboardInterrupt:
+            print(f"\nthe scores are in {folder}; the same command with out={folder} goes on with the race")
+            raise
         return 0
 
     def base(self) -> list[str]:
@@ -194,13 +189,14 @@ class Ranking:
             raise ValueError(f"rank: no backbone could look at the images: {self.failed[0]['reason']}")
         return found
 
-    def scored(self, gathered: Sequence[Gathered], folder: Path) -> None:
+    def scored(self, gathered: Sequence[Gathered]) -> None:
         """Score what was gathered, and order it."""
         from bbframe.app.rank_progress import scores_shown
+        from bbframe.app.rank_report import image_map
         from bbframe.rank.gathering import features_of_common_images
         from bbframe.rank.imagenet_prior import read_priors
         from bbframe.rank.race_plan import choose_finalists
-        from bbframe.rank.ranking import MEANINGS, SCORE, ordered, score_backbone
+        from bbframe.rank.ranking import MEANINGS, MOST_COMPARED, SCORE, ordered, score_backbone
         from bbframe.rank.resampling import Resampling
 
         rows = features_of_common_images(gathered, len(self.result["class_names"]))
@@ -227,25 +223,28 @@ class Ranking:
             "backbones": backbones,
             "race": None,
         }
-        self.first = next(one for one in gathered if one.candidate.name == backbones[0]["name"])
-        self.labels = rows
+        if len(rows.labels) > MOST_COMPARED:
+            self.notes.append(f"nearest neighbours are sought among {MOST_COMPARED} of the {len(rows.labels)} rows")
+        first = next(one for one in gathered if one.candidate.name == backbones[0]["name"])
+        self.map = image_map(self.result, self.images, first, rows)
 
     def race(self, base: Sequence[str], plans: Mapping[str, tuple[Configuration, Candidate]], folder: Path) -> None:
         """Train the finalists within the time that is left, and note how they did."""
         from bbframe.app.race import Entrant, Race, hydra_words
         from bbframe.app.rank_recommendation import entrant_overrides
         from bbframe.app.train import train
-        from bbframe.rank.race_plan import TRAINING_COST
+        from bbframe.rank.race_plan import TRAINING_COST, TRAINING_COST_OF_DETECTION
 
         plan = next(iter(plans.values()))[0]
-        images = self.images.counts["train"]
+        cost = TRAINING_COST if plan.task.name == "classification" else TRAINING_COST_OF_DETECTION
+        cost *= self.images.counts["train"]
         rows = [row for row in self.result["backbones"] if row["finalist"]]
         rows.sort(key=lambda row: row["finalist"] == "prior")
         entrants = [
             Entrant(
                 row["name"],
                 entrant_overrides(row, plans[row["name"]], base, self.options.pretrained),
-                row["latency_seconds"] * images * TRAINING_COST,
+                row["latency_seconds"] * cost,
             )
             for row in rows
         ]
@@ -271,14 +270,14 @@ class Ranking:
 
     def finish(self, base: Sequence[str], plans: Mapping[str, Any], folder: Path) -> None:
         """Write the recommendation, the table, the pictures and the page; print what matters."""
-        from bbframe.app.rank_recommendation import entrant_overrides
+        from bbframe.app.rank_recommendation import entrant_overrides, shell_word
         from bbframe.report.ranking_table import ranking_text
 
         race = self.result["race"]
         name = (race and race["winner"]) or self.result["backbones"][0]["name"]
         row = next(row for row in self.result["backbones"] if row["name"] == name)
         own = entrant_overrides(row, plans[name], base, self.options.pretrained)
-        self.result["command"] = " ".join(["python train.py", *map(shell_word, base), *map(shell_word, own)])
+        self.result["command"] = " ".join(["python train.py", *map(shell_word, [*base, *own])])
         self.result["recommended"] = name
         self.write(folder)
         print(f"\n{ranking_text(self.result)}\n")
@@ -293,5 +292,4 @@ class Ranking:
         self.result |= {"seconds": round(time.time() - self.started, 1), "folder": str(folder)}
         self.result.setdefault("command", "")
         write_text(folder / RESULT, json.dumps(self.result, indent=2))
-        with suppress(KeyboardInterrupt):
-            write_rank_files(folder, self.result, self.images, self.first, self.labels)
+        write_rank_files(folder, self.result, self.map)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,3 +38,10 @@ def entrant_overrides(
     if len(indices) > 1 and "head" not in given:
         found.append("head=multi_level")
     return found
+
+
+def shell_word(override: str) -> str:
+    """An override as a shell takes it: inside of double quotes where it has quotes of its own."""
+    if "'" in override and not set('"$`\\!') & set(override):
+        return f'"{override}"'
+    return shlex.quote(override)

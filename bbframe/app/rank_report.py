@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 MAP = "embedding_map.json"
 
 
-def write_rank_files(folder: Path, result: Mapping[str, Any], data: DataModule, first: Gathered, rows: Rows) -> None:
-    """Write rank.md, the pictures, embedding_map.json and report.html into a ranking's folder."""
+def write_rank_files(folder: Path, result: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Write rank.md, the pictures, the map that `image_map` found and report.html into a ranking's folder."""
     from bbframe.report.page.rank_page import write_rank_page
     from bbframe.report.ranking_pictures import score_against_latency, score_by_stage
     from bbframe.report.ranking_table import ranking_markdown
@@ -26,9 +26,8 @@ def write_rank_files(folder: Path, result: Mapping[str, Any], data: DataModule, 
     write_text(folder / "rank.md", ranking_markdown(result))
     score_by_stage(result, folder / "score_by_stage.png")
     score_against_latency(result, folder / "score_against_latency.png")
-    if not (folder / MAP).exists():
-        write_text(folder / MAP, json.dumps(image_map(result, data, first, rows)))
-    write_rank_page(folder, result, json.loads((folder / MAP).read_text(encoding="utf-8")))
+    write_text(folder / MAP, json.dumps(found))
+    write_rank_page(folder, result, found)
 
 
 def image_map(result: Mapping[str, Any], data: DataModule, first: Gathered, rows: Rows) -> dict[str, Any]:

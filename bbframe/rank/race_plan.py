@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 TRAINING_COST = 3.5  # forward passes that a training step takes, its backward pass and its optimizer included
+TRAINING_COST_OF_DETECTION = 2 * TRAINING_COST  # with the head, whose cost is not measured before
 JOB_SECONDS = 4.0  # of a run besides its training: the test and the report
 
 

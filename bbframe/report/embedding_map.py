@@ -73,7 +73,7 @@ def standardised(X: np.ndarray) -> np.ndarray:
 
 
 def principal_components(features: np.ndarray, seed: int) -> tuple[np.ndarray, list[float]]:
-    """The first two principal components (n, 2) of standardised features, and the shares of the variance that they hold.
+    """The first two principal components (n, 2) of standardised features, and their shares of the variance.
 
     A component that does not exist, because there are too few features or rows, is 0.
     """

@@ -47,10 +47,9 @@ def untrained_notice(ranking: Mapping[str, Any]) -> str:
 def with_untrained(title: str, ranking: Mapping[str, Any]) -> str:
     """A title, which says when weights are untrained."""
     notice = untrained_notice(ranking)
-    return (
-        f"{title} ({'some weights untrained' if notice.startswith('Some') else 'untrained weights'})" * bool(notice)
-        or title
-    )
+    if not notice:
+        return title
+    return f"{title} ({'some weights untrained' if notice.startswith('Some') else 'untrained weights'})"
 
 
 def is_finite(value: Any) -> bool:
@@ -112,8 +111,8 @@ def ranking_head(ranking: Mapping[str, Any]) -> list[str]:
         of = f"{rows:,} boxes in {of}"
     tied = sum(one.get("verdict") == "tied" for one in ranking["backbones"])
     lines = [
-        f"score: {score_meaning(ranking, key)} of the chosen stages over {of} of {visible(str(ranking['data']))}, "
-        "with its 95 % interval"
+        f"score [95 % interval]: {score_meaning(ranking, key)} of the chosen stages; {of} of "
+        f"{visible(str(ranking['data']))}"
     ]
     if tied:
         others = "backbone" if tied == 1 else "backbones"

@@ -37,7 +37,7 @@ def embedding_sections(ranking: Mapping[str, Any], found: Mapping[str, Any] | No
     kind = "boxes" if ranking["task"] == "detection" else "images"
     photos = "" if shown == len(found["points"]) else f" {shown:,} of them have a photo in this page."
     note = (
-        f"{len(found['points']):,} {kind} as {what} sees them: near points are alike to it. Two axes leave out most of "
-        f"what it knows, so classes that overlap here may still be told apart.{photos}"
+        f"{len(found['points']):,} {kind} as {what} sees them: near points are alike to it. Two axes leave out most "
+        f"of what it knows, so classes that overlap here may still be told apart.{photos}"
     )
     return [Section("Embedding map", "embedding_map", data, f"{untrained_notice(ranking)} {note}".strip())]

@@ -29,7 +29,8 @@ def race_sections(ranking: Mapping[str, Any], folder: Path) -> list[Section]:
     columns = [{"title": "rung"}, {"title": "epochs", "number": True}, {"title": "entered"}, {"title": "kept"}]
     note = f"{untrained_notice(ranking)} Finalists are trained, the best of each rung are trained for longer."
     sections = [Section("Race", "table", {"columns": columns, "rows": rungs}, note.strip())]
-    rows, marked = [], []
+    rows: list[list[Any]] = []
+    marked: list[int] = []
     for place, one in enumerate(ranking["backbones"], start=1):
         if not (found := one.get("race")):
             continue
@@ -63,7 +64,7 @@ def race_sections(ranking: Mapping[str, Any], folder: Path) -> list[Section]:
 
 
 def _page_of(place: Any, folder: Path, text: str) -> dict[str, Any] | str:
-    """A link to the page of a folder below the ranking's, where it has one; the dot keeps a name from being a scheme."""
+    """A link to the page of a folder below the ranking's, if it has one; the dot keeps a name from being a scheme."""
     path = PurePosixPath(str(place or ""))
     if not place or path.is_absolute() or ".." in path.parts or not (folder / path / PAGE).is_file():
         return text

@@ -42,7 +42,7 @@ def rank_figures(ranking: Mapping[str, Any]) -> Section:
     figures.append({"label": "backbones", "value": str(len(backbones)), "detail": f"ranked; {without}"})
     if is_finite(ranking.get("seconds")):
         budget = ranking.get("budget_seconds")
-        of = f"of a budget of {duration(budget).removesuffix(' 0 s')}" if is_finite(budget) else "in all"
+        of = f"of a budget of {duration(float(budget)).removesuffix(' 0 s')}" if budget else "in all"
         figures.append({"label": "time", "value": duration(ranking["seconds"]), "detail": of})
     note = untrained_notice(ranking) if backbones else "No backbone could be ranked; the reasons stand below."
     return Section("Result", "figures", {"figures": figures}, note)
@@ -58,7 +58,7 @@ def _first_figures(ranking: Mapping[str, Any], first: Mapping[str, Any]) -> list
         {"label": "first", "value": backbone_label(first), "detail": detail, "wide": True},
         {"label": score_name(ranking["score"]), "value": score, "detail": f"{ends}{_meaning(ranking)}"},
     ]
-    if is_finite(best := first.get("probability_best")):
+    if is_finite(best := first.get("probability_best")) and len(ranking["backbones"]) > 1:
         detail = "over resampled images, of all that were ranked"
         figures.append({"label": "probability of being best", "value": f"{best:.0%}", "detail": detail})
     return figures
@@ -91,7 +91,7 @@ def ranking_sections(ranking: Mapping[str, Any]) -> list[Section]:
     backbones = ranking["backbones"][:MOST_ROWS]
     if not backbones:
         return []
-    race = any(one.get("race") for one in backbones)
+    race, prior = (any(one.get(key) for one in backbones) for key in ("race", "prior"))
     metric = str((ranking.get("race") or {}).get("metric") or "metric")
     hints = {
         "P(best)": "how often it was the best over resampled images",
@@ -100,27 +100,25 @@ def ranking_sections(ranking: Mapping[str, Any]) -> list[Section]:
         "race val": f"validation {metric} after its last rung",
         "race test": f"test {metric} after its last rung",
     }
-    titles = ["prior top-1", *(["race val", "race test"] if race else [])]
+    titles = [*(["prior top-1"] if prior else []), *(["race val", "race test"] if race else [])]
     titles += ["params (M)", "GMACs", "ms an image", "seconds", "to the first"]
     columns: list[dict[str, Any]] = [{"title": "place", "number": True}, {"title": "backbone"}]
     columns += [{"title": score_name(ranking["score"]), "number": True}, _number("P(best)", hints)]
     columns += [{"title": "verdict"}, {"title": "chosen stages"}]
     columns += [_number(title, hints) for title in titles]
-    rows = [_row(place, one, race) for place, one in enumerate(backbones, start=1)]
+    rows = [_row(place, one, race, prior) for place, one in enumerate(backbones, start=1)]
     marked = [i for i, one in enumerate(backbones) if one.get("verdict") in ("first", "tied")]
     data = {"columns": columns, "rows": rows, "filter": len(rows) > 5, "marked": marked}
-    if caption := untrained_notice(ranking):
-        data["caption"] = caption
     note = " ".join(f"{line[:1].upper()}{line[1:].rstrip('.')}." for line in ranking_head(ranking))
     return [Section("Ranking", "table", data, note)]
 
 
-def _row(place: int, one: Mapping[str, Any], race: bool) -> list[Any]:
+def _row(place: int, one: Mapping[str, Any], race: bool, prior: bool) -> list[Any]:
     low, high, verdict = one.get("difference_low"), one.get("difference_high"), str(one.get("verdict") or "")
     behind = f"{one['difference']:+.3f}" if is_finite(one.get("difference")) else ""
     behind += f" [{low:+.3f}, {high:+.3f}]" if is_finite(low) and is_finite(high) else ""
     stages = list(map(str, (one.get("chosen") or {}).get("stages") or ()))
-    prior, raced = one.get("prior") or {}, one.get("race") or {}
+    raced = one.get("race") or {}
     score = {"text": with_interval(one.get("score"), one.get("low"), one.get("high")), "sort": one.get("score")}
     test = with_interval(raced.get("test"), raced.get("test_low"), raced.get("test_high"))
     measured = [number_cell(raced.get("val"), ".3f"), number_cell(raced.get("test"), ".3f", test)] if race else []
@@ -131,7 +129,7 @@ def _row(place: int, one: Mapping[str, Any], race: bool) -> list[Any]:
         number_cell(one.get("probability_best"), ".2f"),
         {"text": verdict or "-", "sort": {"first": 0, "tied": 1}.get(verdict, 2)},
         (", " if len(stages) > 3 else ",\u00a0").join(stages) or None,
-        number_cell(prior.get("top1"), ".1f"),
+        *([number_cell((one.get("prior") or {}).get("top1"), ".1f")] if prior else []),
         *measured,
         number_cell(one.get("params"), ".2f", factor=1e-6),
         number_cell(one.get("gmacs"), ".3g"),
@@ -146,7 +144,7 @@ def _number(title: str, hints: Mapping[str, str]) -> dict[str, Any]:
 
 
 def cost_comparison(ranking: Mapping[str, Any]) -> list[Section]:
-    """The score against latency and against parameters, with the Pareto front; nothing with fewer than two backbones."""
+    """The score against latency and against parameters, with the Pareto front; nothing for a single backbone."""
     name, charts = score_name(ranking["score"]), []
     for key, (title, factor) in COSTS.items():
         points = [
@@ -189,7 +187,7 @@ def advice_sections(ranking: Mapping[str, Any]) -> list[Section]:
     if command := str(ranking.get("command") or ""):
         note = f"{untrained_notice(ranking)} This command trains the winner in full."
         sections.append(Section("What to run", "text", {"text": command}, note.strip()))
-    prior = "The prior is the published ImageNet accuracy of the same weights. It stands beside the score and is no part of it."
+    prior = "The prior is the published ImageNet accuracy of these weights; it stands beside the score, no part of it."
     paragraph = (
         f"The order is by {_meaning(ranking)}: a closed-form probe on frozen features, not a training run. The "
         "interval and the probability of being best come from resampling these images, so they say how much the "
@@ -198,5 +196,6 @@ def advice_sections(ranking: Mapping[str, Any]) -> list[Section]:
     )
     notes = list(map(str, ranking.get("notes") or ()))
     has_prior = any(one.get("prior") for one in ranking["backbones"])
-    data = {"paragraphs": [paragraph + prior * has_prior], "items": notes}
-    return [*sections, Section("How to read it", "prose", data)]
+    paragraphs = [paragraph + prior * has_prior] if ranking["backbones"] else []
+    data = {"paragraphs": paragraphs, "items": notes}
+    return [*sections, Section("How to read it", "prose", data)] if paragraphs or notes else sections

@@ -25,7 +25,7 @@ MOST_BACKBONES = 200  # in the picture
 MOST_ROWS = 1500  # of the table of numbers
 NOTE = (
     "A row is a backbone, its cells are its stages from the input to the output; the stronger its colour, the better "
-    "a stage alone. The stages with a frame were chosen together. A click on a row puts it into the chart or out of it."
+    "a stage alone. Stages with a frame were chosen together. A click on a name puts it into the chart or out of it."
 )
 
 

@@ -19,7 +19,7 @@ from bbframe.report.ranking_words import (
     KIND_NAMES,
     backbone_label,
     is_chosen,
-    is_finite,
+    is_measured,
     score_name,
     with_untrained,
 )
@@ -44,7 +44,7 @@ def score_by_stage(ranking: Mapping[str, Any], out: Path) -> None:
         (one, kind, own)
         for one in ranking["backbones"]
         for kind in dict.fromkeys(str(stage.get("kind", "mean")) for stage in one["stages"])
-        if (own := [s for s in one["stages"] if s.get("kind", "mean") == kind and is_finite(s["scores"].get(key))])
+        if (own := [s for s in one["stages"] if s.get("kind", "mean") == kind and is_measured(s["scores"].get(key))])
     ]
     if not rows:
         raise ValueError(f"rank: no backbone has a stage with the score {key!r}, so there is nothing to draw")
@@ -96,11 +96,11 @@ def _row_name(one: Mapping[str, Any], kind: str) -> str:
 def _draw_scores(axes: Axes, rows: list[tuple[Any, str, list[Any]]], key: str) -> None:
     drawn = set()
     for place, (one, _, _) in enumerate(rows):
-        if one["name"] in drawn or not is_finite(one.get("score")):
+        if one["name"] in drawn or not is_measured(one.get("score")):
             continue
         drawn.add(one["name"])
         colour, _ = VERDICTS.get(str(one.get("verdict")), (GREY, ""))
-        if is_finite(one.get("low")) and is_finite(one.get("high")):
+        if is_measured(one.get("low")) and is_measured(one.get("high")):
             axes.plot([one["low"], one["high"]], [place, place], color=colour, linewidth=2)
         axes.plot(one["score"], place, "o", color=colour, markersize=6)
     for verdict, (colour, words) in VERDICTS.items():
@@ -120,7 +120,9 @@ def score_against_latency(ranking: Mapping[str, Any], out: Path) -> None:
     backbone has both.
     """
     ranked = enumerate(ranking["backbones"], start=1)
-    found = [(i, one) for i, one in ranked if is_finite(one.get("score")) and is_finite(one.get("latency_seconds"))]
+    found = [
+        (i, one) for i, one in ranked if is_measured(one.get("score")) and is_measured(one.get("latency_seconds"))
+    ]
     if not found:
         raise ValueError("rank: no backbone has a score and a measured latency, so there is nothing to draw")
     points = [(1e3 * one["latency_seconds"], one["score"]) for _, one in found]
@@ -173,4 +175,4 @@ def _list_names(axes: Axes, found: Sequence[tuple[int, Mapping[str, Any]]], fron
 
 def _ends(one: Mapping[str, Any]) -> tuple[float | None, float | None]:
     low, high = one.get("low"), one.get("high")
-    return (low, high) if is_finite(low) and is_finite(high) else (None, None)
+    return (low, high) if is_measured(low) and is_measured(high) else (None, None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bbframe.files import visible
-from bbframe.report.ranking_words import backbone_label, is_finite, ranking_head, score_name, with_interval
+from bbframe.report.ranking_words import backbone_label, is_measured, ranking_head, score_name, with_interval
 from bbframe.report.tables import aligned, markdown, markdown_text
 from bbframe.report.text_drawing import shortened
 
@@ -74,7 +74,7 @@ def _cut_label(one: Mapping[str, Any], longest: int) -> str:
 
 
 def _form(value: Any, form: str, factor: float = 1) -> str:
-    return format(value * factor, form) if is_finite(value) else "-"
+    return format(value * factor, form) if is_measured(value) else "-"
 
 
 def _legend(ranking: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bbframe.report import embedding_map as module
-from bbframe.report.embedding_map import embedding_map, principal_components, standardised, stratified_rows
+from bbframe.report.embedding_map import embedding_map, map_components, map_features, map_rows
 
 
 def names(count):
@@ -40,7 +40,7 @@ def test_the_axes_are_the_principal_components_of_standardised_features():
 def test_a_large_offset_does_not_blur_the_map():
     """float32 would lose the variation below a mean of 10,000."""
     X = (np.random.default_rng(0).normal(0, 0.01, (50, 3)) + 1e4).astype(np.float64)
-    assert np.allclose(standardised(X).std(0), 1)
+    assert np.allclose(map_features(X).std(0), 1)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (1, 4), (2, 4), (5, 1), (1, 1), (3, 2)])
@@ -53,7 +53,7 @@ def test_few_rows_or_features_have_a_map_too(shape):
 
 
 def test_features_that_do_not_vary_are_a_single_point():
-    points, shares = principal_components(standardised(np.full((9, 3), 7.1, np.float32)), seed=0)
+    points, shares = map_components(map_features(np.full((9, 3), 7.1, np.float32)), seed=0)
     assert not points.any()
     assert shares == [0.0, 0.0]
 
@@ -70,7 +70,7 @@ def test_rows_that_are_not_finite_are_left_out():
 
 def test_every_class_is_shown_by_its_share():
     labels = np.repeat([0, 1, 2, 3], [4000, 5000, 990, 1])
-    rows = stratified_rows(labels, np.arange(len(labels)), 1000, seed=0)
+    rows = map_rows(labels, np.arange(len(labels)), 1000, seed=0)
     counts = np.bincount(labels[rows], minlength=4)
     assert counts.sum() == len(set(rows.tolist())) == 1000
     np.testing.assert_allclose(counts, [400, 500, 99, 1], atol=2)
@@ -79,7 +79,7 @@ def test_every_class_is_shown_by_its_share():
 
 def test_the_choice_follows_the_seed():
     labels = np.arange(300) % 3
-    rows = [stratified_rows(labels, np.arange(300), 30, seed).tolist() for seed in (0, 0, 1)]
+    rows = [map_rows(labels, np.arange(300), 30, seed).tolist() for seed in (0, 0, 1)]
     assert rows[0] == rows[1] != rows[2]
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from bbframe.report.page.html_page import Section
 from bbframe.report.page.run_page import PAGE
-from bbframe.report.ranking_words import backbone_label, number_cell, untrained_notice, with_interval
+from bbframe.report.ranking_words import backbone_label, scaled_cell, untrained_notice, with_interval
 
 
 def race_sections(ranking: Mapping[str, Any], folder: Path) -> list[Section]:
@@ -40,7 +40,7 @@ def race_sections(ranking: Mapping[str, Any], folder: Path) -> list[Section]:
         why = {"probe": "its score", "prior": "its prior", "both": "its score and its prior"}
         chosen = why.get(str(one.get("finalist")), "-")
         name = _page_of(found.get("folder"), folder, backbone_label(one))
-        measured = [number_cell(found.get("val"), ".4f"), number_cell(found.get("test"), ".4f", test)]
+        measured = [scaled_cell(found.get("val"), ".4f"), scaled_cell(found.get("test"), ".4f", test)]
         rows.append(
             [
                 name,
@@ -49,7 +49,7 @@ def race_sections(ranking: Mapping[str, Any], folder: Path) -> list[Section]:
                 found.get("rung"),
                 found.get("epochs"),
                 *measured,
-                number_cell(found.get("seconds"), ".1f"),
+                scaled_cell(found.get("seconds"), ".1f"),
             ]
         )
     if rows:

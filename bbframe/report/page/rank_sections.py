@@ -10,9 +10,9 @@ from bbframe.report.page.html_page import Section
 from bbframe.report.page.run_sections import duration
 from bbframe.report.ranking_words import (
     backbone_label,
-    is_finite,
-    number_cell,
+    is_measured,
     ranking_head,
+    scaled_cell,
     score_meaning,
     score_name,
     untrained_notice,
@@ -40,7 +40,7 @@ def rank_figures(ranking: Mapping[str, Any]) -> Section:
     figures += _winner_figures(ranking)
     without = f"{len(failed)} failed" if failed else "none failed"
     figures.append({"label": "backbones", "value": str(len(backbones)), "detail": f"ranked; {without}"})
-    if is_finite(ranking.get("seconds")):
+    if is_measured(ranking.get("seconds")):
         budget = ranking.get("budget_seconds")
         of = f"of a budget of {duration(float(budget)).removesuffix(' 0 s')}" if budget else "in all"
         figures.append({"label": "time", "value": duration(ranking["seconds"]), "detail": of})
@@ -52,13 +52,13 @@ def _first_figures(ranking: Mapping[str, Any], first: Mapping[str, Any]) -> list
     stages = ", ".join((first.get("chosen") or {}).get("stages") or ())
     detail = f"stages {stages}" if stages else ""
     low, high = first.get("low"), first.get("high")
-    ends = f"95 % {low:.3f} to {high:.3f}; " if is_finite(low) and is_finite(high) else ""
+    ends = f"95 % {low:.3f} to {high:.3f}; " if is_measured(low) and is_measured(high) else ""
     score = with_interval(first.get("score"), None, None)
     figures: list[dict[str, Any]] = [
         {"label": "first", "value": backbone_label(first), "detail": detail, "wide": True},
         {"label": score_name(ranking["score"]), "value": score, "detail": f"{ends}{_meaning(ranking)}"},
     ]
-    if is_finite(best := first.get("probability_best")) and len(ranking["backbones"]) > 1:
+    if is_measured(best := first.get("probability_best")) and len(ranking["backbones"]) > 1:
         detail = "over resampled images, of all that were ranked"
         figures.append({"label": "probability of being best", "value": f"{best:.0%}", "detail": detail})
     return figures
@@ -79,9 +79,9 @@ def _winner_figures(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
     name = str(race["winner"]) if place is None else backbone_label(backbones[place])
     detail = detail or "and first by score" * (place == 0)
     figures: list[dict[str, Any]] = [{"label": "winner of the race", "value": name, "detail": detail, "wide": True}]
-    if is_finite(found.get("test")):
+    if is_measured(found.get("test")):
         low, high = found.get("test_low"), found.get("test_high")
-        ends = f"95 % {low:.3f} to {high:.3f}" if is_finite(low) and is_finite(high) else ""
+        ends = f"95 % {low:.3f} to {high:.3f}" if is_measured(low) and is_measured(high) else ""
         figures.append({"label": f"its test {metric}", "value": f"{found['test']:.3f}", "detail": ends})
     return figures
 
@@ -115,27 +115,27 @@ def ranking_sections(ranking: Mapping[str, Any]) -> list[Section]:
 
 def _row(place: int, one: Mapping[str, Any], race: bool, prior: bool) -> list[Any]:
     low, high, verdict = one.get("difference_low"), one.get("difference_high"), str(one.get("verdict") or "")
-    behind = f"{one['difference']:+.3f}" if is_finite(one.get("difference")) else ""
-    behind += f" [{low:+.3f}, {high:+.3f}]" if is_finite(low) and is_finite(high) else ""
+    behind = f"{one['difference']:+.3f}" if is_measured(one.get("difference")) else ""
+    behind += f" [{low:+.3f}, {high:+.3f}]" if is_measured(low) and is_measured(high) else ""
     stages = list(map(str, (one.get("chosen") or {}).get("stages") or ()))
     raced = one.get("race") or {}
     score = {"text": with_interval(one.get("score"), one.get("low"), one.get("high")), "sort": one.get("score")}
     test = with_interval(raced.get("test"), raced.get("test_low"), raced.get("test_high"))
-    measured = [number_cell(raced.get("val"), ".3f"), number_cell(raced.get("test"), ".3f", test)] if race else []
+    measured = [scaled_cell(raced.get("val"), ".3f"), scaled_cell(raced.get("test"), ".3f", test)] if race else []
     return [
         place,
         backbone_label(one),
-        score if is_finite(one.get("score")) else None,
-        number_cell(one.get("probability_best"), ".2f"),
+        score if is_measured(one.get("score")) else None,
+        scaled_cell(one.get("probability_best"), ".2f"),
         {"text": verdict or "-", "sort": {"first": 0, "tied": 1}.get(verdict, 2)},
         (", " if len(stages) > 3 else ",\u00a0").join(stages) or None,
-        *([number_cell((one.get("prior") or {}).get("top1"), ".1f")] if prior else []),
+        *([scaled_cell((one.get("prior") or {}).get("top1"), ".1f")] if prior else []),
         *measured,
-        number_cell(one.get("params"), ".2f", factor=1e-6),
-        number_cell(one.get("gmacs"), ".3g"),
-        number_cell(one.get("latency_seconds"), ".3g", factor=1e3),
-        number_cell(one.get("seconds"), ".1f"),
-        number_cell(one.get("difference"), "", behind),
+        scaled_cell(one.get("params"), ".2f", factor=1e-6),
+        scaled_cell(one.get("gmacs"), ".3g"),
+        scaled_cell(one.get("latency_seconds"), ".3g", factor=1e3),
+        scaled_cell(one.get("seconds"), ".1f"),
+        scaled_cell(one.get("difference"), "", behind),
     ]
 
 
@@ -156,7 +156,7 @@ def cost_comparison(ranking: Mapping[str, Any]) -> list[Section]:
                 one.get("verdict") in ("first", "tied"),
             )
             for one in ranking["backbones"]
-            if is_finite(one.get(key)) and is_finite(one.get("score"))
+            if is_measured(one.get(key)) and is_measured(one.get("score"))
         ]
         if len(points) > 1:
             heading = with_untrained(f"{name} against {title}", ranking)
@@ -170,7 +170,7 @@ def cost_comparison(ranking: Mapping[str, Any]) -> list[Section]:
 
 def _ends(one: Mapping[str, Any]) -> tuple[float, float] | None:
     low, high = one.get("low"), one.get("high")
-    return (low, high) if low is not None and high is not None and is_finite(low) and is_finite(high) else None
+    return (low, high) if low is not None and high is not None and is_measured(low) and is_measured(high) else None
 
 
 def failed_sections(ranking: Mapping[str, Any]) -> list[Section]:

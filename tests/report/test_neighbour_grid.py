@@ -45,9 +45,10 @@ def test_a_neighbour_of_another_class_has_another_frame(tmp_path, words):
 
 
 def test_without_classes_no_frame_judges(tmp_path, words):
-    neighbour_grid(blue, [0], np.array([[1, 2]]), np.array([[0.5, 0.4]]), tmp_path / "n.png", title="Scans")
+    files = ["scan 0.png", "scan 1.png"]
+    neighbour_grid(blue, [1], np.array([[0, 2]]), np.ones((1, 2)), tmp_path / "n.png", names=files, title="Scans")
     assert count(tmp_path / "n.png", GREEN) == count(tmp_path / "n.png", RED) == 0
-    assert words[:2] == ["Scans", "the number is the cosine similarity"]
+    assert words == ["Scans", "the number is the cosine similarity", "scan 1.png", "1.000", "1.000"]
 
 
 def test_an_image_that_cannot_be_read_says_why(tmp_path, words):

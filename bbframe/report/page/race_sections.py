@@ -17,17 +17,18 @@ def race_sections(ranking: Mapping[str, Any], folder: Path) -> list[Section]:
     race = ranking.get("race")
     if not race:
         return []
+    labels = {one["name"]: backbone_label(one) for one in ranking["backbones"]}
     rungs = [
         [
             _page_of(rung.get("folder"), folder, f"rung {number}"),
             rung.get("epochs"),
-            ", ".join(map(str, rung.get("entrants") or ())),
-            ", ".join(map(str, rung.get("kept") or ())) or "none",
+            ", ".join(labels.get(name, str(name)) for name in rung.get("entrants") or ()),
+            ", ".join(labels.get(name, str(name)) for name in rung.get("kept") or ()) or "none",
         ]
         for number, rung in enumerate(race.get("rungs") or (), start=1)
     ]
     columns = [{"title": "rung"}, {"title": "epochs", "number": True}, {"title": "entered"}, {"title": "kept"}]
-    note = f"{untrained_notice(ranking)} Finalists are trained, the best of each rung are trained for longer."
+    note = f"{untrained_notice(ranking)} The finalists are trained; the best of each rung are trained for longer."
     sections = [Section("Race", "table", {"columns": columns, "rows": rungs}, note.strip())]
     rows: list[list[Any]] = []
     marked: list[int] = []
@@ -37,7 +38,7 @@ def race_sections(ranking: Mapping[str, Any], folder: Path) -> list[Section]:
         if one["name"] == race.get("winner"):
             marked.append(len(rows))
         test = with_interval(found.get("test"), found.get("test_low"), found.get("test_high"))
-        why = {"probe": "its score", "prior": "its prior", "both": "its score and its prior"}
+        why = {"probe": "score", "prior": "prior", "both": "score and prior"}
         chosen = why.get(str(one.get("finalist")), "-")
         name = _page_of(found.get("folder"), folder, backbone_label(one))
         measured = [scaled_cell(found.get("val"), ".4f"), scaled_cell(found.get("test"), ".4f", test)]

@@ -189,7 +189,7 @@ def advice_sections(ranking: Mapping[str, Any]) -> list[Section]:
         sections.append(Section("What to run", "text", {"text": command}, note.strip()))
     prior = "The prior is the published ImageNet accuracy of these weights; it stands beside the score, no part of it."
     paragraph = (
-        f"The order is by {_meaning(ranking)}: a closed-form probe on frozen features, not a training run. The "
+        f"The order is by {_meaning(ranking)}: a probe on frozen features, not a training run. The "
         "interval and the probability of being best come from resampling these images, so they say how much the "
         "choice of images matters; they do not say how far a probe is from training in full. Backbones that are tied "
         "cannot be told apart on these images: prefer the cheaper one, or let the race decide. "

@@ -149,7 +149,7 @@ def test_the_race_links_to_pages_that_are_there(tmp_path):
     assert columns_of(rungs)["kept"][1] == "convnextv2_nano"
     link = "./race/rung3/0_convnextv2_nano/report.html"
     assert columns_of(runs)["backbone"][:2] == ({"text": "convnextv2_nano", "link": link}, "dinov2_small")
-    assert columns_of(runs)["finalist by"][:2] == ("its score and its prior", "its score")
+    assert columns_of(runs)["finalist by"][:2] == ("score and prior", "score")
     assert runs.data["marked"] == [0]
     assert notes.data["items"] == ["the budget ended it"]
     assert race_sections(made_ranking(race=False), tmp_path) == []

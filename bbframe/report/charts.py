@@ -107,13 +107,13 @@ def _mark_best(axes: Axes, best: int, watched: dict[int, float], low: bool) -> N
 
 
 class CostPoint(NamedTuple):
-    """A configuration: what one image costs (GMACs, or ms), mean of a metric and its interval, None without one.
+    """A configuration: GMACs of one image, mean of a metric and its interval, None without one.
 
     `over` says what the interval is about: "seeds", "splits", or the test "images" of one run.
     """
 
     label: str
-    cost: float
+    gmacs: float
     mean: float
     low: float | None
     high: float | None
@@ -133,8 +133,8 @@ def accuracy_against_gmacs(points: Sequence[CostPoint], metric: str, out: Path) 
     for point in points:
         low, high = point.ends
         bar = None if point.low is None else [[max(0, point.mean - low)], [max(0, high - point.mean)]]
-        axes.errorbar(point.cost, point.mean, bar, fmt="o", color=BLUE, ecolor=GREY, capsize=4, markersize=7)
-    costs = [point.cost for point in points]
+        axes.errorbar(point.gmacs, point.mean, bar, fmt="o", color=BLUE, ecolor=GREY, capsize=4, markersize=7)
+    costs = [point.gmacs for point in points]
     if min(costs) > 0 and max(costs) > 5 * min(costs):
         log_scale(axes, "x")
     axes.margins(0.2, 0.15)
@@ -143,23 +143,23 @@ def accuracy_against_gmacs(points: Sequence[CostPoint], metric: str, out: Path) 
     bars = f" (bars: 95 % interval over {' or '.join(over)})" if over else ""
     axes.set(xlabel="multiply-accumulates of one image (GMACs)", ylabel=metric + bars)
     figure.suptitle(f"{metric} against the cost of the network")
-    place_labels(figure, axes, points)
+    _place_labels(figure, axes, points)
     save_picture(figure, out)
 
 
-def place_labels(figure: Figure, axes: Axes, points: Sequence[CostPoint]) -> None:
+def _place_labels(figure: Figure, axes: Axes, points: Sequence[CostPoint]) -> None:
     """Write each label on the side of its point where it covers least of the points and of earlier labels."""
     figure.draw_without_rendering()
     taken = []
     for point in points:
-        low, high = (axes.transData.transform((point.cost, end)) for end in point.ends)
+        low, high = (axes.transData.transform((point.gmacs, end)) for end in point.ends)
         taken.append(Bbox([low - 6, high + 6]))
     for point in sorted(points, key=lambda point: -point.mean):
         placed: list[tuple[float, Annotation]] = []
         for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
             label = axes.annotate(
                 point.label,
-                (point.cost, point.mean),
+                (point.gmacs, point.mean),
                 xytext=(9 * right, 9 * up),
                 textcoords="offset points",
                 ha=("center", "left", "right")[right],

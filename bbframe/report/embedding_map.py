@@ -35,9 +35,9 @@ def embedding_map(
     axes), `umap` with points of its own where that is installed, and `thumbnails`: data URIs, "" for an image that
     cannot be read, fewer than points where all would take more than `MOST_PHOTO_BYTES`.
     """
-    rows = stratified_rows(labels, np.flatnonzero(np.isfinite(X).all(axis=1)), MOST_POINTS, seed)
-    features = standardised(X[rows])
-    points, explained = principal_components(features, seed)
+    rows = map_rows(labels, np.flatnonzero(np.isfinite(X).all(axis=1)), MOST_POINTS, seed)
+    features = map_features(X[rows])
+    points, explained = map_components(features, seed)
     found: dict[str, Any] = {"method": "PCA", "explained": explained, "rows": rows.tolist()}
     found |= {"points": _plain(points), "labels": np.asarray(labels)[rows].tolist()}
     found["names"] = [str(names[row]) for row in rows]
@@ -49,7 +49,7 @@ def embedding_map(
     return found
 
 
-def stratified_rows(labels: np.ndarray, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+def map_rows(labels: np.ndarray, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
     """At most `most` of the `rows`, each class by its share, and one of every class before a second of any.
 
     The classes are mixed in the result, so that its beginning is stratified too.
@@ -63,7 +63,7 @@ def stratified_rows(labels: np.ndarray, rows: np.ndarray, most: int, seed: int) 
     return rows[np.argsort(number / counts[place], kind="stable")[:most]]
 
 
-def standardised(X: np.ndarray) -> np.ndarray:
+def map_features(X: np.ndarray) -> np.ndarray:
     """Features (n, C) as float64 with mean 0 and variance 1; one that does not vary becomes 0."""
     features = X.astype(np.float64)
     features -= features.mean(axis=0) if len(features) else 0
@@ -72,8 +72,8 @@ def standardised(X: np.ndarray) -> np.ndarray:
     return np.where(varies, features / np.where(varies, scale, 1), 0)
 
 
-def principal_components(features: np.ndarray, seed: int) -> tuple[np.ndarray, list[float]]:
-    """The first two principal components (n, 2) of standardised features, and the shares of the variance that they hold.
+def map_components(features: np.ndarray, seed: int) -> tuple[np.ndarray, list[float]]:
+    """The first two principal components (n, 2) of standardised features, and their shares of the variance.
 
     A component that does not exist, because there are too few features or rows, is 0.
     """

@@ -26,13 +26,15 @@ def neighbour_grid(
     *,
     labels: Sequence[int] | None = None,
     class_names: Sequence[str] = (),
+    names: Sequence[str] | None = None,
     title: str = "Nearest neighbours",
 ) -> None:
     """Draw the images `queries` (q,), each with its `neighbours` (q, k) and their cosine `similarities` (q, k).
 
     `read` gives an image by its number, which stands in `queries` and `neighbours`; one that cannot be read is a
     grey tile with the reason. `labels` gives the class of every number: a neighbour is then framed green where its
-    class is the query's, and red with a cross where not. The first 20 rows and 10 neighbours are drawn, and the
+    class is the query's, and red with a cross where not. `names` says what an image of `queries` is called, such as
+    its file; without them it is called "image". The first 20 rows and 10 neighbours are drawn, and the
     title says so. Raises ValueError when there is nothing to draw.
     """
     if not len(queries) or not neighbours.shape[1]:
@@ -58,7 +60,7 @@ def neighbour_grid(
         query = int(queries[row])
         own = None if labels is None else int(labels[query])
         corner = (GAP, above + row * high)
-        words = ["image"] if own is None else ["image", _name(own, class_names)]
+        words = ["image" if names is None else names[query], *([] if own is None else [_name(own, class_names)])]
         _paste(picture, pen, corner, _tile(read, query, GREY), words, "black")
         for column in range(count):
             other = int(neighbours[row, column])

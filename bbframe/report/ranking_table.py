@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bbframe.files import visible
-from bbframe.report.ranking_words import backbone_label, is_finite, ranking_head, score_name, with_interval
+from bbframe.report.ranking_words import backbone_label, is_measured, ranking_head, score_name, with_interval
 from bbframe.report.tables import aligned, markdown, markdown_text
 from bbframe.report.text_drawing import shortened
 
@@ -43,12 +43,12 @@ def ranking_rows(ranking: Mapping[str, Any], longest: int) -> list[list[str]]:
     header = ["", "backbone", score_name(ranking["score"]), "P(best)", "verdict", "stages", "prior", "M params"]
     table = [[*header, "ms", "race val", "test"]]
     for place, one in enumerate(ranking["backbones"], start=1):
-        name, race = backbone_label(one), one.get("race") or {}
+        race = one.get("race") or {}
         indices = (one.get("chosen") or {}).get("indices") or ()
         table.append(
             [
                 str(place),
-                shortened(name, longest) if longest and not one.get("untrained") else _cut_label(one, longest),
+                _cut_label(one, longest),
                 with_interval(one.get("score"), one.get("low"), one.get("high")),
                 _form(one.get("probability_best"), ".2f"),
                 str(one.get("verdict") or "-"),
@@ -69,20 +69,20 @@ def _cut_label(one: Mapping[str, Any], longest: int) -> str:
     label = backbone_label(one)
     if not longest or len(label) <= longest:
         return label
-    end = " (untrained)"
+    end = " (untrained)" if one.get("untrained") else ""
     return shortened(label.removesuffix(end), longest - len(end)) + end
 
 
 def _form(value: Any, form: str, factor: float = 1) -> str:
-    return format(value * factor, form) if is_finite(value) else "-"
+    return format(value * factor, form) if is_measured(value) else "-"
 
 
 def _legend(ranking: Mapping[str, Any]) -> list[str]:
     """What the columns say that do not speak for themselves."""
-    parts = ["stages: for backbone.out_indices", "ms: forward time of one image"]
+    parts = ["stages: for backbone.out_indices; ms: forward time of one image"]
     if any(one.get("prior") for one in ranking["backbones"]):
         parts.append("prior: published ImageNet top-1, beside the score and no part of it")
-    return ["; ".join(parts)]
+    return parts
 
 
 def _after(ranking: Mapping[str, Any]) -> list[str]:

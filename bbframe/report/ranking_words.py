@@ -47,28 +47,27 @@ def untrained_notice(ranking: Mapping[str, Any]) -> str:
 def with_untrained(title: str, ranking: Mapping[str, Any]) -> str:
     """A title, which says when weights are untrained."""
     notice = untrained_notice(ranking)
-    return (
-        f"{title} ({'some weights untrained' if notice.startswith('Some') else 'untrained weights'})" * bool(notice)
-        or title
-    )
+    if not notice:
+        return title
+    return f"{title} ({'some weights untrained' if notice.startswith('Some') else 'untrained weights'})"
 
 
-def is_finite(value: Any) -> bool:
+def is_measured(value: Any) -> bool:
     """Whether a value is a number that can be shown."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def with_interval(value: Any, low: Any, high: Any, decimals: int = 3) -> str:
     """A score with its 95 % interval: "0.971 [0.960, 0.980]"; a dash without a value."""
-    if not is_finite(value):
+    if not is_measured(value):
         return "-"
-    ends = f" [{low:.{decimals}f}, {high:.{decimals}f}]" if is_finite(low) and is_finite(high) else ""
+    ends = f" [{low:.{decimals}f}, {high:.{decimals}f}]" if is_measured(low) and is_measured(high) else ""
     return f"{value:.{decimals}f}{ends}"
 
 
-def number_cell(value: Any, form: str, text: str = "", factor: float = 1) -> dict[str, Any] | None:
+def scaled_cell(value: Any, form: str, text: str = "", factor: float = 1) -> dict[str, Any] | None:
     """A cell of a page's table that is sorted by its value, with a `text` of its own; none without a value."""
-    return {"text": text or format(value * factor, form), "sort": value} if is_finite(value) else None
+    return {"text": text or format(value * factor, form), "sort": value} if is_measured(value) else None
 
 
 def stage_label(stage: Mapping[str, Any]) -> str:
@@ -112,8 +111,8 @@ def ranking_head(ranking: Mapping[str, Any]) -> list[str]:
         of = f"{rows:,} boxes in {of}"
     tied = sum(one.get("verdict") == "tied" for one in ranking["backbones"])
     lines = [
-        f"score: {score_meaning(ranking, key)} of the chosen stages over {of} of {visible(str(ranking['data']))}, "
-        "with its 95 % interval"
+        f"score [95 % interval]: {score_meaning(ranking, key)} of the chosen stages; {of} of "
+        f"{visible(str(ranking['data']))}"
     ]
     if tied:
         others = "backbone" if tied == 1 else "backbones"

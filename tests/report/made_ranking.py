@@ -83,7 +83,7 @@ def made_ranking(
         "backbones": backbones,
         "failed": [{"name": "maskformer_swin_tiny", "reason": reason}] if failed else [],
         "race": raced if race else None,
-        "command": f"python train.py backbone={names[0]} 'backbone.out_indices=[2,4]' data=image_folder data.root=photos",
+        "command": f"python train.py backbone={names[0]} 'backbone.out_indices=[2,4]' data=image_folder",
         "notes": [
             "On the digits, the winner was among the finalists in 7 of 8 splits.",
             "Two images were unreadable.",

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from bbframe.report.page.html_page import Section
-from bbframe.report.ranking_words import is_finite, untrained_notice, with_untrained
+from bbframe.report.ranking_words import is_measured, untrained_notice, with_untrained
 
 
 def embedding_sections(ranking: Mapping[str, Any], found: Mapping[str, Any] | None) -> list[Section]:
     """The map of embedding_map.json; nothing without one."""
     if not found or not found["points"]:
         return []
-    shares = [f", {share:.0%} of the variance" for share in found.get("explained") or () if is_finite(share)] + [
+    shares = [f", {share:.0%} of the variance" for share in found.get("explained") or () if is_measured(share)] + [
         "",
         "",
     ]
@@ -37,7 +37,7 @@ def embedding_sections(ranking: Mapping[str, Any], found: Mapping[str, Any] | No
     kind = "boxes" if ranking["task"] == "detection" else "images"
     photos = "" if shown == len(found["points"]) else f" {shown:,} of them have a photo in this page."
     note = (
-        f"{len(found['points']):,} {kind} as {what} sees them: near points are alike to it. Two axes leave out most of "
-        f"what it knows, so classes that overlap here may still be told apart.{photos}"
+        f"{len(found['points']):,} {kind} as {what} sees them: near points are alike to it. Two axes leave out most "
+        f"of what it knows, so classes that overlap here may still be told apart.{photos}"
     )
     return [Section("Embedding map", "embedding_map", data, f"{untrained_notice(ranking)} {note}".strip())]

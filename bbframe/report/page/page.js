@@ -59,12 +59,16 @@ const page = (() => {
       const ends = chart.data.datasets.filter((_, i) => chart.isDatasetVisible(i)).flatMap((set) => set.ends ?? [])
         .filter(Boolean).flat();
       if (!ends.length) return;
-      scale.min = Math.min(scale.min, ...ends);
-      scale.max = Math.max(scale.max, ...ends);
+      const {minDefined, maxDefined} = scale.getUserBounds();
+      if (!minDefined) scale.min = Math.min(scale.min, ...ends);
+      if (!maxDefined) scale.max = Math.max(scale.max, ...ends);
     },
     beforeDatasetsDraw(chart) {
-      const {ctx, scales} = chart;
+      const {ctx, scales, chartArea} = chart;
       ctx.save();
+      ctx.beginPath();
+      ctx.rect(chartArea.left - 8, chartArea.top - 8, chartArea.width + 16, chartArea.height + 16);
+      ctx.clip();
       ctx.lineWidth = 1.5;
       ctx.globalAlpha = 0.55;
       chart.data.datasets.forEach((set, i) => {

@@ -10,7 +10,7 @@ from bbframe.report.ranking_words import (
     KIND_NAMES,
     backbone_label,
     is_chosen,
-    is_finite,
+    is_measured,
     relative_depths,
     score_keys,
     score_meaning,
@@ -25,7 +25,7 @@ MOST_BACKBONES = 200  # in the picture
 MOST_ROWS = 1500  # of the table of numbers
 NOTE = (
     "A row is a backbone, its cells are its stages from the input to the output; the stronger its colour, the better "
-    "a stage alone. The stages with a frame were chosen together. A click on a row puts it into the chart or out of it."
+    "a stage alone. Stages with a frame were chosen together. A click on a name puts it into the chart or out of it."
 )
 
 
@@ -76,12 +76,13 @@ def _rows(backbone: Mapping[str, Any], keys: list[str]) -> list[dict[str, Any]]:
 
 
 def _rounded(value: Any) -> float | None:
-    return round(float(value), 5) if is_finite(value) else None
+    return round(float(value), 5) if is_measured(value) else None
 
 
 def _numbers(ranking: Mapping[str, Any], keys: list[str]) -> Section:
     words = [{"title": "backbone"}, {"title": "stage"}, {"title": "chosen"}]
     counts = [{"title": title, "number": True} for title in ("stride", "channels", *map(score_name, keys))]
+    stages = [(backbone, stage) for backbone in ranking["backbones"] for stage in backbone["stages"]]
     rows = [
         [
             backbone_label(backbone),
@@ -91,19 +92,18 @@ def _numbers(ranking: Mapping[str, Any], keys: list[str]) -> Section:
             stage.get("channels"),
             *(_score_cell(stage, key) for key in keys),
         ]
-        for backbone in ranking["backbones"]
-        for stage in backbone["stages"]
+        for backbone, stage in stages[:MOST_ROWS]
     ]
-    summary = f"The numbers of {len(rows):,} stages, with 95 % intervals"
-    if len(rows) > MOST_ROWS:
+    summary = f"The numbers of {len(stages):,} stages, with 95 % intervals"
+    if len(stages) > MOST_ROWS:
         summary += f" (the first {MOST_ROWS:,})"
-    data = {"columns": words + counts, "rows": rows[:MOST_ROWS], "filter": True, "summary": summary}
+    data = {"columns": words + counts, "rows": rows, "filter": True, "summary": summary}
     return Section("", "table", data)
 
 
 def _score_cell(stage: Mapping[str, Any], key: str) -> dict[str, Any] | None:
     value = stage["scores"].get(key)
-    if not is_finite(value):
+    if not is_measured(value):
         return None
     low, high = ((stage.get(end) or {}).get(key) for end in ("low", "high"))
     return {"text": with_interval(value, low, high), "sort": value}
@@ -112,11 +112,11 @@ def _score_cell(stage: Mapping[str, Any], key: str) -> dict[str, Any] | None:
 def _steps(ranking: Mapping[str, Any]) -> list[Section]:
     """How the stages were chosen: what each one added, and the interval of that."""
     rows = []
-    for backbone in ranking["backbones"]:
+    for backbone in ranking["backbones"][:MOST_ROWS]:
         for place, step in enumerate((backbone.get("chosen") or {}).get("steps") or (), start=1):
             gain = step.get("gain")
             added = with_interval(gain, step.get("gain_low"), step.get("gain_high"))
-            cell = {"text": added, "sort": gain} if is_finite(gain) else None
+            cell = {"text": added, "sort": gain} if is_measured(gain) else None
             score = {"text": with_interval(step["score"], None, None), "sort": step["score"]}
             stage = stage_label({"name": step["stage"], "kind": step.get("kind", "mean")})
             rows.append([backbone_label(backbone), place, stage, score, cell])

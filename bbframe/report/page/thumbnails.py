@@ -32,7 +32,8 @@ def read_thumbnails(
 ) -> list[tuple[str, tuple[int, int]] | str]:
     """The data URI and the (width, height) of each image in turn, until they have `most_bytes`.
 
-    `side` is that of `data_uri`. The reason instead where an image cannot be read, which says that it has changed since it was tested.
+    `side` is the one of `data_uri`. The reason instead where an image cannot be read, which says that it has changed
+    since it was tested.
     """
 
     def load(index: int) -> tuple[str, tuple[int, int]] | str:

@@ -42,26 +42,31 @@ page.kind("chart", (block, data) => {
     afterDatasetsDraw(drawn) {
       const {ctx, chartArea} = drawn;
       const shown = (i) => drawn.isDatasetVisible(i) ? drawn.getDatasetMeta(i).data : [];
-      const taken = chart.series.flatMap((series, i) => series.line ? [] : shown(i).map(({x, y}, j) => {
+      const own = (series, {x, y}, j) => { // the box of a point with its interval
         const [low, high] = (series.ends?.[j] ?? []).map((value) => drawn.scales.y.getPixelForValue(value));
-        return [x - 6, (high ?? y - 6) - 1, x + 6, (low ?? y + 6) + 1];
-      }));
+        return [x - 6, (high ?? y - 5) - 1, x + 6, (low ?? y + 5) + 1];
+      };
+      const taken = chart.series.flatMap((series, i) => series.line ? [] : shown(i).map((point, j) => own(series, point, j)));
       const free = ([left, top, right, bottom]) => left >= chartArea.left && right <= chartArea.right && top >= chartArea.top &&
         !taken.some((box) => left < box[2] && right > box[0] && top < box[3] && bottom > box[1]);
       ctx.save();
       ctx.fillStyle = page.colour("--ink");
       ctx.font = "12px system-ui, sans-serif";
+      ctx.textAlign = "left";
       ctx.textBaseline = "middle";
       chart.series.forEach((series, i) => series.named && shown(i).forEach((point, j) => {
         if (!series.named[j]) return;
         const width = ctx.measureText(series.labels[j]).width;
-        for (const [right, up] of [[true, 0], [false, 0], [true, 14], [true, -14], [false, 14], [false, -14], [true, 28], [false, -28]]) {
-          const left = right ? point.x + 9 : point.x - 9 - width;
-          const box = [left, point.y - up - 7, left + width, point.y - up + 7];
+        const [, over, , below] = own(series, point, j);
+        const middle = Math.max(chartArea.left, Math.min(chartArea.right - width, point.x - width / 2));
+        const [right, left] = [point.x + 9, point.x - 9 - width];
+        const places = [[right, point.y], [left, point.y], [middle, over - 8], [middle, below + 8], [right, point.y - 13],
+          [right, point.y + 13], [left, point.y - 13], [left, point.y + 13]];
+        for (const [x, y] of places) {
+          const box = [x, y - 7, x + width, y + 7];
           if (!free(box)) continue;
           taken.push(box);
-          ctx.textAlign = "left";
-          ctx.fillText(series.labels[j], left, point.y - up);
+          ctx.fillText(series.labels[j], x, y);
           break;
         }
       }));

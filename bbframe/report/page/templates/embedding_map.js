@@ -109,6 +109,7 @@ page.kind("embedding_map", (block, {views, labels, names, thumbnails, classes}) 
   }
 
   function update() {
+    if (off.has(lit)) lit = null;
     order.forEach((label, i) => chart.setDatasetVisibility(i, !off.has(label)));
     for (const button of legend.children) button.setAttribute("aria-pressed", String(!off.has(Number(button.dataset.label))));
     paint(chart.data.datasets);

@@ -16,7 +16,7 @@ RANK = 1e-12  # eigenvalues below this share of the largest are rounding of floa
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues (r,), falling, of X'X; its axes (C, r) unless n < C; coordinates (n, r) of the rows if they are few."""
+    """Eigenvalues (r,), falling, of X'X; axes (C, r) unless n < C; coordinates (n, r) of few rows."""
 
     values: NDArray[np.float64]
     axes: NDArray[np.float64] | None

@@ -102,7 +102,7 @@ def agreement(
 def chance(truth: Sequence[float]) -> dict[str, float]:
     """What a random order is worth, by its expectation."""
     random = np.random.default_rng(0)
-    drawn = [agreement([v], v, truth, truth) for v in random.random((2000, len(truth))).tolist()]
+    drawn = [agreement([v], v, truth, truth) for v in random.random((300, len(truth))).tolist()]
     return {key: float(np.mean([each[key] for each in drawn])) for key in drawn[0] if key != "size"}
 
 

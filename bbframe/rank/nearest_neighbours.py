@@ -54,7 +54,7 @@ def _similarities(features: StandardisedFeatures) -> Iterator[tuple[slice, NDArr
         return raw * scale[rows, None]
 
     whole = unit(slice(0, features.rows)) if features.rows * features.channels <= 2 * BLOCK else None
-    for rows in row_blocks(features.rows, features.rows, 4 * BLOCK):
+    for rows in row_blocks(features.rows, features.rows):
         if whole is not None:
             yield rows, whole[rows] @ whole.T
             continue

@@ -60,7 +60,7 @@ def choose_stages(
     share of rows that leave-one-out ridge on the standardised features of all stages, side by side, gets right. With
     few rows, the stages that may join are compared at the penalty of the step before, and the best SCREENED of them
     with their own. A stage joins with one kind. Of equal stages the later one is taken, because it has fewer
-    positions. At most `most` stages join. Raises ValueError without a candidate, and for a `first` that is no candidate.
+    positions. At most `most` stages join. Raises ValueError without a candidate, and for a `first` that is none.
     """
     if not candidates:
         raise ValueError("choose_stages needs one stage or more to choose from")

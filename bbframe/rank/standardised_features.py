@@ -119,9 +119,9 @@ class StandardisedFeatures:
                 yield rows, block @ spectrum.axes
 
 
-def row_blocks(rows: int, columns: int, size: int | None = None) -> Iterator[slice]:
-    """Slices that cover all rows, each with at most `size` numbers (BLOCK), and one row or more."""
-    step = max(1, (size or BLOCK) // columns)
+def row_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices that cover all rows, each with at most BLOCK numbers, and one row or more."""
+    step = max(1, BLOCK // columns)
     for start in range(0, rows, step):
         yield slice(start, min(rows, start + step))
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 2**22  # float64 numbers in a block of rows: 32 MiB
-KEPT = 2048  # rows whose products (n, n) are kept for every stage: 32 MiB each
+KEPT = 1536  # rows whose products (n, n) are kept for every stage: 18 MiB each
 CONSTANT = 1e-6  # a deviation below this share of the mean is rounding of float32
 RANK = 1e-12  # eigenvalues below this share of the largest are rounding of float64
 

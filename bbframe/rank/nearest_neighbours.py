@@ -30,7 +30,7 @@ def knn_scores(
     scores = np.zeros((features.rows, K))
     for rows, similarity in _similarities(features):
         similarity[np.arange(len(similarity)), np.arange(rows.start, rows.stop)] = -np.inf
-        last = -np.partition(-similarity, k - 1, axis=1)[:, k - 1]
+        last = np.partition(similarity, features.rows - k, axis=1)[:, features.rows - k]
         row, column = np.nonzero(similarity >= last[:, None] - ROUNDING)
         near = similarity[row, column]
         inside = near > last[row] + ROUNDING
@@ -54,7 +54,7 @@ def _similarities(features: StandardisedFeatures) -> Iterator[tuple[slice, NDArr
         return raw * scale[rows, None]
 
     whole = unit(slice(0, features.rows)) if features.rows * features.channels <= 2 * BLOCK else None
-    for rows in row_blocks(features.rows, features.rows, 4 * BLOCK):
+    for rows in row_blocks(features.rows, features.rows):
         if whole is not None:
             yield rows, whole[rows] @ whole.T
             continue

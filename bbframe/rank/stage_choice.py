@@ -51,15 +51,16 @@ def choose_stages(
     K: int,
     resampling: Resampling,
     *,
+    first: str | None = None,
     most: int | None = None,
 ) -> StageChoice:
-    """Begin with the best stage; the stage that adds most joins while the interval of its gain lies above 0.
+    """Begin with the best stage, or with `first`; the one that adds most joins while its gain's interval is above 0.
 
     `candidates` are (stage, kind) in network order, and `features` gives the array (n, C) of one. The score is the
     share of rows that leave-one-out ridge on the standardised features of all stages, side by side, gets right. With
     few rows, the stages that may join are compared at the penalty of the step before, and the best SCREENED of them
     with their own. A stage joins with one kind. Of equal stages the later one is taken, because it has fewer
-    positions. At most `most` stages join. Raises ValueError without a candidate.
+    positions. At most `most` stages join. Raises ValueError without a candidate, and for a `first` that is none.
     """
     if not candidates:
         raise ValueError("choose_stages needs one stage or more to choose from")
@@ -73,8 +74,10 @@ def choose_stages(
     chosen: list[Candidate] = []
     steps: list[StageStep] = []
     correct, penalty, refused, left = np.zeros(len(y)), 0.0, None, list(candidates)
+    if first is not None and first not in dict(candidates):
+        raise ValueError(f"choose_stages: no stage {first!r} to begin with; there are {list(dict(candidates))}")
     while left and (most is None or len(steps) < most):
-        tried = left
+        tried = left if chosen or first is None else [each for each in left if each[0] == first]
         if chosen and len(y) <= KEPT and len(left) > SCREENED:
             tried = _screened(chosen, left, read, y, K, penalty)
         found = {candidate: _correct([*chosen, candidate], read, y, K) for candidate in tried}

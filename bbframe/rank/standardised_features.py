@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 2**22  # float64 numbers in a block of rows: 32 MiB
-KEPT = 2048  # rows whose products (n, n) are kept for every stage: 32 MiB each
+KEPT = 1536  # rows whose products (n, n) are kept for every stage: 18 MiB each
 CONSTANT = 1e-6  # a deviation below this share of the mean is rounding of float32
 RANK = 1e-12  # eigenvalues below this share of the largest are rounding of float64
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues (r,), falling, of X'X; its axes (C, r) unless n < C; coordinates (n, r) of rows if they are few."""
+    """Eigenvalues (r,), falling, of X'X; axes (C, r) unless n < C; coordinates (n, r) of few rows."""
 
     values: NDArray[np.float64]
     axes: NDArray[np.float64] | None
@@ -119,9 +119,9 @@ class StandardisedFeatures:
                 yield rows, block @ spectrum.axes
 
 
-def row_blocks(rows: int, columns: int, size: int | None = None) -> Iterator[slice]:
-    """Slices that cover all rows, each with at most `size` numbers (BLOCK), and one row or more."""
-    step = max(1, (size or BLOCK) // columns)
+def row_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices that cover all rows, each with at most BLOCK numbers, and one row or more."""
+    step = max(1, BLOCK // columns)
     for start in range(0, rows, step):
         yield slice(start, min(rows, start + step))
 

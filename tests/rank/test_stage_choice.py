@@ -68,6 +68,15 @@ def test_the_number_of_stages_is_bounded_and_the_last_of_equals_is_taken(stages)
     assert choose(same, y).stages == ["stage2"]
 
 
+def test_a_stage_may_be_given_to_begin_with(stages):
+    choice = choose(*stages, first="stage4")
+    assert choice.steps[0].stage == "stage4"
+    assert choice.steps[1].stage in {"stage1", "stage3"}
+    assert choice.stages[-1] == "stage4"
+    with pytest.raises(ValueError, match=r"^choose_stages: no stage 'stage9' to begin with; there are \['stem', .*$"):
+        choose(*stages, first="stage9")
+
+
 def test_nothing_to_choose_from_is_an_error():
     with pytest.raises(ValueError, match="needs one stage or more"):
         choose({}, np.arange(4))

@@ -79,7 +79,10 @@ def _form(value: Any, form: str, factor: float = 1) -> str:
 
 def _legend(ranking: Mapping[str, Any]) -> list[str]:
     """What the columns say that do not speak for themselves."""
-    parts = ["stages: for backbone.out_indices; ms: forward time of one image"]
+    use = "for backbone.out_indices"
+    if ranking["task"] == "detection":
+        use = "those whose boxes tell their class best, while a detector takes its maps by stride"
+    parts = [f"stages: {use}; ms: forward time of one image"]
     if any(one.get("prior") for one in ranking["backbones"]):
         parts.append("prior: published ImageNet top-1, beside the score and no part of it")
     return parts

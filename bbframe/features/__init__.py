@@ -1,0 +1,1 @@
+"""What networks make of images: features of all stages, kept for later questions."""

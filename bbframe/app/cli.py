@@ -1,4 +1,4 @@
-"""The console command `bbframe`: train as `python train.py` does, describe backbones, predict, compare and report."""
+"""The console command `bbframe`: train as `python train.py` does, describe backbones and data, predict, compare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bbframe.app import train
-from bbframe.app.help import COMPARE_HELP, HELP, INFO_HELP, LIST_HELP, PREDICT_HELP, REPORT_HELP, RUNS_HELP
+from bbframe.app.data_command import audit_images
+from bbframe.app.help import (
+    COMPARE_HELP,
+    DATA_HELP,
+    HELP,
+    INFO_HELP,
+    LIST_HELP,
+    PREDICT_HELP,
+    REPORT_HELP,
+    RUNS_HELP,
+)
 from bbframe.app.report_command import report
 from bbframe.app.run_commands import compare, runs
 from bbframe.schema import nearest
@@ -45,7 +55,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def complete_words(arguments: Sequence[str]) -> int:
-    """Complete the word below the cursor: a sub-command, or what Hydra completes behind `train` and `info`."""
+    """Complete the word below the cursor: a sub-command, or what Hydra completes behind `train`, `info`, `data`."""
     line = os.environ.get("COMP_LINE", "")
     if not any(argument.startswith("query=") for argument in arguments):
         return train.main(arguments)
@@ -53,7 +63,7 @@ def complete_words(arguments: Sequence[str]) -> int:
     if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
         print("\n".join(name for name in ("train", *COMMANDS) if name.startswith("".join(words[1:]))))
         return 0
-    if words[1] not in ("train", "info"):
+    if words[1] not in ("train", "info", "data"):
         return 0
     os.environ["COMP_LINE"] = re.sub(rf"(?<=\s){words[1]}\s+", "", line, count=1)
     return train.main(arguments)
@@ -141,6 +151,7 @@ def predict(arguments: list[str]) -> int:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "list": (print_catalog, LIST_HELP),
     "info": (info, INFO_HELP),
+    "data": (audit_images, DATA_HELP),
     "predict": (predict, PREDICT_HELP),
     "runs": (runs, RUNS_HELP),
     "compare": (compare, COMPARE_HELP),

@@ -16,6 +16,7 @@ from bbframe.audit.image_traits import SMALL, ImageTraits, read_traits
 from bbframe.audit.label_disagreement import label_doubts
 from bbframe.audit.network_features import image_features
 from bbframe.audit.outliers import UNUSUAL, class_outliers
+from bbframe.audit.size_histograms import size_histograms
 from bbframe.backbone import Backbone
 from bbframe.data.boxes.box_options import DetectionDataOptions
 from bbframe.data.boxes.box_sizes import below_stride, box_sides, scales
@@ -43,6 +44,7 @@ class DataAudit:
     features: str
     confirmed: float | None = None
     notes: list[str] = field(default_factory=list)
+    histograms: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -53,7 +55,6 @@ class DataAudit:
 
     def plain(self) -> dict[str, Any]:
         """Plain data, for audit.json and the page."""
-        sizes = self.traits.sizes[self.traits.readable]
         return {
             "status": "ok",
             "class_names": self.summary.class_names,
@@ -63,7 +64,7 @@ class DataAudit:
             "features": self.features,
             "confirmed_labels": None if self.confirmed is None else round(self.confirmed, 6),
             "problems": self.counts,
-            "sizes": sizes.tolist() if len(sizes) <= 20_000 else sizes[:: len(sizes) // 20_000 + 1].tolist(),
+            "histograms": self.histograms,
             "findings": [finding.plain() for finding in self.findings],
             "notes": self.notes,
             "seconds": round(self.seconds, 3),
@@ -86,11 +87,13 @@ def audit_data(
     started = time.monotonic()
     traits = read_traits(data.parts, tell)
     images = _who(data, traits)
-    audit = DataAudit(summarise(data, stride), traits, images, [], features if net is not None else PIXELS)
+    groups = equal_groups(traits.digests)
+    summary = summarise(data, stride, [[traits.places[number] for number in group] for group in groups])
+    audit = DataAudit(summary, traits, images, [], features if net is not None else PIXELS)
     for number, why in enumerate(traits.errors):
         if why:
             audit.findings.append(images.finding(number, "unreadable", 1.0, action="exclude", detail=why))
-    copies, kept = copy_findings(images, equal_groups(traits.digests))
+    copies, kept = copy_findings(images, groups)
     audit.findings += copies
     unique = np.array([number for number in traits.readable.tolist() if number not in kept], np.int64)
     rows = _features(data, net, traits, unique)
@@ -105,7 +108,8 @@ def audit_data(
         _add_doubts(audit, unique, rows, labels)
     _add_outliers(audit, unique, rows, labels)
     if stride is not None and isinstance(data.options, DetectionDataOptions):
-        audit.findings += small_object_findings(data, images, traits, stride)
+        audit.findings += small_object_findings(data, images, stride)
+    audit.histograms = size_histograms(traits.sizes[traits.readable], data)
     order = {problem: place for place, problem in enumerate(PROBLEMS)}
     audit.findings.sort(key=lambda finding: (order[finding.problem], -finding.score, finding.number))
     audit.seconds = time.monotonic() - started
@@ -183,27 +187,23 @@ def _add_outliers(audit: DataAudit, numbers: np.ndarray, features: np.ndarray, l
         audit.findings.append(audit.images.finding(int(numbers[place]), "outlier", score, detail=detail))
 
 
-def small_object_findings(data: DataModule, images: AuditedImages, traits: ImageTraits, stride: int) -> list[Finding]:
+def small_object_findings(data: DataModule, images: AuditedImages, stride: int) -> list[Finding]:
     """Images with objects that are smaller than the finest stride once resized; the smaller, the higher the score."""
     assert isinstance(data.options, DetectionDataOptions)
     found = []
     start = 0
-    for part, objects in data.parts.items():
+    for objects in data.parts.values():
         if isinstance(objects, Objects):
             owners = np.repeat(np.arange(len(objects.sizes)), np.diff(objects.offsets))[~objects.crowd]
             classes = objects.classes[~objects.crowd]
             sides = (box_sides(objects) * scales(data.options, objects)[:, None]).min(1, initial=np.inf)
             tiny = below_stride(data.options, objects, stride)
             for index in np.unique(owners[tiny]).tolist():
-                inside = np.flatnonzero((owners == index) & tiny)
-                least = inside[sides[inside].argmin()]
-                total = int((owners == index).sum())
-                detail = (
-                    f"{len(inside)} of {total} objects; the smallest is {sides[least]:.1f} pixels, stride {stride}"
-                )
-                label = data.class_names[int(classes[least])]
-                score = 1 - float(sides[least]) / stride
-                more = {"label": label, "detail": detail}
-                found.append(images.finding(start + index, "small object", score, **more))
+                first, last = np.searchsorted(owners, [index, index + 1]).tolist()
+                least = first + int(sides[first:last].argmin())
+                count = f"{int(tiny[first:last].sum())} of {last - first} objects"
+                detail = f"{count}; the smallest is {sides[least]:.1f} pixels, the stride {stride}"
+                label, score = data.class_names[int(classes[least])], 1 - float(sides[least]) / stride
+                found.append(images.finding(start + index, "small object", score, label=label, detail=detail))
         start += len(objects.labels)
     return found

@@ -47,7 +47,7 @@ def near_by_hash(hashes: np.ndarray, small: np.ndarray, most: int = NEAR_BITS) -
         contrast = np.minimum(*(flat[block[:, side]].std(1) for side in (0, 1)))
         limits = np.minimum(NEAR_PIXELS, 0.15 * contrast + 2)  # of pale images little is much
         chosen = np.flatnonzero(distances <= limits)
-        found += [NearPair(*block[i].tolist(), 1 - float(distances[i]) / 255) for i in chosen]
+        found += [NearPair(int(block[i, 0]), int(block[i, 1]), 1 - float(distances[i]) / 255) for i in chosen]
     return sorted(found, key=lambda pair: -pair.score)
 
 

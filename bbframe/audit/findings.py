@@ -58,10 +58,12 @@ class AuditedImages:
     names: Sequence[str]
     labels: Sequence[str]
 
-    def finding(self, number: int, problem: str, score: float, twin: int | None = None, **more: Any) -> Finding:
+    def finding(self, number: int, problem: str, score: float, *, twin: int | None = None, **more: str) -> Finding:
         """A finding about an image, and about its twin if there is one."""
-        told = {"other": f"{self.parts[twin]}: {self.names[twin]}", "twin": twin} if twin is not None else {}
-        facts = {"label": self.labels[number], "number": number, **told, **more}
+        told: dict[str, Any] = {}
+        if twin is not None:
+            told = {"other": f"{self.parts[twin]}: {self.names[twin]}", "twin": twin}
+        facts: dict[str, Any] = {"label": self.labels[number], "number": number, **told, **more}
         return Finding(self.parts[number], self.names[number], problem, float(min(1.0, max(0.0, score))), **facts)
 
     def least_protected_first(self, numbers: Iterable[int]) -> list[int]:
@@ -82,12 +84,12 @@ def copy_findings(images: AuditedImages, groups: Sequence[Sequence[int]]) -> tup
         *others, stays = images.least_protected_first(group)
         for number in sorted(others):
             apart = images.parts[number] != images.parts[stays]
-            found.append(images.finding(number, "leak" if apart else "exact copy", 1.0, stays, action="exclude"))
+            found.append(images.finding(number, "leak" if apart else "exact copy", 1.0, twin=stays, action="exclude"))
             kept[number] = stays
         classes = sorted({images.labels[number] for number in group} - {images.labels[stays]})
         if classes:
             unlike = next(number for number in sorted(others) if images.labels[number] == classes[0])
-            found.append(images.finding(stays, "two classes", 1.0, unlike, suggestion=classes[0]))
+            found.append(images.finding(stays, "two classes", 1.0, twin=unlike, suggestion=classes[0]))
     return found, kept
 
 
@@ -97,7 +99,7 @@ def near_findings(images: AuditedImages, pairs: Iterable[NearPair], detail: str)
     for one, other, score in pairs:
         first, twin = images.least_protected_first((one, other))
         problem = "near copy" if images.parts[first] == images.parts[twin] else "near leak"
-        found.append(images.finding(first, problem, score, twin, detail=detail))
+        found.append(images.finding(first, problem, score, twin=twin, detail=detail))
     return found
 
 

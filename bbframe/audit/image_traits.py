@@ -1,4 +1,4 @@
-"""What each image of a data set is, read once: its size, the digest of its pixels, its perceptual hash, a small copy."""
+"""What each image of a data set is, read once: size, digest of the pixels, perceptual hash, a small copy."""
 
 from __future__ import annotations
 

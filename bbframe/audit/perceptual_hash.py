@@ -7,6 +7,7 @@ size or compression changes few of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -31,7 +32,7 @@ def perceptual_hash(image: Image.Image) -> np.uint64:
         return np.uint64(0)
     bits = low > np.median(low[1:])
     bits[0] = False
-    return np.packbits(bits).view(">u8")[0].astype(np.uint64)  # type: ignore[no-any-return]
+    return np.packbits(bits).view(">u8")[0].astype(np.uint64)
 
 
 def differing_bits(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -59,8 +60,8 @@ def similar_hashes(hashes: np.ndarray, most: int = NEAR_BITS) -> tuple[np.ndarra
 def _with_an_equal_piece(values: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The pairs of different hashes that agree in a piece, in blocks of places; a pair may come several times."""
     edges = np.linspace(0, BITS, most + 2).astype(int)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        piece = (values >> np.uint64(low)) & np.uint64(2 ** int(high - low) - 1)
+    for low, high in pairwise(edges.tolist()):
+        piece = (values >> np.uint64(low)) & np.uint64(2 ** (high - low) - 1)
         order = np.argsort(piece, kind="stable")
         ends = np.flatnonzero(np.diff(piece[order])) + 1
         for members in np.split(order, ends):

@@ -148,17 +148,18 @@ class DataSummary:
         return f"{text}; {found['below_stride']:,} are smaller than the finest stride, {self.stride}"
 
 
-def summarise(data: DataModule, stride: int | None = None) -> DataSummary:
+def summarise(data: DataModule, stride: int | None = None, groups: list[list[Place]] | None = None) -> DataSummary:
     """Look at a data set; `stride` belongs to the finest map of the network, if there is one.
 
-    Bounded as `copy_groups` is; no image file is decoded.
+    `groups` are equal images that were found before; without them it is bounded as `copy_groups` is, and no image file
+    is decoded.
     """
     why = ""
-    groups: list[list[Place]] | None = None
-    try:
-        groups = copy_groups(data.parts)
-    except NotLooked as reason:
-        why = str(reason)
+    if groups is None:
+        try:
+            groups = copy_groups(data.parts)
+        except NotLooked as reason:
+            why = str(reason)
     detection = data.options.task == "detection"
     places = [place for group in groups or () for place in group]
     conflicts = 0

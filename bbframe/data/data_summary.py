@@ -15,7 +15,7 @@ from bbframe.data.boxes.objects import Objects, Rows
 from bbframe.data.copies import NotLooked, Place, copy_groups, image_file
 from bbframe.data.data_module import DataModule
 from bbframe.data.decode import MAX_PIXELS
-from bbframe.data.exclusion import image_name
+from bbframe.data.exclusion import PARTS, image_name
 from bbframe.data.faults import first_few
 from bbframe.data.image_files import open_image
 from bbframe.files import visible
@@ -71,7 +71,7 @@ class DataSummary:
         counts: Counter[str] = Counter()
         for group in self.copies or ():
             inside = Counter(part for part, _ in group)
-            here = [part for part in self.images if part in inside]
+            here = [part for part in PARTS if part in inside]
             for place, one in enumerate(here):
                 counts.update({f"{one}/{other}": inside[one] for other in here[place + 1 :]})
         return dict(counts)

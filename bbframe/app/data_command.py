@@ -65,7 +65,8 @@ def audit_images(arguments: list[str]) -> int:
     if asked.as_json:
         print(outward(json.dumps({**plain, "folder": str(folder)}, indent=2)))
         return 0
-    print(outward(audit_text(name, audit)))
+    excluded = data.exclusion.told() if data.exclusion.file else ""
+    print(outward(audit_text(name, audit, excluded)))
     print(outward(_fixes_line(asked.out, audit)))
     print(outward(f"page: {folder / 'report.html'}"))
     return 0

@@ -17,11 +17,13 @@ BETTER = (
 )
 
 
-def audit_text(name: str, audit: DataAudit) -> str:
-    """A line for each thing that was looked at, with the first examples."""
+def audit_text(name: str, audit: DataAudit, excluded: str = "") -> str:
+    """A line for each thing that was looked at, with the first examples; `excluded` is what was left out before."""
     summary = audit.summary
     counts = ", ".join(f"{count:,} {part}" for part, count in summary.images.items())
     lines = {"data": f"{name}: {counts} images, {len(summary.class_names)} classes"}
+    if excluded:
+        lines["excluded"] = excluded
     for word, text in summary.lines():
         if word != "copies":  # the findings say more
             lines[word] = f"{lines[word]}; {text}" if word in lines else text

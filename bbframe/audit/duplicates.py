@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bbframe.audit.perceptual_hash import NEAR_BITS, similar_hashes
-from bbframe.features.cosine_neighbours import nearest
+from bbframe.features.cosine_neighbours import nearest_rows
 
 NEAR_PIXELS = 12.0  # of 255: how far the small copies of near duplicates may lie apart, root mean square
 NEAR_COSINE = 0.98  # of centred features
@@ -57,7 +57,7 @@ def near_by_features(features: np.ndarray, least: float = NEAR_COSINE) -> list[N
     if count < 3:
         return []
     centred = features - features.mean(0, dtype=np.float64).astype(np.float32)
-    similarities, places = nearest(centred, None, min(NEIGHBOURS, count - 1))
+    similarities, places = nearest_rows(centred, None, min(NEIGHBOURS, count - 1))
     rows, columns = np.nonzero(similarities >= least)
     pairs = {
         (min(one, other), max(one, other)): float(similarities[one, column])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bbframe.audit.whitening import Spectrum
-from bbframe.features.cosine_neighbours import nearest
+from bbframe.features.cosine_neighbours import nearest_rows
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07  # of the weights exp(cosine / temperature)
@@ -64,7 +64,7 @@ def neighbour_weights(features: np.ndarray, labels: np.ndarray, num_classes: int
     sizes = np.bincount(labels, minlength=num_classes)
     several = sizes[sizes > 1]
     k = int(min(NEIGHBOURS, several.min(initial=NEIGHBOURS), len(features) - 1))
-    similarities, places = nearest(features, None, k)
+    similarities, places = nearest_rows(features, None, k)
     # the largest similarity is taken off, which changes no share and keeps the exponential small
     strength = np.exp((similarities - similarities[:, :1]).astype(np.float64) / TEMPERATURE)
     strength /= strength.sum(1, keepdims=True)

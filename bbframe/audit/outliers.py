@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bbframe.features.cosine_neighbours import nearest
+from bbframe.features.cosine_neighbours import nearest_rows
 
 NEIGHBOURS = 5
 FEWEST = 10  # images of a class in which a distance can be unusual
@@ -37,7 +37,7 @@ def class_outliers(features: np.ndarray, labels: np.ndarray) -> Outliers:
         members = np.flatnonzero(labels == label)
         if len(members) < FEWEST:
             continue
-        similarities, _ = nearest(centred[members], None, NEIGHBOURS)
+        similarities, _ = nearest_rows(centred[members], None, NEIGHBOURS)
         found = 1 - similarities.mean(1, dtype=np.float64)
         middle = np.median(found)
         spread = np.median(np.abs(found - middle))

@@ -71,6 +71,23 @@ class Exclusion:
             "unmatched": len(self.unmatched),
         }
 
+    def told(self) -> str:
+        """The one line that says what was done."""
+        left_out = {**self.left_out, **({"not read": len(self.dropped)} if self.dropped else {})}
+        ignored = sum(fix.action in ("check", "keep") for fix in self.fixes)
+        text = f"{visible(self.file)}: left out {_counted(left_out)}, relabelled {_counted(self.relabelled)}, "
+        text += f"ignored {ignored} row{'s' * (ignored != 1)} to check or keep"
+        if lost := self.unmatched:
+            text += f"; {len(lost)} row{'s match' if len(lost) > 1 else ' matches'} no image: {first_few(lost)}"
+        return text
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """{"train": 3} -> "3 images (3 train)"."""
+    parts = ", ".join(f"{count} {part}" for part, count in counts.items())
+    total = sum(counts.values())
+    return f"{total} image{'s' * (total != 1)}" + (f" ({parts})" if parts else "")
+
 
 def read_exclusion(path: str | None) -> Exclusion:
     """The fixes of a file, none without a path: CSV with the columns of `COLUMNS`, or the name of an image a line.
@@ -190,7 +207,7 @@ def apply_exclusion(
     kept = {part: {i: c for i, c in new.items() if i not in leave[part]} for part, new in relabel.items()}
     exclusion.relabelled = {part: len(new) for part, new in kept.items() if new}
     exclusion.unmatched = list(lost)
-    log.info("%s", _told(exclusion))
+    log.info("%-9s %s", "exclude", exclusion.told())
     return chosen
 
 
@@ -252,20 +269,3 @@ def _classes(images: Images) -> set[int]:
         labels.values if isinstance(labels, Rows) else np.concatenate([np.zeros(0, np.int64), *map(np.ravel, labels)])
     )
     return set(np.unique(flat).astype(int).tolist())
-
-
-def _told(exclusion: Exclusion) -> str:
-    """The one line that says what was done."""
-
-    def counted(counts: Mapping[str, int]) -> str:
-        parts = ", ".join(f"{count} {part}" for part, count in counts.items())
-        total = sum(counts.values())
-        return f"{total} image{'s' * (total != 1)}" + (f" ({parts})" if parts else "")
-
-    left_out = {**exclusion.left_out, **({"not read": len(exclusion.dropped)} if exclusion.dropped else {})}
-    ignored = sum(fix.action in ("check", "keep") for fix in exclusion.fixes)
-    text = f"exclude   {visible(exclusion.file)}: left out {counted(left_out)}, relabelled "
-    text += f"{counted(exclusion.relabelled)}, ignored {ignored} row{'s' * (ignored != 1)} to check or keep"
-    if lost := exclusion.unmatched:
-        text += f"; {len(lost)} row{'s match' if len(lost) > 1 else ' matches'} no image: {first_few(lost)}"
-    return text

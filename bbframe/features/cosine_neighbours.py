@@ -7,7 +7,7 @@ import numpy as np
 BLOCK_VALUES = 2**24  # similarities in memory at once
 
 
-def nearest(X: np.ndarray, Y: np.ndarray | None, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_rows(X: np.ndarray, Y: np.ndarray | None, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The `k` rows of `Y` that are nearest to each row of `X` by cosine, the nearest first.
 
     `X` (n, C) and `Y` (m, C) are features; without `Y` the rows of `X` are compared with each other, each without
@@ -20,7 +20,7 @@ def nearest(X: np.ndarray, Y: np.ndarray | None, k: int) -> tuple[np.ndarray, np
     keys = queries if Y is None else unit_rows(Y)
     count = len(keys) - alone
     if not 1 <= k <= count:
-        raise ValueError(f"nearest: k={k} must be within 1..{count}, the rows that there are")
+        raise ValueError(f"nearest_rows: k={k} must be within 1..{count}, the rows that there are")
     similarities, places = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     rows = max(1, BLOCK_VALUES // len(keys))
     for start in range(0, len(queries), rows):

@@ -69,7 +69,15 @@ def test_the_most_important_photos_come_first_and_are_limited():
 
 def test_every_problem_has_its_section(page_file):
     text = page_file.read_text(encoding="utf-8")
-    for word in ("Leaks between parts", "Likely wrong labels", "Outliers", "Unreadable", "Classes", "Sizes", "A note."):
+    for word in (
+        "Leaks between parts",
+        "Likely wrong labels",
+        "Outliers",
+        "Unreadable",
+        "Classes",
+        "Sizes",
+        "A note.",
+    ):
         assert word in text
     assert "The first 96 of 120." in text
     assert "python train.py data=digits data.exclude=fixes.csv" in text

@@ -91,7 +91,8 @@ def picture() -> str:
     """The house as SVG: a row of rooms above the rows that it may import from."""
     rows = [[room for room in row if (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file()] for row in ROWS]
     rows = [row for row in rows if row]
-    wide, high, gap, width = 250, 44, 26, 900
+    wide, high, gap = 250, 44, 26
+    width = max(900, max(map(len, rows)) * (wide + 30) + 30)
     centre = {
         room: (width / 2 + (place - (len(row) - 1) / 2) * (wide + 30), 20 + number * (high + gap) + high / 2)
         for number, row in enumerate(rows)

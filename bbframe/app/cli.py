@@ -1,4 +1,4 @@
-"""The console command `bbframe`: train as `python train.py` does, describe backbones, predict, compare and report."""
+"""The console command `bbframe`: train as `python train.py` does, describe backbones and data, predict, compare."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bbframe.app import train
+from bbframe.app.data_command import audit_images
 from bbframe.app.embed_command import embed
 from bbframe.app.help import (
     COMPARE_HELP,
+    DATA_HELP,
     EMBED_HELP,
     HELP,
     INFO_HELP,
@@ -57,7 +59,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def complete_words(arguments: Sequence[str]) -> int:
-    """Complete the word below the cursor: a sub-command, or what Hydra completes behind `train` and `info`."""
+    """Complete the word below the cursor: a sub-command, or what Hydra completes behind `train`, `info`, `data`."""
     line = os.environ.get("COMP_LINE", "")
     if not any(argument.startswith("query=") for argument in arguments):
         return train.main(arguments)
@@ -65,7 +67,7 @@ def complete_words(arguments: Sequence[str]) -> int:
     if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
         print("\n".join(name for name in ("train", *COMMANDS) if name.startswith("".join(words[1:]))))
         return 0
-    if words[1] not in ("train", "info"):
+    if words[1] not in ("train", "info", "data"):
         return 0
     os.environ["COMP_LINE"] = re.sub(rf"(?<=\s){words[1]}\s+", "", line, count=1)
     return train.main(arguments)
@@ -155,6 +157,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "info": (info, INFO_HELP),
     "rank": (rank, RANK_HELP),
     "embed": (embed, EMBED_HELP),
+    "data": (audit_images, DATA_HELP),
     "predict": (predict, PREDICT_HELP),
     "runs": (runs, RUNS_HELP),
     "compare": (compare, COMPARE_HELP),

@@ -156,14 +156,14 @@ def _write_neighbours(
 ) -> list[Path]:
     """The table and the picture of each image's nearest neighbours, beside the features."""
     from bbframe.data.decode import read_image
-    from bbframe.features.cosine_neighbours import nearest
+    from bbframe.features.cosine_neighbours import nearest_rows
     from bbframe.files import atomic, encodable
     from bbframe.report.neighbour_grid import neighbour_grid
 
     count = min(count, len(found.names) - 1)
     if count < 1:
         raise ValueError("embed: --knn needs two images or more")
-    similarity, index = nearest(found.features, None, count)
+    similarity, index = nearest_rows(found.features, None, count)
     table, picture = out.with_name(f"{out.stem}_neighbours.csv"), out.with_name(f"{out.stem}_neighbours.png")
     rows: list[list[Any]] = [["image", "place", "neighbour", "similarity"]]
     for image, near, close in zip(found.names, index, similarity, strict=True):

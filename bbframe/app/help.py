@@ -15,6 +15,7 @@ usage: bbframe train [group=choice] [key=value] ...
        bbframe info [group=choice] [key=value] ...
        bbframe rank [data=...] [backbones=...] [budget=15m] [key=value] ...
        bbframe embed run=<run folder>|backbone=... images=<folder or files> [--knn 5]
+       bbframe data [group=choice] [key=value] ... [--out fixes.csv]
        bbframe predict run=<run folder> images=<folder or files> [key=value] ...
        bbframe runs [folder] [--where ...] [--sort key]
        bbframe compare <run folder> <run folder> ...
@@ -25,6 +26,7 @@ usage: bbframe train [group=choice] [key=value] ...
   info     one backbone: each stage's map, parameters and GMACs; memory and this machine's latency
   rank     which backbones and which stages suit your images: scores within minutes, then a race of the best
   embed    the features of images as a file for other programs, and nearest neighbours
+  data     what spoils comparisons in a data set: copies, leaks between parts, likely wrong labels, outliers
   predict  labels or boxes for images, by a network that was trained: pictures, and a table
   runs     all runs below a folder: status, metrics, reasons of failures; to filter and to sort
   compare  what differs between runs: configuration, metrics, and the test images that each gets wrong
@@ -123,6 +125,41 @@ options:
 examples:
   bbframe embed backbone=dinov2_small backbone.pretrained=true images=photos --knn 5
   bbframe embed run=outputs/classification/<run> images=photos out=photos.parquet stage=stage3"""
+
+DATA_HELP = """What the images say before anything is trained.
+
+usage: bbframe data [--out fixes.csv] [--json] [group=choice] [key=value] ...
+
+Arguments are those of `bbframe train`; what counts is data and backbone. Every image is read once. The report says
+
+  counts         images, in detection objects, of each part and class, and how unequal the classes are
+  unreadable     files that cannot be decoded, and why
+  leaks          images that are in two of train, val and test; near leaks look the same but for size or compression
+  copies         images that are twice in a part, exactly or nearly (perceptual hash, and a network's features)
+  wrong labels   images whose nearest neighbours say another class, the most doubtful first; not for objects
+  outliers       images that are far from all others of their class
+  small objects  objects that are, once resized, smaller than the stride of the backbone's finest selected map
+
+Images are compared by what the backbone makes of them with backbone.pretrained=true, else, or where its weights are
+not to be had, by their pixels. A page with the pictures, report.html, and all of it as plain data, audit.json, are
+written to outputs/data/<date>_<time>_<data>/.
+
+flags:
+  --out FILE.csv         what to do, a row for each finding: part, image, problem, score, action, label, suggestion,
+                         other. The action is exclude for unreadable images, for all but one of equal ones and for the
+                         training copy of a leak, check for the rest. data.exclude=FILE.csv leaves out the images to
+                         exclude; write relabel, exclude or keep where you have looked: relabel takes the class in
+                         the column suggestion
+  --json                 as plain data
+  --config-dir FOLDER    a folder with groups of your own, laid out like conf/
+  --plugin MODULE        a Python module with parts of your own
+
+examples:
+  bbframe data data=image_folder data.root=photos --out fixes.csv
+  bbframe data data=image_folder data.root=photos backbone=dinov2_small backbone.pretrained=true
+  bbframe data data=coco data.train_images=images data.train_annotations=train.json head=retinanet
+  python train.py data=image_folder data.root=photos data.exclude=fixes.csv"""
+
 
 PREDICT_HELP = """What a trained network says about images: its classes, or the objects in them.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bbframe.data.batch_loader import Batches, BatchLoader, ImageBatches, Images, TrainLoader
 from bbframe.data.batch_order import TrainOrder, eval_order
+from bbframe.data.exclusion import Exclusion, apply_exclusion, read_exclusion
 from bbframe.data.faults import Skipped
 from bbframe.data.images.image_options import ImageDataOptions
 from bbframe.data.images.image_transforms import Fit, batch_mix, eval_transform, train_transform
@@ -38,7 +39,7 @@ class DataModule(lightning.LightningDataModule):
 
     Attributes: `class_names`, `num_classes`, `image_size` (height, width), `mean` and `std` (one a channel), `counts`
     (images a part), `skipped`: the images left out so far, {name: reason}, and `assumed`: what was assumed of others,
-    {what: names}.
+    {what: names}, `exclusion`: what `data.exclude` left out.
     """
 
     _train_transform: nn.Module
@@ -55,18 +56,22 @@ class DataModule(lightning.LightningDataModule):
         num_channels: int,
         stride: int = 1,
         skipped: Skipped | None = None,
+        exclusion: Exclusion | None = None,
     ):
         """`preprocessing` decides what the options leave open; `stride` belongs to the smallest map.
 
-        Without `skipped` no unreadable image is put up with. Raises ValueError unless there are 1 or 3 channels.
+        Without `skipped` no unreadable image is put up with. `exclusion` is what `options.exclude` says, if that was
+        read before. Raises ValueError unless there are 1 or 3 channels, and for fixes that cannot be applied.
         """
         super().__init__()
         self.options, self.seed = options, seed
         self.prepare(preprocessing, num_channels, stride)
-        self.parts, self.class_names, self.num_classes = dict(parts), list(class_names), len(class_names)
-        self.counts = {name: len(part.labels) for name, part in parts.items()}
-        self.test_part = "test" if "test" in parts else "val"
         self._errors = skipped or Skipped(0)
+        self.exclusion = exclusion or read_exclusion(options.exclude)
+        self.parts = apply_exclusion(self.exclusion, parts, class_names, self._errors)
+        self.class_names, self.num_classes = list(class_names), len(class_names)
+        self.counts = {name: len(part.labels) for name, part in self.parts.items()}
+        self.test_part = "test" if "test" in parts else "val"
         self.skipped, self.assumed = self._errors.images, self._errors.assumed
         alike: dict[str, list[str]] = {}
         for name in class_names:

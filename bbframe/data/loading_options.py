@@ -50,6 +50,7 @@ class LoadingOptions(Options):
     std: tuple[Annotated[float, Range(0, 1, low_open=True)], ...] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     transforms: Annotated[tuple[Transform, ...], Length(0, 100)] = ()
+    exclude: Name | None = None  # a file of images to leave out or to relabel, as `bbframe data --out` writes it
 
     def __post_init__(self) -> None:
         super().__post_init__()

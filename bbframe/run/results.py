@@ -10,6 +10,7 @@ from typing import Any
 
 from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.data.data_module import DataModule, ImageDataModule
+from bbframe.data.data_summary import summarise
 from bbframe.files import write_text
 from bbframe.report.charts import learning_curves
 from bbframe.report.classification_report import write_classification_report
@@ -49,6 +50,23 @@ def log_network(plan: Configuration, task: Task, data: DataModule, macs: float) 
     log.info("data      %s: %s images of %dx%d, %d classes", plan.data.name, counts, height, width, data.num_classes)
     if plan.run.test and data.test_part != "test":
         log.info("          there are no test images: the validation images are tested")
+
+
+def log_images(data: DataModule, stride: int) -> dict[str, Any]:
+    """Log what the images tell before anything trains; returns the counts that metrics.json keeps.
+
+    `stride` belongs to the finest map. What it cannot find out ends no run, and is None.
+    """
+    kept: dict[str, Any] = {"exclude": data.exclusion.counts()} if data.exclusion.file else {}
+    try:
+        summary = summarise(data, stride)
+        for word, text in summary.lines():
+            log.info("%-9s %s", word, text)
+        return {**kept, "data_summary": summary.counts()}
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        log.warning("data: its images could not be summed up: %s", reason)
+        return {**kept, "data_summary": None}
 
 
 def write_results(plan: Configuration, task: Task, data: DataModule, summary: dict[str, Any], folder: Path) -> None:

@@ -30,7 +30,7 @@ from bbframe.run.loggers import started_loggers
 from bbframe.run.masking import mask_overrides, mask_secrets, remember
 from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_failure, write_record
-from bbframe.run.results import log_network, write_failure_page, write_results
+from bbframe.run.results import log_images, log_network, write_failure_page, write_results
 from bbframe.run.run_log import logging_to
 from bbframe.run.stop_signals import signals_kept, signals_raised
 from bbframe.run.stopwatch import Stopwatch
@@ -118,12 +118,13 @@ class TrainingRun:
             found = self.settle_automatic(task, data, saved)
             macs = gmacs(task, (backbone.config.num_channels, *data.image_size))
             log_network(self.plan, task, data, macs)
+            images = log_images(data, min(backbone.strides)) if is_first() else {}
             with started_loggers(self.plan, self.folder, self.config, saved) as (loggers, ids):
                 callbacks = [RunInCheckpoint(self.saved_run(task, data), self.stopwatch), ids, *self.callbacks]
                 trainer = make_trainer(self.plan, task, self.folder, callbacks, loggers)
                 best = self.trained(trainer, task, data, saved)
                 test = self.tested(trainer, task, data)
-        return self.reported(trainer, task, data, {"gmacs": round(macs, 6), "found": found}, best, test)
+        return self.reported(trainer, task, data, {"gmacs": round(macs, 6), "found": found, **images}, best, test)
 
     @property
     def pruned(self) -> bool:

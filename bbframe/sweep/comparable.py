@@ -11,7 +11,7 @@ SPLIT_KEYS = ("split_seed", "scene_seed")  # of data: another value, other image
 TRAINING_ALONE = {
     *("batch_size", "num_workers", "timeout", "transforms", "augment", "train_scenes", "cache", "verify"),
     *("mean", "std", "interpolation", "bits"),  # what a checkpoint wants its pixels to be
-    *("on_error", "max_errors", "max_pixels"),  # test_sha256 says which images are left
+    *("on_error", "max_errors", "max_pixels", "exclude"),  # test_sha256 says which images are left
 }
 
 

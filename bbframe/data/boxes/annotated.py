@@ -14,6 +14,7 @@ from bbframe.data.boxes.annotated_files import AnnotatedFiles, Reading
 from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.data.boxes.box_options import FileDetectionOptions
 from bbframe.data.decode import significant_bits
+from bbframe.data.exclusion import read_exclusion
 from bbframe.data.faults import Skipped, raise_all
 from bbframe.data.split import stratified
 
@@ -38,16 +39,19 @@ class AnnotatedDataModule(DetectionDataModule):
         found = {part: reading.finish() for part, reading in read.items() if not reading.faults.kinds}
         raise_all(reading.faults for reading in read.values())
         skipped = Skipped(options.tolerated_errors, "faulty images and annotations")
-        told = [(reading.faults, f"{reading.faults.source}: ") for reading in read.values()]
-        skipped.assume((what, f"{source}{name}") for faults, source in told for what, name in faults.assumed)
+        sources = [(reading.faults, f"{reading.faults.source}: ") for reading in read.values()]
+        skipped.assume((what, f"{source}{name}") for faults, source in sources for what, name in faults.assumed)
         skipped.note(
             [
                 (f"{source}{name}", f"{kind}, {why}" if why else kind)
-                for faults, source in told
+                for faults, source in sources
                 for kind, name, why in faults.dropped
             ]
         )
-        super().__init__(options, _divide(found, options), read["train"].class_names, skipped=skipped, **settings)
+        exclusion = read_exclusion(options.exclude)
+        exclusion.dropped = set().union(*(reading.exclusion.dropped for reading in read.values()))
+        told: dict[str, Any] = {"skipped": skipped, "exclusion": exclusion}
+        super().__init__(options, _divide(found, options), read["train"].class_names, **told, **settings)
         self.category_ids = read["train"].category_ids or self.category_ids
         self._part_ids = {part: reading.category_ids for part, reading in read.items() if reading.category_ids}
 

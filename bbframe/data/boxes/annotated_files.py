@@ -14,6 +14,7 @@ from bbframe.data.boxes.box_options import FileDetectionOptions
 from bbframe.data.boxes.image_paths import ImagePaths
 from bbframe.data.boxes.objects import Objects
 from bbframe.data.decode import AS_USUAL, Decoding, glance, read_image, reason
+from bbframe.data.exclusion import read_exclusion
 from bbframe.data.faults import Faults
 
 MASK_BYTES = 2**34  # that the masks of one image may take
@@ -51,17 +52,13 @@ class AnnotatedFiles(Objects):
 
     def select(self, indices: Sequence[int]) -> AnnotatedFiles:
         """Some of the images."""
-        rows = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
-        kept = np.concatenate([np.zeros(0, np.int64), *rows])
-        objects = {key: getattr(self, key)[kept] for key in ("boxes", "classes", "crowd", "area")}
+        kept, fields = self.chosen(indices)
         return replace(
             self,
-            sizes=self.sizes[list(indices)],
-            offsets=np.cumsum([0, *(len(row) for row in rows)]),
             paths=[self.paths[i] for i in indices],
             ids=[self.ids[i] for i in indices],
             masks=None if self.masks is None else [self.masks[i] for i in kept],
-            **objects,
+            **fields,  # type: ignore[arg-type]
         )
 
 
@@ -70,6 +67,7 @@ class Reading:
 
     def __init__(self, source: object, root: Path, options: FileDetectionOptions, masks: bool):
         self.root, self.verify, self.decoding = root, options.verify, Decoding.of(options)
+        self.exclusion = read_exclusion(options.exclude)
         self.files = ImagePaths(root)
         self.faults = Faults(source, options.on_error == "skip")
         self.class_names: list[str] = []
@@ -90,6 +88,9 @@ class Reading:
         None when it cannot serve.
         """
         found, assumed, absent, leaves = self.files.find(path)
+        if absent and self.exclusion.names(found, self.root):
+            self.exclusion.drop(found, self.root)
+            return None
         if absent and leaves:
             self.faults.fatal("paths that leave the folder of the images", f"{name} ({path!r})")
             return None
@@ -102,7 +103,8 @@ class Reading:
         self.taken.add(found)
         if assumed:
             self.faults.assume(assumed, f"{name} ({found})")
-        if (self.verify or said is None) and (said := self._looked_at(name, found, said)) is None:
+        left_out = self.exclusion.names(found, self.root)
+        if ((self.verify and not left_out) or said is None) and (said := self._looked_at(name, found, said)) is None:
             return None
         assert said is not None
         if said[0] * said[1] > self.decoding.max_pixels:
@@ -120,6 +122,9 @@ class Reading:
         try:
             facts = glance(place, self.decoding)
         except Exception as error:  # a decoder may raise anything on a broken file
+            if self.exclusion.names(path, self.root):
+                self.exclusion.drop(path, self.root)
+                return None
             self.faults.drop("unreadable images", f"{name}, {place}", reason(error))
             return None
         self.peaks += [] if facts.peak is None else [facts.peak]

@@ -7,7 +7,7 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +57,27 @@ def enlarged(scan: int, side: int) -> np.ndarray:
 
 @dataclass
 class Scenes(Objects):
-    """Scenes in memory. `pasted` (objects, 4) holds scan, side, left and top of each digit."""
+    """Scenes in memory. `pasted` (objects, 4) holds scan, side, left and top of each digit.
+
+    `numbers` are those of the scenes in their part, where some were left out.
+    """
 
     part: str
     pixels: np.ndarray
     pasted: np.ndarray
+    numbers: tuple[int, ...] | None = None
 
     def read(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index])
 
     def name(self, index: int) -> str:
-        return f"{self.part} scene {index}"
+        return f"{self.part} scene {index if self.numbers is None else self.numbers[index]}"
+
+    def select(self, indices: Sequence[int]) -> Scenes:
+        kept, fields = self.chosen(indices)
+        numbers = tuple(i if self.numbers is None else self.numbers[i] for i in indices)
+        pixels, pasted = self.pixels[list(indices)], self.pasted[kept]
+        return replace(self, pixels=pixels, pasted=pasted, numbers=numbers, **fields)  # type: ignore[arg-type]
 
     def draw(self, number: int, mask: np.ndarray) -> None:
         scan, side, left, top = self.pasted[number].tolist()

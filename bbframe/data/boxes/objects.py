@@ -58,6 +58,14 @@ class Objects:
                 self.draw(number, mask.numpy())
         return target
 
+    def chosen(self, indices: Sequence[int]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The places of the objects of some images, and the fields that these images then have."""
+        rows = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
+        kept = np.concatenate([np.zeros(0, np.int64), *rows])
+        fields = {key: getattr(self, key)[kept] for key in ("boxes", "classes", "crowd", "area")}
+        offsets = np.cumsum([0, *(len(row) for row in rows)])
+        return kept, {**fields, "sizes": self.sizes[list(indices)], "offsets": offsets}
+
     def draw(self, number: int, mask: np.ndarray) -> None:
         """Set the pixels of one object in `mask` (H, W), which holds zeros."""
         raise NotImplementedError

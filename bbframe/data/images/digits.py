@@ -30,6 +30,9 @@ class Scans:
     def name(self, index: int) -> str:
         return f"scan {self.indices[index]}"
 
+    def select(self, indices: Sequence[int]) -> Scans:
+        return Scans([self.indices[i] for i in indices])
+
 
 @functools.cache
 def scans() -> tuple[np.ndarray, list[int]]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from bbframe.data.data_module import ImageDataModule
 from bbframe.data.decode import AS_USUAL, SUFFIXES, UNREADABLE, Decoding, glance, read_image, reason, significant_bits
+from bbframe.data.exclusion import read_exclusion
 from bbframe.data.faults import Faults, Skipped, raise_all
 from bbframe.data.images.folder_layout import (
     JUNK,
@@ -60,7 +61,8 @@ class ImageFolder(ImageDataModule):
     def __init__(self, options: ImageFolderOptions, **settings: Any):
         scan = Scan(Path(options.root or ""), options)
         options = replace(options, bits=scan.decoding.bits)
-        super().__init__(options, scan.parts, scan.class_names, skipped=scan.skipped, **settings)
+        told: dict[str, Any] = {"skipped": scan.skipped, "exclusion": scan.exclusion}
+        super().__init__(options, scan.parts, scan.class_names, **told, **settings)
         self.ignored = scan.ignored
 
 
@@ -78,6 +80,7 @@ class Scan:
         self.faults = Faults(self.root, options.on_error == "skip")
         if self.root != root:
             self.faults.assume("roots that hold one other folder, which is read (data.root=...)", str(self.root))
+        self.exclusion = read_exclusion(options.exclude)
         self.ignored = 0
         self.others: Counter[str] = Counter()  # images below each folder of a class that cannot be decoded
         self.owners: dict[str, tuple[int, str]] = {}  # where an image lies, the class it was found in, and its folder
@@ -210,8 +213,8 @@ class Scan:
         return owner == label
 
     def _readable(self, path: str) -> bool:
-        if not self.options.verify:
-            return True
+        if not self.options.verify or self.exclusion.names(path, self.root):
+            return True  # one that is left out takes part in the split, so that the others stay where they are
         try:
             facts = glance(self.root / path, self.decoding)
         except Exception as error:  # a decoder may raise anything on a broken file

@@ -109,6 +109,11 @@ def data_sections(run: FinishedRun, data: DataModule | None) -> list[Section]:
     facts.append(["skipped", f"{run.metrics.get('skipped', 0)} unreadable images"])
     if run.metrics.get("test_part") == "val":
         facts.append(["tested on", "the validation images, because there are no test images"])
+    facts += summary_facts(run.metrics.get("data_summary") or {})
+    if exclude := run.metrics.get("exclude"):
+        done = f"{exclude.get('left_out', 0):,} images left out, {exclude.get('relabelled', 0):,} given another class"
+        facts.append(["data.exclude", f"{exclude.get('file')}: {done}"])
+        facts.append(["its SHA-256", str(exclude.get("sha256"))])
     sections = [Section("Data", "facts", {"facts": facts})]
     if data is not None and data.skipped:
         sections.append(listed("Skipped images", ("image", "why"), sorted(data.skipped.items())))
@@ -118,6 +123,31 @@ def data_sections(run: FinishedRun, data: DataModule | None) -> list[Section]:
     if rows:
         sections.append(listed("What was assumed", ("what", "where", "how often"), rows))
     return sections
+
+
+def summary_facts(summary: Mapping[str, Any]) -> list[list[str]]:
+    """What a run's data_summary says, as pairs of a name and a value: imbalance, copies, leaks, boxes."""
+    facts = []
+    if summary.get("imbalance") is not None:
+        ratio = f"the largest class of train is {summary['imbalance']:.2f} times the smallest"
+        facts.append(["imbalance", ratio])
+    for part, count in (summary.get("missing_classes") or {}).items():
+        facts.append([f"classes without {PART_NAMES.get(part, part)} images", f"{count:,}"])
+    if "copies" in summary:
+        copies, leaks = summary["copies"], summary.get("leaks") or {}
+        within = "; ".join(f"{count:,} {part} images are there again" for part, count in (copies or {}).items())
+        facts.append(["exact copies", "not looked for" if copies is None else within or "none"])
+        told = "; ".join(
+            f"{count:,} {' images are '.join(pair.split('/'))} images too" for pair, count in leaks.items()
+        )
+        facts.append(["leaks between parts", "not looked for" if copies is None else told or "no exact copies"])
+    if summary.get("conflicts"):
+        facts.append(["images with two classes", f"{summary['conflicts']:,}"])
+    for part, found in (summary.get("boxes") or {}).items():
+        sizes = ", ".join(f"{found[name]:,} {name}" for name in ("small", "medium", "large") if name in found)
+        tiny = f"; {found['below_stride']:,} below stride {summary.get('stride')}" if "below_stride" in found else ""
+        facts.append([f"{PART_NAMES.get(part, part)} objects", f"{sizes} (COCO){tiny}"])
+    return facts
 
 
 PART_NAMES = {"train": "training", "val": "validation", "test": "test"}

@@ -1,0 +1,1 @@
+"""What spoils comparisons in a data set: copies, leaks, likely wrong labels, outliers, objects that are too small."""

@@ -1,0 +1,271 @@
+"""Images that a file of fixes leaves out of a data set, or gives another class: `data.exclude=fixes.csv`."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bbframe.data.batch_loader import Images
+from bbframe.data.boxes.objects import Rows
+from bbframe.data.faults import Skipped, first_few
+from bbframe.files import encodable, visible
+from bbframe.schema import nearest
+
+COLUMNS = ("part", "image", "problem", "score", "action", "label", "suggestion", "other")
+ACTIONS = ("exclude", "relabel", "check", "keep")
+PARTS = ("train", "val", "test")
+MOST_FIX_BYTES = 2**28  # of a file
+
+log = logging.getLogger("bbframe")
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What a row asks for; `part` is empty where only the image is named, `suggestion` is the class of a relabel."""
+
+    image: str
+    action: str
+    part: str = ""
+    suggestion: str = ""
+
+
+@dataclass
+class Exclusion:
+    """The rows of a file of fixes. Once applied it holds how many images were left out and relabelled, by part."""
+
+    file: str = ""
+    sha256: str = ""
+    fixes: list[Fix] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    relabelled: dict[str, int] = field(default_factory=dict)
+    unmatched: list[str] = field(default_factory=list)
+    dropped: set[str] = field(default_factory=set)  # names of images that cannot serve, and were not asked to
+    _names: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._names = {fix.image for fix in self.fixes if fix.action == "exclude"}
+
+    def names(self, path: str, root: Path) -> bool:
+        """Whether an image file is to be left out, so that nobody needs to look into it."""
+        return bool(self._names) and bool(self._names & set(_spellings(encodable(path), str(root))))
+
+    def drop(self, path: str, root: Path) -> None:
+        """Take note of an image that is to be left out, and that was not even to be had."""
+        self.dropped.add(next(name for name in _spellings(encodable(path), str(root)) if name in self._names))
+
+    def counts(self) -> dict[str, Any]:
+        """What a run records: the file, its SHA-256, and how many images it left out and relabelled."""
+        return {
+            "file": self.file,
+            "sha256": self.sha256,
+            "left_out": sum(self.left_out.values()) + len(self.dropped),
+            "relabelled": sum(self.relabelled.values()),
+            "unmatched": len(self.unmatched),
+        }
+
+    def told(self) -> str:
+        """The one line that says what was done."""
+        left_out = {**self.left_out, **({"not read": len(self.dropped)} if self.dropped else {})}
+        ignored = sum(fix.action in ("check", "keep") for fix in self.fixes)
+        text = f"{visible(self.file)}: left out {_counted(left_out)}, relabelled {_counted(self.relabelled)}, "
+        text += f"ignored {ignored} row{'s' * (ignored != 1)} to check or keep"
+        if lost := self.unmatched:
+            text += f"; {len(lost)} row{'s match' if len(lost) > 1 else ' matches'} no image: {first_few(lost)}"
+        return text
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """{"train": 3} -> "3 images (3 train)"."""
+    parts = ", ".join(f"{count} {part}" for part, count in counts.items())
+    total = sum(counts.values())
+    return f"{total} image{'s' * (total != 1)}" + (f" ({parts})" if parts else "")
+
+
+def read_exclusion(path: str | None) -> Exclusion:
+    """The fixes of a file, none without a path: CSV with the columns of `COLUMNS`, or the name of an image a line.
+
+    Of a CSV file the columns image and action must be there; a semicolon may part them, as a spreadsheet writes it.
+    Raises ValueError in one line that names the row and what is wrong with it.
+    """
+    if path is None:
+        return Exclusion()
+    where = f"data: exclude={visible(path)}"
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MOST_FIX_BYTES + 1)
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{where} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is no text (UTF-8)") from error
+    if len(raw) > MOST_FIX_BYTES:
+        raise ValueError(f"{where} has more than {MOST_FIX_BYTES} bytes; name fewer images")
+    if Path(path).suffix.lower() == ".csv":
+        fixes = _rows(where, text)
+    else:
+        fixes = [Fix(line.strip(), "exclude") for line in text.splitlines() if line.strip()]
+    return Exclusion(str(path), hashlib.sha256(raw).hexdigest(), fixes)
+
+
+def _rows(where: str, text: str) -> list[Fix]:
+    head = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if head.count(";") > head.count(",") else ",")
+    try:
+        titles = [title.strip() for title in reader.fieldnames or ()]
+        for title in titles:
+            if title not in COLUMNS:
+                raise ValueError(f"{where} has the column {visible(title)!r}{nearest(title, COLUMNS)}")
+        for title in ("image", "action"):
+            if title not in titles:
+                raise ValueError(f"{where} lacks the column {title!r}; it needs image and action")
+        reader.fieldnames = titles
+        return [
+            fix for number, row in enumerate(reader, 2) if (fix := _fix(f"{where}, row {number}", row)) is not None
+        ]
+    except csv.Error as error:
+        raise ValueError(f"{where} is no CSV: {error}") from error
+
+
+def _fix(where: str, row: Mapping[str | None, Any]) -> Fix | None:
+    """A row; None for an empty one."""
+    if None in row or None in row.values():
+        raise ValueError(f"{where}: has another number of cells than the first row; quote cells that hold a comma")
+    if not any(row.values()):
+        return None
+    image, action, part = row["image"], row["action"].strip().lower(), row.get("part", "").strip()
+    if not image:
+        raise ValueError(f"{where}: names no image")
+    if action not in ACTIONS:
+        raise ValueError(f"{where}: action={visible(action)!r} must be {', '.join(ACTIONS[:-1])} or {ACTIONS[-1]}")
+    if part and part not in PARTS:
+        raise ValueError(f"{where}: part={visible(part)!r} must be {', '.join(PARTS[:-1])} or {PARTS[-1]}, or empty")
+    suggestion = row.get("suggestion", "")
+    if action == "relabel" and not suggestion:
+        raise ValueError(f"{where}: relabel needs the new class in the column suggestion")
+    return Fix(image, action, part, suggestion)
+
+
+def image_name(images: Images, index: int) -> str:
+    """What a file of fixes calls an image: its path below the root of its data, or the name of one without a file."""
+    paths = getattr(images, "paths", None)
+    return encodable(paths[index]) if paths is not None else images.name(index)
+
+
+def _spellings(path: str, root: str) -> tuple[str, str]:
+    return path, encodable(str(Path(root, path)))
+
+
+def apply_exclusion(
+    exclusion: Exclusion, parts: Mapping[str, Images], class_names: Sequence[str], skipped: Skipped
+) -> dict[str, Images]:
+    """The parts without the images to be left out, and with the new classes; one line of the log says what was done.
+
+    Raises ValueError for a class that there is not, two fixes that contradict each other, a name that several images
+    bear, and fixes that leave a part, or a class of train, without images.
+    """
+    if not exclusion.file:
+        return dict(parts)
+    where = f"data: exclude={visible(exclusion.file)}"
+    places: dict[str, list[tuple[str, int]]] = {}
+    for part, images in parts.items():
+        for index in range(len(images.labels)):
+            name = image_name(images, index)
+            for spelling in {name, images.name(index)}:
+                places.setdefault(spelling, []).append((part, index))
+    leave: dict[str, set[int]] = {part: set() for part in parts}
+    relabel: dict[str, dict[int, int]] = {part: {} for part in parts}
+    lost: dict[str, None] = {}
+    for fix in exclusion.fixes:
+        if fix.action not in ("exclude", "relabel"):
+            continue
+        found = places.get(fix.image, [])
+        if len(found) > 1:
+            found = [place for place in found if place[0] == fix.part]
+        if len(found) != 1:
+            if len(places.get(fix.image, [])) > 1:
+                several = f"{visible(fix.image)!r}, which {len(places[fix.image])} images bear"
+                raise ValueError(f"{where} names {several}; write which one's part into the column part")
+            if fix.image not in exclusion.dropped:
+                lost[fix.image] = None
+            continue
+        part, index = found[0]
+        if fix.action == "exclude":
+            leave[part].add(index)
+        else:
+            _relabel(where, fix, parts[part], index, relabel[part], class_names)
+    chosen = {part: _changed(where, parts[part], leave[part], relabel[part]) for part in parts}
+    _check_left(where, parts, chosen, class_names, skipped)
+    exclusion.left_out = {part: len(indices) for part, indices in leave.items() if indices}
+    kept = {part: {i: c for i, c in new.items() if i not in leave[part]} for part, new in relabel.items()}
+    exclusion.relabelled = {part: len(new) for part, new in kept.items() if new}
+    exclusion.unmatched = list(lost)
+    log.info("%-9s %s", "exclude", exclusion.told())
+    return chosen
+
+
+def _relabel(
+    where: str, fix: Fix, images: Images, index: int, taken: dict[int, int], class_names: Sequence[str]
+) -> None:
+    """Take the new class of an image into `taken`."""
+    if np.ndim(images.labels[index]) != 0:
+        raise ValueError(
+            f"{where} relabels {visible(fix.image)!r}, but its objects have classes, not the image; edit "
+            "the annotations"
+        )
+    if fix.suggestion not in class_names:
+        known = nearest(fix.suggestion, class_names)
+        raise ValueError(f"{where}: {visible(fix.image)!r} cannot become {visible(fix.suggestion)!r}{known}")
+    label = list(class_names).index(fix.suggestion)
+    if taken.setdefault(index, label) != label:
+        raise ValueError(f"{where} gives {visible(fix.image)!r} two classes; keep one of the rows")
+
+
+def _changed(where: str, images: Any, leave: set[int], relabel: Mapping[int, int]) -> Any:
+    """A part without some images and with other classes."""
+    if not leave and not relabel:
+        return images
+    if not hasattr(images, "select"):
+        kind = type(images).__name__
+        raise ValueError(f"{where} cannot change the images of {kind}; give that class a method select(indices)")
+    kept = [i for i in range(len(images.labels)) if i not in leave]
+    if not kept:
+        raise ValueError(f"{where} leaves a part without images; remove rows from the file")
+    chosen = images.select(kept)
+    for place, index in enumerate(kept):
+        if index in relabel:
+            chosen.labels[place] = relabel[index]
+    return chosen
+
+
+def _check_left(
+    where: str,
+    before: Mapping[str, Images],
+    after: Mapping[str, Images],
+    class_names: Sequence[str],
+    skipped: Skipped,
+) -> None:
+    """Whether each part still shows something, and train all classes that it had."""
+    for part in before:
+        had, has = _classes(before[part]), _classes(after[part])
+        if had and not has:
+            raise ValueError(f"{where} leaves no {part} image with an object; remove rows from the file")
+        lost = [class_names[label] for label in sorted(had - has)]
+        if lost and part == "train":
+            raise ValueError(f"{where} leaves no train images of these classes: {first_few(lost)}; remove their rows")
+        skipped.assume((f"classes that data.exclude leaves without {part} images", name) for name in lost)
+
+
+def _classes(images: Images) -> set[int]:
+    labels = images.labels
+    flat = (
+        labels.values if isinstance(labels, Rows) else np.concatenate([np.zeros(0, np.int64), *map(np.ravel, labels)])
+    )
+    return set(np.unique(flat).astype(int).tolist())

@@ -10,7 +10,8 @@ images, and every network is fine-tuned in full on them and tested on all other 
 `--task detection` they come as scenes: the features are means over true boxes, and an FCOS is fine-tuned.
 
 A split that is done lies in the folder as <task>_split<number>.json and is not computed again. Prints tables in
-Markdown, and writes the same to summary_<task>.json. Intervals are Student's, 95 %, over the splits.
+Markdown, and writes the same to summary_<task>.json. Intervals are Student's, 95 %, over the splits (of shares
+Clopper and Pearson's).
 """
 
 from __future__ import annotations

@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one split each")
     parser.add_argument("--out", type=Path, default=Path("outputs/rank_trust"))
     given = parser.parse_args(arguments)
+    if len(given.networks) < 3:
+        parser.error("--networks: an order needs three networks or more")
     given.out.mkdir(parents=True, exist_ok=True)
     missing = [split for split in range(given.splits) if not split_file(given, split).is_file()]
     begun = time.monotonic()

@@ -50,9 +50,36 @@ def mean_rank(scores: Mapping[str, Sequence[float]], names: Sequence[str]) -> li
 
 
 def summarise(splits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All figures, as {"mean", "low", "high", "values"} over the splits."""
+    """All figures, as {"mean", "low", "high", "values"} over the splits.
+
+    `without` has them once more without the network that wins most often: a score that finds one outstanding network
+    need not tell the others apart.
+    """
     rewards = list(next(iter(splits[0]["networks"].values()))["reached"])
-    summary: dict[str, Any] = {"against": {}}
+    summary: dict[str, Any] = {"against": agreements(splits, rewards)}
+    wins = [
+        max(split["networks"], key=lambda name: split["networks"][name]["reached"][rewards[0]]) for split in splits
+    ]
+    summary["winners"] = {name: wins.count(name) for name in dict.fromkeys(wins)}
+    winner = max(summary["winners"], key=lambda name: summary["winners"][name])
+    rest = [{"networks": {n: net for n, net in split["networks"].items() if n != winner}} for split in splits]
+    summary["without"] = {"network": winner, "against": agreements(rest, rewards)}
+    summary["reached"] = {
+        reward: {
+            name: mean_of(splits, lambda net, r=reward: net["reached"][r], name) for name in splits[0]["networks"]
+        }
+        for reward in rewards
+    }
+    summary["prior"] = {name: mean_of(splits, lambda net: net["prior"], name) for name in splits[0]["networks"]}
+    summary["params"] = {name: net["params"] for name, net in splits[0]["networks"].items()}
+    if "all" in rewards:
+        summary["stages"] = stage_figures(splits)
+    return summary
+
+
+def agreements(splits: Sequence[Mapping[str, Any]], rewards: Sequence[str]) -> dict[str, Any]:
+    """The figures of every score and hybrid, by what fine-tuning reaches."""
+    found_by: dict[str, Any] = {}
     for reward in rewards:
         figures: dict[str, Figures] = {}
         for split in splits:
@@ -70,18 +97,8 @@ def summarise(splits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 )
             add(figures.setdefault("the truth itself", {}), {"size": weighted_kendall(truth, sizes)})
             add(figures.setdefault("chance", {}), chance(truth))
-        summary["against"][reward] = {name: intervals(each) for name, each in figures.items()}
-    summary["reached"] = {
-        reward: {
-            name: mean_of(splits, lambda net, r=reward: net["reached"][r], name) for name in splits[0]["networks"]
-        }
-        for reward in rewards
-    }
-    summary["prior"] = {name: mean_of(splits, lambda net: net["prior"], name) for name in splits[0]["networks"]}
-    summary["params"] = {name: net["params"] for name, net in splits[0]["networks"].items()}
-    if "all" in rewards:
-        summary["stages"] = stage_figures(splits)
-    return summary
+        found_by[reward] = {name: intervals(each) for name, each in figures.items()}
+    return found_by
 
 
 def agreement(
@@ -138,9 +155,21 @@ def intervals(figures: Figures) -> dict[str, Any]:
     for key, values in figures.items():
         known = [value for value in values if not math.isnan(value)]
         if known:
-            mean, low, high = t_interval(known)
+            mean, low, high = (share_interval if key.startswith("among") else t_interval)(known)
             found[key] = {"mean": mean, "low": low, "high": high, "values": values}
     return found
+
+
+def share_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean of values of 0 or 100 with Clopper and Pearson's interval, or of shares in percent by Student's."""
+    if not set(values) <= {0.0, 100.0}:
+        return tuple(t_interval(values))
+    from scipy.stats import beta
+
+    hits, count = sum(value > 0 for value in values), len(values)
+    low = beta.ppf(0.025, hits, count - hits + 1) if hits else 0.0
+    high = beta.ppf(0.975, hits + 1, count - hits) if hits < count else 1.0
+    return 100.0 * hits / count, 100.0 * float(low), 100.0 * float(high)
 
 
 def mean_of(splits: Sequence[Mapping[str, Any]], value: Callable[[Any], float], name: str) -> float:
@@ -149,14 +178,13 @@ def mean_of(splits: Sequence[Mapping[str, Any]], value: Callable[[Any], float], 
 
 
 def tables(summary: Mapping[str, Any]) -> str:
-    """All figures in Markdown."""
-    lines: list[str] = []
-    for reward, figures in summary["against"].items():
-        lines += ["", f"Against what fine-tuning reaches ({reward}), {summary['splits']} splits", ""]
-        lines += ["| score | " + " | ".join(MEANS.values()) + " |", "|---" * (len(MEANS) + 1) + "|"]
-        for name, row in figures.items():
-            cells = [cell(row.get(key), 2 if key in ("tau", "size") else 1) for key in MEANS]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    """The figures in Markdown: against the usual head, the last stage's; the JSON has those against the others."""
+    reward = next(iter(summary["against"]))
+    wins = ", ".join(f"{name} {count}" for name, count in summary["winners"].items())
+    lines = ["", f"Against what fine-tuning reaches ({reward}), {summary['splits']} splits; winners: {wins}", ""]
+    lines += score_table(summary["against"][reward])
+    lines += ["", f"The same without {summary['without']['network']}", ""]
+    lines += score_table(summary["without"]["against"][reward])
     if "stages" in summary:
         lines += ["", "| choice of stages, mean over networks | |", "|---|---|"]
         lines += [f"| {name} | {cell(row, 2)} |" for name, row in summary["stages"].items()]
@@ -166,6 +194,15 @@ def tables(summary: Mapping[str, Any]) -> str:
         values = [summary["prior"][name], *(summary["reached"][reward][name] for reward in rewards)]
         lines.append(f"| {name} | {params:,} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
     return "\n".join(lines)
+
+
+def score_table(figures: Mapping[str, Any]) -> list[str]:
+    """The lines of a table with a row a score."""
+    lines = ["| score | " + " | ".join(MEANS.values()) + " |", "|---" * (len(MEANS) + 1) + "|"]
+    for name, row in figures.items():
+        cells = [cell(row.get(key), 2 if key in ("tau", "size") else 1) for key in MEANS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def cell(figure: Mapping[str, Any] | None, digits: int) -> str:

@@ -10,7 +10,8 @@ images, and every network is fine-tuned in full on them and tested on all other 
 `--task detection` they come as scenes: the features are means over true boxes, and an FCOS is fine-tuned.
 
 A split that is done lies in the folder as <task>_split<number>.json and is not computed again. Prints tables in
-Markdown, and writes the same to summary_<task>.json. Intervals are Student's, 95 %, over the splits.
+Markdown, and writes the same to summary_<task>.json. Intervals are Student's, 95 %, over the splits (of shares
+Clopper and Pearson's).
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one split each")
     parser.add_argument("--out", type=Path, default=Path("outputs/rank_trust"))
     given = parser.parse_args(arguments)
+    if len(given.networks) < 3:
+        parser.error("--networks: an order needs three networks or more")
     given.out.mkdir(parents=True, exist_ok=True)
     missing = [split for split in range(given.splits) if not split_file(given, split).is_file()]
     begun = time.monotonic()

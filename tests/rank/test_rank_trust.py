@@ -56,6 +56,18 @@ def test_the_choice_of_stages_is_compared_in_pairs(summary):
     assert summary["stages"]["greedy: with the last stage, %"]["mean"] == 0
 
 
+def test_the_figures_are_also_given_without_the_usual_winner(summary):
+    assert summary["winners"] == {"n4": 3}
+    assert summary["without"]["network"] == "n4"
+    assert summary["without"]["against"]["last"]["prior"]["regret"]["mean"] == pytest.approx(30)
+
+
+def test_a_share_of_few_splits_has_a_wide_interval_within_0_and_100(summary):
+    share = summary["against"]["last"]["ridge, best stage"]["among_2"]
+    assert (share["mean"], share["high"]) == (100, 100)
+    assert 25 < share["low"] < 35
+
+
 def test_the_tables_name_every_score_and_network(summary):
     text = tables(summary)
     for word in ("knn, best stage", "hybrid: ridge and prior in turn", "| n4 | 5 |", "greedy less last, points"):

@@ -36,16 +36,16 @@ from torch import Tensor
 from bbframe.data.boxes.box_options import DigitScenesOptions
 from bbframe.data.boxes.digit_scenes import Draw, scene
 from bbframe.data.images.digits import scans
+from bbframe.features.class_scores import correct_rows, one_hot
+from bbframe.features.nearest_neighbours import knn_scores
+from bbframe.features.ridge import ridge_class_scores
+from bbframe.features.standardised_features import StandardisedFeatures
 from bbframe.files import atomic
 from bbframe.rank.box_scores import box_scores
-from bbframe.rank.class_scores import correct_rows, one_hot
 from bbframe.rank.discriminant import lda_scores
 from bbframe.rank.logme import logme
-from bbframe.rank.nearest_neighbours import knn_scores
 from bbframe.rank.resampling import Resampling
-from bbframe.rank.ridge import ridge_class_scores
 from bbframe.rank.stage_choice import choose_stages
-from bbframe.rank.standardised_features import StandardisedFeatures
 from benchmarks import rank_networks as networks
 from benchmarks.rank_summary import summarise, tables
 
@@ -152,7 +152,7 @@ def class_scores(features: Sequence[np.ndarray], y: np.ndarray, K: int) -> list[
     for X in map(StandardisedFeatures, features):
         rows = {"knn": knn_scores(X, y, K), "ridge": ridge_class_scores(X, y, K), "lda": lda_scores(X, y, K)}
         scores = {name: float(correct_rows(values, y).mean()) for name, values in rows.items()}
-        found.append({**scores, "logme": logme(X, one_hot(y, K))})
+        found.append({**scores, "logme": logme(X, one_hot(y, K)).value})
     return found
 
 

@@ -217,6 +217,8 @@ class Ranking:
         self.result |= {
             "status": "ok",
             "score": SCORE,
+            "score_of": "the best stage",
+            "stage_score": "ridge",
             "scores": MEANINGS,
             "rows": len(rows.labels),
             "untrained": any(line["untrained"] for line in backbones),

@@ -13,11 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bbframe.audit.whitening import Spectrum
-from bbframe.features.cosine_neighbours import nearest_rows
-
-NEIGHBOURS = 20
-TEMPERATURE = 0.07  # of the weights exp(cosine / temperature)
-PENALTIES = tuple(10.0**power for power in np.arange(-2, 5.5, 0.5))  # of ridge regression on standardised features
+from bbframe.features.nearest_neighbours import knn_scores
+from bbframe.features.ridge import ridge_class_scores
 
 
 class LabelDoubts(NamedTuple):
@@ -40,35 +37,13 @@ def label_doubts(features: np.ndarray, labels: np.ndarray, num_classes: int) -> 
     its label.
     """
     count = len(features)
-    if count < 3 or num_classes < 2:
+    if count < 3 or len(np.unique(labels)) < 2:
         return LabelDoubts(np.zeros(count), np.array(labels, np.int64))
-    spectrum = Spectrum(features)
-    weights = neighbour_weights(spectrum.whitened(), labels, num_classes)
-    targets = np.full((count, num_classes), -1, np.float32)
     rows = np.arange(count)
-    targets[rows, labels] = 1
-    weights += ((1 + spectrum.ridge_left_out(targets, PENALTIES)) / 2).clip(0, 1)
+    weights = knn_scores(Spectrum(features).whitened(), labels, num_classes)
+    weights += ((1 + ridge_class_scores(features, labels, num_classes)) / 2).clip(0, 1)
     weights /= 2
     own = weights[rows, labels].astype(np.float64)
     weights[rows, labels] = -1
     suggestions = weights.argmax(1)
     return LabelDoubts((0.5 + (weights[rows, suggestions] - own) / 2).clip(0, 1), suggestions)
-
-
-def neighbour_weights(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The share of each class in an image's neighbours, the image left out: (n, num_classes) float32; rows sum to 1.
-
-    `NEIGHBOURS` are looked at, fewer where the smallest class of several images has fewer, and each counts by
-    exp(cosine / temperature).
-    """
-    sizes = np.bincount(labels, minlength=num_classes)
-    several = sizes[sizes > 1]
-    k = int(min(NEIGHBOURS, several.min(initial=NEIGHBOURS), len(features) - 1))
-    similarities, places = nearest_rows(features, None, k)
-    # the largest similarity is taken off, which changes no share and keeps the exponential small
-    strength = np.exp((similarities - similarities[:, :1]).astype(np.float64) / TEMPERATURE)
-    strength /= strength.sum(1, keepdims=True)
-    weights = np.zeros((len(features), num_classes), np.float32)
-    for column in range(k):
-        weights[np.arange(len(features)), labels[places[:, column]]] += strength[:, column].astype(np.float32)
-    return weights

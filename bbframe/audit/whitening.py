@@ -1,8 +1,8 @@
-"""Standardised features in the directions in which they vary: whitened, and as the input of ridge regression."""
+"""Features whitened: with equal variance in all of the directions in which they vary."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -41,40 +41,6 @@ class Spectrum:
         for start, rows in self._blocks():
             found[start : start + len(rows)] = rows @ turn
         return found
-
-    def ridge_left_out(self, targets: np.ndarray, penalties: Sequence[float]) -> np.ndarray:
-        """What ridge regression says of each row, fitted on all others: targets (n, t) -> (n, t) float32.
-
-        The intercept bears no penalty. Of the penalties that one counts whose squared errors, left out, are least.
-        """
-        count = len(targets)
-        middle = targets.mean(0, dtype=np.float64)
-        product = np.zeros((self.features.shape[1], targets.shape[1]))
-        for start, rows in self._blocks():
-            product += rows.T @ (targets[start : start + len(rows)] - middle)
-        product = self.vectors.T @ product
-        errors = np.zeros(len(penalties))
-        for start, rows in self._blocks():
-            turned, centred = rows @ self.vectors, targets[start : start + len(rows)] - middle
-            for place, penalty in enumerate(penalties):
-                errors[place] += float(np.square(self._left_out_errors(turned, centred, product, penalty)).sum())
-        best = penalties[int(errors.argmin())]
-        found = np.empty(targets.shape, np.float32)
-        for start, rows in self._blocks():
-            part = targets[start : start + len(rows)]
-            found[start : start + len(rows)] = part - self._left_out_errors(
-                rows @ self.vectors, part - middle, product, best
-            )
-        return found if count > 1 else np.zeros_like(found)
-
-    def _left_out_errors(
-        self, turned: np.ndarray, centred: np.ndarray, product: np.ndarray, penalty: float
-    ) -> np.ndarray:
-        """(y - prediction) / (1 - leverage) of some rows, turned into the principal directions."""
-        count = len(self.features)
-        weights = 1 / (self.values * count + penalty)
-        leverage = np.square(turned) @ weights + 1 / count
-        return (centred - turned @ (product * weights[:, None])) / np.maximum(1 - leverage, 1e-9)[:, None]
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Standardised rows in float64, with the place of the first."""

@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from bbframe.features.class_scores import correct_rows, one_hot
+from bbframe.features.nearest_neighbours import knn_scores
+from bbframe.features.ridge import ridge_class_scores
+from bbframe.features.standardised_features import StandardisedFeatures
 from bbframe.rank.box_scores import box_scores
-from bbframe.rank.class_scores import correct_rows, one_hot
 from bbframe.rank.discriminant import lda_scores
 from bbframe.rank.gathering import Gathered, Rows
 from bbframe.rank.logme import logme
-from bbframe.rank.nearest_neighbours import knn_scores
 from bbframe.rank.resampling import Resampling
-from bbframe.rank.ridge import ridge_class_scores
 from bbframe.rank.stage_choice import StageChoice, StageStep, choose_stages
-from bbframe.rank.standardised_features import StandardisedFeatures
 
-SCORE = "ridge"  # orders the ranking
+SCORE = "logme"  # orders the ranking: benchmarks/rank_trust.py says why
+MOST_STAGES = 4  # that are chosen of a backbone
 MOST_COMPARED = 20_000  # rows whose nearest neighbours are sought, because that takes the square of their number
 MEANINGS = {
     "ridge": "leave-one-out accuracy of a linear (ridge) classifier",
@@ -32,11 +33,16 @@ MEANINGS = {
 
 @dataclass
 class ScoredBackbone:
-    """A backbone's `stages` in the words of rank.json, its choice of stages, and why it has none, if so."""
+    """A backbone's `stages` in the words of rank.json, its choice of stages, and why it has none, if so.
+
+    `rows` (n,) are what each row adds to its score, which is that of its best stage, `best`.
+    """
 
     facts: dict[str, Any]
     stages: list[dict[str, Any]] = field(default_factory=list)
     choice: StageChoice | None = None
+    best: str = ""
+    rows: np.ndarray | None = None
     failure: str = ""
 
 
@@ -47,18 +53,25 @@ def score_backbone(
     scored = ScoredBackbone(one.facts)
     try:
         for stage, kind in one.features.keys:
-            scored.stages.append(_score_stage(one, stage, kind, rows, resampling))
+            described, added = _score_stage(one, stage, kind, rows, resampling)
+            scored.stages.append(described)
+            # a head reads maps: a class token tells what a stage knows, but no head is given one
+            if kind == "mean" and (scored.rows is None or added.mean() > scored.rows.mean()):
+                scored.best, scored.rows = stage, added
             advance()
-        # a head reads maps: a class token tells what a stage knows, but no head is given one
         keys = [(stage, kind) for stage, kind in one.features.keys if kind == "mean"]
-        choice = choose_stages(keys, one.features.array, rows.labels, rows.num_classes, resampling, most=4)
-        scored.choice = choice
+        scored.choice = choose_stages(
+            keys, one.features.array, rows.labels, rows.num_classes, resampling, first=keys[-1][0], most=MOST_STAGES
+        )
     except (ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError) as error:
         scored.failure = " ".join(str(error).split()) or type(error).__name__
     return scored
 
 
-def _score_stage(one: Gathered, stage: str, kind: str, rows: Rows, resampling: Resampling) -> dict[str, Any]:
+def _score_stage(
+    one: Gathered, stage: str, kind: str, rows: Rows, resampling: Resampling
+) -> tuple[dict[str, Any], np.ndarray]:
+    """A stage in the words of rank.json, and what each row adds to its LogME."""
     y, K = rows.labels, rows.num_classes
     found = one.features.array(stage, kind)
     features = StandardisedFeatures(found)
@@ -75,7 +88,8 @@ def _score_stage(one: Gathered, stage: str, kind: str, rows: Rows, resampling: R
         near, compared, images = StandardisedFeatures(found[some]), y[some], Resampling(rows.images[some])
     right = correct_rows(knn_scores(near, compared, K), compared)
     scores["knn"], ends["knn"] = float(right.mean()), images.interval(right)
-    scores["logme"] = logme(features, one_hot(y, K))
+    scores["logme"], added = logme(features, one_hot(y, K))
+    ends["logme"] = resampling.interval(added)
     if rows.boxes is not None:
         boxes = box_scores(features, rows.boxes)
         scores["box_r2"] = boxes.r2
@@ -83,7 +97,7 @@ def _score_stage(one: Gathered, stage: str, kind: str, rows: Rows, resampling: R
         # R2 is 1 - errors / spread, so that the ends of the ratio's interval change places
         low, high = resampling.interval(boxes.errors, boxes.spread)
         ends["box_r2"] = (1 - high, 1 - low)
-    return {
+    described = {
         "name": stage,
         "index": pooling.places[stage],
         "stride": pooling.strides[stage],
@@ -93,32 +107,37 @@ def _score_stage(one: Gathered, stage: str, kind: str, rows: Rows, resampling: R
         "low": {name: round(low, 6) for name, (low, _) in ends.items()},
         "high": {name: round(high, 6) for name, (_, high) in ends.items()},
     }
+    return described, added
 
 
 def ordered(scored: Sequence[ScoredBackbone], resampling: Resampling) -> list[dict[str, Any]]:
     """The backbones in the words of rank.json, the best first; those that could not be scored are left out.
 
-    The score is that of the chosen stages together. A backbone is tied with the first when the paired bootstrap
-    interval of their difference holds 0.
+    The score is that of the best stage. A backbone is tied with the first when the paired bootstrap interval of their
+    difference holds 0. `accuracy` is that of a linear classifier of the chosen stages, leave-one-out.
     """
-    found = [one for one in scored if one.choice is not None]
+    found = [one for one in scored if one.choice is not None and one.rows is not None]
     if not found:
         return []
-    correct = np.stack([one.choice.correct for one in found if one.choice is not None])
-    means = correct.mean(axis=1)
+    values = np.stack([one.rows for one in found if one.rows is not None])
+    means = values.mean(axis=1)
     # equal scores: the cheaper one comes first
     order = sorted(range(len(found)), key=lambda i: (-means[i], found[i].facts["latency_seconds"]))
-    chances = resampling.probability_of_being_best(correct)
+    chances = resampling.probability_of_being_best(values)
     first = order[0]
     rows = []
     for place in order:
         one = found[place]
         assert one.choice is not None
-        low, high = resampling.interval(correct[place])
+        low, high = resampling.interval(values[place])
+        right = one.choice.correct
         row = {
             **one.facts,
             "stages": one.stages,
+            "best_stage": one.best,
             "chosen": _chosen(one),
+            "accuracy": round(float(right.mean()), 6),
+            **dict(zip(("accuracy_low", "accuracy_high"), map(_rounded, resampling.interval(right)), strict=True)),
             "score": round(float(means[place]), 6),
             "low": round(low, 6),
             "high": round(high, 6),
@@ -129,12 +148,16 @@ def ordered(scored: Sequence[ScoredBackbone], resampling: Resampling) -> list[di
             "difference_high": None,
         }
         if place != first:
-            low, high = resampling.difference(correct[first], correct[place])
+            low, high = resampling.difference(values[first], values[place])
             row |= {"difference": round(float(means[place] - means[first]), 6)}
             row |= {"difference_low": round(low, 6), "difference_high": round(high, 6)}
             row["verdict"] = "behind" if high < 0 else "tied"
         rows.append(row)
     return rows
+
+
+def _rounded(value: float) -> float:
+    return round(value, 6)
 
 
 def _chosen(one: ScoredBackbone) -> dict[str, Any]:

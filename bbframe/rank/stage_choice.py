@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bbframe.rank.class_scores import checked_labels, correct_rows, signed_targets
+from bbframe.features.class_scores import checked_labels, correct_rows, signed_targets
+from bbframe.features.ridge import ridge_at_penalty, ridge_leave_one_out
+from bbframe.features.standardised_features import KEPT, StandardisedFeatures
 from bbframe.rank.resampling import Resampling
-from bbframe.rank.ridge import ridge_at_penalty, ridge_leave_one_out
-from bbframe.rank.standardised_features import KEPT, StandardisedFeatures
 
 SCREENED = 2
 

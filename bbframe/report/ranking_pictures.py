@@ -20,7 +20,9 @@ from bbframe.report.ranking_words import (
     backbone_label,
     is_chosen,
     is_measured,
+    score_keys,
     score_name,
+    score_of,
     with_untrained,
 )
 from bbframe.report.text_drawing import shortened
@@ -34,12 +36,12 @@ VERDICTS = {"first": (ORANGE, "first"), "tied": (BLUE, "tied with the first"), "
 
 @chart_style()
 def score_by_stage(ranking: Mapping[str, Any], out: Path) -> None:
-    """Draw a cell for each stage of each backbone, framed where it was chosen, beside the score of the chosen ones.
+    """Draw a cell for each stage of each backbone, framed where it was chosen, beside the score that orders them.
 
     The cells of a row are its stages from input to output. Raises ValueError when no backbone has a stage with a
     score.
     """
-    key = str(ranking["score"])
+    key = score_keys(ranking)[0] if ranking["backbones"] else ""
     rows = [
         (one, kind, own)
         for one in ranking["backbones"]
@@ -52,7 +54,7 @@ def score_by_stage(ranking: Mapping[str, Any], out: Path) -> None:
     figure = Figure(figsize=(11, 1.7 + 0.3 * len(shown)), layout="constrained")
     cells, scores = figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
     _draw_cells(cells, shown, key)
-    _draw_scores(scores, shown, key)
+    _draw_scores(scores, shown, ranking)
     if handles := scores.get_legend_handles_labels()[0]:
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     cut = f", the first {len(shown)} of {len(rows)} rows" if len(rows) > len(shown) else ""
@@ -93,7 +95,7 @@ def _row_name(one: Mapping[str, Any], kind: str) -> str:
     return f"{name}{suffix}{' (untrained)' if one.get('untrained') else ''}"
 
 
-def _draw_scores(axes: Axes, rows: list[tuple[Any, str, list[Any]]], key: str) -> None:
+def _draw_scores(axes: Axes, rows: list[tuple[Any, str, list[Any]]], ranking: Mapping[str, Any]) -> None:
     drawn = set()
     for place, (one, _, _) in enumerate(rows):
         if one["name"] in drawn or not is_measured(one.get("score")):
@@ -109,7 +111,7 @@ def _draw_scores(axes: Axes, rows: list[tuple[Any, str, list[Any]]], key: str) -
     axes.grid(True, axis="x")
     axes.tick_params(axis="y", length=0, labelleft=False)
     axes.margins(x=0.08)
-    axes.set(title="chosen stages", xlabel=f"{score_name(key)}, 95 % interval")
+    axes.set(title=score_of(ranking), xlabel=f"{score_name(str(ranking['score']))}, 95 % interval")
 
 
 @chart_style()

@@ -40,7 +40,8 @@ def ranking_rows(ranking: Mapping[str, Any], longest: int) -> list[list[str]]:
 
     Columns without any value, such as those of a race that was not run, are left out.
     """
-    header = ["", "backbone", score_name(ranking["score"]), "P(best)", "verdict", "stages", "prior", "M params"]
+    header = ["", "backbone", score_name(ranking["score"]), "P(best)", "verdict", "stages"]
+    header += ["accuracy", "prior", "M params"]
     table = [[*header, "ms", "race val", "test"]]
     for place, one in enumerate(ranking["backbones"], start=1):
         race = one.get("race") or {}
@@ -53,6 +54,7 @@ def ranking_rows(ranking: Mapping[str, Any], longest: int) -> list[list[str]]:
                 _form(one.get("probability_best"), ".2f"),
                 str(one.get("verdict") or "-"),
                 ",".join(map(str, indices)) or "-",
+                _form(one.get("accuracy"), ".3f"),
                 _form((one.get("prior") or {}).get("top1"), ".1f"),
                 _form(one.get("params"), ".1f", 1e-6),
                 _form(one.get("latency_seconds"), ".3g", 1e3),
@@ -83,6 +85,8 @@ def _legend(ranking: Mapping[str, Any]) -> list[str]:
     if ranking["task"] == "detection":
         use = "those whose boxes tell their class best, while a detector takes its maps by stride"
     parts = [f"stages: {use}; ms: forward time of one image"]
+    if any(is_measured(one.get("accuracy")) for one in ranking["backbones"]):
+        parts.append("accuracy: leave-one-out, of a linear classifier of these stages")
     if any(one.get("prior") for one in ranking["backbones"]):
         parts.append("prior: published ImageNet top-1, beside the score and no part of it")
     return parts

@@ -91,8 +91,9 @@ def relative_depths(stages: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def score_keys(ranking: Mapping[str, Any]) -> list[str]:
-    """The scores that any stage has: the one that orders the ranking first, the others as rank.json names them."""
-    found = dict.fromkeys([str(ranking["score"]), *(ranking.get("scores") or {})])
+    """The scores that any stage has: first the one that stages are chosen by, then as rank.json names them."""
+    first = str(ranking.get("stage_score") or ranking["score"])
+    found = dict.fromkeys([first, str(ranking["score"]), *(ranking.get("scores") or {})])
     there = {key for backbone in ranking["backbones"] for stage in backbone["stages"] for key in stage["scores"]}
     return [key for key in found if key in there] + sorted(there - set(found))
 
@@ -100,6 +101,11 @@ def score_keys(ranking: Mapping[str, Any]) -> list[str]:
 def score_meaning(ranking: Mapping[str, Any], key: str) -> str:
     """What a score is, as rank.json says, such as "leave-one-out kNN accuracy"."""
     return visible(str((ranking.get("scores") or {}).get(key) or score_name(key)))
+
+
+def score_of(ranking: Mapping[str, Any]) -> str:
+    """Of which stages the score is that orders the ranking."""
+    return visible(str(ranking.get("score_of") or "the chosen stages"))
 
 
 def ranking_head(ranking: Mapping[str, Any]) -> list[str]:
@@ -111,7 +117,7 @@ def ranking_head(ranking: Mapping[str, Any]) -> list[str]:
         of = f"{rows:,} boxes in {of}"
     tied = sum(one.get("verdict") == "tied" for one in ranking["backbones"])
     lines = [
-        f"score [95 % interval]: {score_meaning(ranking, key)} of the chosen stages; {of} of "
+        f"score [95 % interval]: {score_meaning(ranking, key)} of {score_of(ranking)}; {of} of "
         f"{visible(str(ranking['data']))}"
     ]
     if tied:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf_shrinkage
-from sklearn.linear_model import Ridge
 
-from bbframe.audit import whitening
-from bbframe.audit.label_disagreement import label_doubts, neighbour_weights
+from bbframe.audit.label_disagreement import label_doubts
 from bbframe.audit.whitening import Spectrum
 
 
@@ -50,34 +48,6 @@ def test_few_images_single_classes_and_flat_features_are_no_failure(labels, clas
         doubts = label_doubts(features, np.array(labels, np.int64), classes)
         assert np.isfinite(doubts.scores).all()
         assert len(doubts.suggestions) == len(labels)
-
-
-def test_neighbours_weigh_by_their_cosine_and_sum_to_one():
-    features, labels = clusters(each=10)
-    weights = neighbour_weights(features, labels, 5)
-    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
-    assert not weights[:, 4].any()
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    cosines = unit @ unit[0]
-    near = np.argsort(-cosines)[1:11]  # the smallest class has ten
-    strength = np.exp(cosines[near] / 0.07)
-    expected = np.bincount(labels[near], strength, 5) / strength.sum()
-    np.testing.assert_allclose(weights[0], expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("block", [7, 4096])
-def test_ridge_leaves_out_as_if_it_were_fitted_anew(block, monkeypatch):
-    monkeypatch.setattr(whitening, "BLOCK", block)
-    features, labels = clusters(each=8, size=5)
-    targets = np.where(np.eye(4)[labels] > 0, 1.0, -1.0).astype(np.float32)
-    spectrum = Spectrum(features)
-    standard = (features - spectrum.mean) / spectrum.scale
-    found = spectrum.ridge_left_out(targets, [2.5])
-    for row in (0, 9, 31):
-        rest = np.arange(len(labels)) != row
-        fitted = Ridge(alpha=2.5).fit(standard[rest], targets[rest])
-        # the standard deviations are those of all rows, as the mean that the intercept takes up is not
-        np.testing.assert_allclose(found[row], fitted.predict(standard[row : row + 1])[0], atol=1e-4)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(30, 8), (20, 60)])

@@ -7,12 +7,12 @@ import time
 import numpy as np
 import pytest
 
-from bbframe.rank.class_scores import correct_rows, one_hot, signed_targets, top_class
+from bbframe.features.class_scores import correct_rows, one_hot, signed_targets, top_class
+from bbframe.features.nearest_neighbours import knn_scores
+from bbframe.features.ridge import ridge_at_penalty, ridge_class_scores, ridge_leave_one_out
+from bbframe.features.standardised_features import StandardisedFeatures
 from bbframe.rank.discriminant import lda_scores, ledoit_wolf
 from bbframe.rank.logme import logme
-from bbframe.rank.nearest_neighbours import knn_scores
-from bbframe.rank.ridge import ridge_at_penalty, ridge_class_scores, ridge_leave_one_out
-from bbframe.rank.standardised_features import StandardisedFeatures
 
 CLASS_SCORES = {"kNN": knn_scores, "ridge": ridge_class_scores, "LDA": lda_scores}
 SHAPES = [(40, 7), (23, 60)]  # more rows than features, and fewer
@@ -34,8 +34,8 @@ def standardised(X):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few rows, so that every loop over blocks runs more than once."""
-    monkeypatch.setattr("bbframe.rank.standardised_features.BLOCK", 64)
-    monkeypatch.setattr("bbframe.rank.nearest_neighbours.BLOCK", 64)
+    monkeypatch.setattr("bbframe.features.standardised_features.BLOCK", 64)
+    monkeypatch.setattr("bbframe.features.nearest_neighbours.BLOCK", 64)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -157,15 +157,36 @@ def test_logme_is_the_evidence_of_bayesian_ridge(shape, apart, small_blocks):
             max_iter=5000, tol=1e-10, compute_score=True, fit_intercept=False, alpha_init=1, lambda_init=1, **settings
         ).fit(X.astype(float), t)
         evidence.append(oracle.scores_[-1] / len(y))
-    assert logme(X, T) == pytest.approx(np.mean(evidence), rel=1e-5, abs=1e-6)
+    assert logme(X, T).value == pytest.approx(np.mean(evidence), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("channels", [6, 150])
+def test_the_rows_of_logme_tell_how_it_varies_with_the_images(channels):
+    """A bootstrap of the rows has the mean and the spread of one that computes the score anew each time."""
+    draw = np.random.default_rng(3)
+    y = np.arange(120) % 3
+    X = draw.normal(size=(120, channels))
+    X[:, :3] += one_hot(y, 3) * 2
+    T = one_hot(y, 3)
+    value, rows = logme(X, T)
+    assert rows.mean() == pytest.approx(value)
+    again, quick = [], []
+    for _ in range(120):
+        some = np.sort(draw.integers(120, size=120))
+        again.append(logme(X[some], T[some]).value)
+        quick.append(rows[some].mean())
+    if channels < 120:  # with more features than images a resample, which repeats images, is fitted without any error
+        assert np.std(quick) == pytest.approx(np.std(again), rel=0.25)
+        assert np.corrcoef(again, quick)[0, 1] > 0.9
+    assert 0.001 < np.std(quick) < 0.2
 
 
 def test_logme_prefers_features_that_say_something():
     X, y = data(60, 8, apart=2.0)
     noise = np.random.default_rng(1).standard_normal((60, 8))
-    assert logme(X, one_hot(y, 3)) > logme(noise, one_hot(y, 3))
+    assert logme(X, one_hot(y, 3)).value > logme(noise, one_hot(y, 3)).value
     absent = np.column_stack([one_hot(y, 3), np.zeros(60)])
-    assert logme(X, absent) == pytest.approx(logme(X, one_hot(y, 3)))
+    assert logme(X, absent).value == pytest.approx(logme(X, one_hot(y, 3)).value)
 
 
 @pytest.mark.parametrize("score", [knn_scores, ridge_class_scores, lda_scores], ids=CLASS_SCORES)
@@ -248,13 +269,13 @@ def test_parts_side_by_side_are_one_array(small_blocks):
         np.testing.assert_allclose(ridge_class_scores(parts, y, 3), ridge_class_scores(X, y, 3), atol=1e-9)
         np.testing.assert_allclose(lda_scores(parts, y, 3), lda_scores(X, y, 3), atol=1e-9)
         np.testing.assert_allclose(knn_scores(parts, y, 3), knn_scores(X, y, 3), atol=1e-9)
-        assert logme(parts, one_hot(y, 3)) == pytest.approx(logme(X, one_hot(y, 3)))
+        assert logme(parts, one_hot(y, 3)).value == pytest.approx(logme(X, one_hot(y, 3)).value)
 
 
 def test_logme_of_degenerate_input():
     X, y = data(20, 5)
-    assert np.isfinite(logme(np.zeros_like(X), one_hot(y, 3)))
-    assert np.isfinite(logme(np.repeat(X[:2], 10, 0), one_hot(y, 3)))
+    assert np.isfinite(logme(np.zeros_like(X), one_hot(y, 3)).value)
+    assert np.isfinite(logme(np.repeat(X[:2], 10, 0), one_hot(y, 3)).value)
     with pytest.raises(ValueError, match="LogME needs targets that are not all 0"):
         logme(X, np.zeros((20, 1)))
     X[3, 2] = np.nan
@@ -275,11 +296,11 @@ def test_a_stage_of_usual_size_is_scored_in_a_second():
 
 MEMORY = """
 import resource, sys, numpy as np
-from bbframe.rank.class_scores import one_hot
+from bbframe.features.class_scores import one_hot
 from bbframe.rank.discriminant import lda_scores
 from bbframe.rank.logme import logme
-from bbframe.rank.nearest_neighbours import knn_scores
-from bbframe.rank.ridge import ridge_class_scores
+from bbframe.features.nearest_neighbours import knn_scores
+from bbframe.features.ridge import ridge_class_scores
 random = np.random.default_rng(0)
 y = random.integers(0, 10, 100_000)
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -58,6 +58,9 @@ def _first_figures(ranking: Mapping[str, Any], first: Mapping[str, Any]) -> list
         {"label": "first", "value": backbone_label(first), "detail": detail, "wide": True},
         {"label": score_name(ranking["score"]), "value": score, "detail": f"{ends}{_meaning(ranking)}"},
     ]
+    if is_measured(first.get("accuracy")):
+        detail = "leave-one-out, of a linear classifier of its chosen stages"
+        figures.append({"label": "accuracy", "value": f"{first['accuracy']:.3f}", "detail": detail})
     if is_measured(best := first.get("probability_best")) and len(ranking["backbones"]) > 1:
         detail = "over resampled images, of all that were ranked"
         figures.append({"label": "probability of being best", "value": f"{best:.0%}", "detail": detail})
@@ -94,6 +97,7 @@ def ranking_sections(ranking: Mapping[str, Any]) -> list[Section]:
     race, prior = (any(one.get(key) for one in backbones) for key in ("race", "prior"))
     metric = str((ranking.get("race") or {}).get("metric") or "metric")
     hints = {
+        "accuracy": "leave-one-out, of a linear classifier of the chosen stages",
         "P(best)": "how often it was the best over resampled images",
         "prior top-1": "published ImageNet accuracy, %",
         "to the first": "difference on the same resampled images",
@@ -104,7 +108,7 @@ def ranking_sections(ranking: Mapping[str, Any]) -> list[Section]:
     titles += ["params (M)", "GMACs", "ms an image", "seconds", "to the first"]
     columns: list[dict[str, Any]] = [{"title": "place", "number": True}, {"title": "backbone"}]
     columns += [{"title": score_name(ranking["score"]), "number": True}, _number("P(best)", hints)]
-    columns += [{"title": "verdict"}, {"title": "chosen stages"}]
+    columns += [{"title": "verdict"}, {"title": "chosen stages"}, _number("accuracy", hints)]
     columns += [_number(title, hints) for title in titles]
     rows = [_row(place, one, race, prior) for place, one in enumerate(backbones, start=1)]
     marked = [i for i, one in enumerate(backbones) if one.get("verdict") in ("first", "tied")]
@@ -129,6 +133,7 @@ def _row(place: int, one: Mapping[str, Any], race: bool, prior: bool) -> list[An
         scaled_cell(one.get("probability_best"), ".2f"),
         {"text": verdict or "-", "sort": {"first": 0, "tied": 1}.get(verdict, 2)},
         (", " if len(stages) > 3 else ",\u00a0").join(stages) or None,
+        scaled_cell(one.get("accuracy"), ".3f", _accuracy(one)),
         *([scaled_cell((one.get("prior") or {}).get("top1"), ".1f")] if prior else []),
         *measured,
         scaled_cell(one.get("params"), ".2f", factor=1e-6),
@@ -137,6 +142,10 @@ def _row(place: int, one: Mapping[str, Any], race: bool, prior: bool) -> list[An
         scaled_cell(one.get("seconds"), ".1f"),
         scaled_cell(one.get("difference"), "", behind),
     ]
+
+
+def _accuracy(one: Mapping[str, Any]) -> str:
+    return with_interval(one.get("accuracy"), one.get("accuracy_low"), one.get("accuracy_high"))
 
 
 def _number(title: str, hints: Mapping[str, str]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from bbframe.rank.class_scores import checked_labels
-from bbframe.rank.standardised_features import BLOCK, StandardisedFeatures, row_blocks
+from bbframe.features.class_scores import checked_labels
+from bbframe.features.standardised_features import BLOCK, StandardisedFeatures, row_blocks
 
 ROUNDING = 1e-11  # similarities this close are equal
 

@@ -126,13 +126,13 @@ def _composed(command: argparse.Namespace) -> tuple[Configuration, Path]:
 
 def _network(plan: Configuration) -> tuple[Backbone | None, str]:
     """The backbone with its weights and what it is called, or None; why there is none is said in one line."""
-    from bbframe.factory import make_backbone
+    from bbframe.features.stage_pooling import make_with_all_stages
     from bbframe.run.masking import outward
 
     if not getattr(plan.backbone.source, "pretrained", False):
         return None, ""
     try:
-        net = make_backbone(plan.backbone)
+        net = make_with_all_stages(plan.backbone)
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         print(

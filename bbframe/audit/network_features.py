@@ -12,6 +12,9 @@ from bbframe.backbone import Backbone
 from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.data.data_module import DataModule, ImageDataModule
 from bbframe.data.pixels import normalise
+from bbframe.features.feature_set import ImageChoice, extract, store_of
+from bbframe.features.feature_store import features_root
+from bbframe.features.stage_pooling import StagePooling
 
 BATCH = 32  # images of one size that go through the network together
 
@@ -20,10 +23,18 @@ BATCH = 32  # images of one size that go through the network together
 def image_features(net: Backbone, data: DataModule, part: str, indices: Sequence[int] | None = None) -> np.ndarray:
     """The map of the last selected stage, its mean over space, of images of a part: (n, C) float32.
 
-    Images are seen as in an evaluation. `indices` are those of the images, all of them unless said. The network is
-    left in evaluation mode, on the device that it is on. Raises whatever the decoder raises on a broken file.
+    Images are seen as in an evaluation. `indices` are those of the images, all of them unless said. Features of
+    labelled images are those of `bbframe rank`: they are kept on disk and computed once. The network is left in
+    evaluation mode, on the device that it is on. Raises ValueError for an image that cannot be read.
     """
     net.eval()
+    if isinstance(data, ImageDataModule):
+        pooling = StagePooling(net)
+        choice = ImageChoice.of(data, part, range(data.counts[part]) if indices is None else [int(i) for i in indices])
+        found = extract(pooling, data, choice, store_of(pooling, data, features_root()))
+        if len(found.images) < (data.counts[part] if indices is None else len(indices)):
+            raise ValueError(f"data: some {part} images cannot be read")
+        return found.array(pooling.stages[-1])
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
     chosen = range(data.counts[part]) if indices is None else indices
     rows = np.zeros((len(chosen), net.channels[-1]), np.float32)
@@ -37,7 +48,7 @@ def image_features(net: Backbone, data: DataModule, part: str, indices: Sequence
 
 def _batches(data: DataModule, part: str, indices: Sequence[int]) -> Iterator[Tensor]:
     """Normalised images (B, C, H, W), those of one size that follow each other together."""
-    assert isinstance(data, (ImageDataModule, DetectionDataModule))
+    assert isinstance(data, DetectionDataModule)
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     held: list[Tensor] = []
     for index in indices:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bbframe import __version__
 from bbframe.data.data_module import DataModule
 from bbframe.features.feature_store import FeatureStore
 from bbframe.features.image_digest import countable_boxes, image_digests
-from bbframe.features.stage_pooling import Key, StagePooling
+from bbframe.features.stage_pooling import Key, StagePooling, network_digest
 
 FLUSH_BYTES, FLUSH_SECONDS = 64 * 2**20, 5.0  # what a killed process may lose
+VERSION = 1  # of how features are computed; another one computes them anew
 MOST_PIXELS = 64 * 224 * 224  # of the images that pass through the network together
 
 
@@ -89,6 +93,18 @@ class FeatureSet:
     def array(self, stage: str, kind: str = "mean") -> np.ndarray:
         """The features of a stage: (rows, C) float32."""
         return self.store.read((stage, kind), self.digests)
+
+
+def store_of(pooling: StagePooling, data: DataModule, root: Path) -> FeatureStore:
+    """Where the features of a network are kept below `root`: by its weights, and by all else that decides them."""
+    preparation = {
+        "preprocessing": dataclasses.asdict(data.preprocessing),
+        "sizes": {name: getattr(data.options, name, None) for name in ("min_size", "max_size")},
+        "keys": pooling.keys,
+        "version": [VERSION, __version__],
+        "device": pooling.net.device.type,
+    }
+    return FeatureStore(root / network_digest(pooling.net, preparation), pooling.keys)
 
 
 def common_images(sets: Sequence[FeatureSet]) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -13,19 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from bbframe import __version__
 from bbframe.data import make_data
 from bbframe.data.data_module import DataModule
 from bbframe.factory import BackboneOptions
-from bbframe.features.feature_set import MOST_PIXELS, FeatureSet, ImageChoice, common_images, extract
+from bbframe.features.feature_set import MOST_PIXELS, FeatureSet, ImageChoice, common_images, extract, store_of
 from bbframe.features.feature_store import FeatureStore
-from bbframe.features.stage_pooling import StagePooling, make_with_all_stages, network_digest
+from bbframe.features.stage_pooling import StagePooling, make_with_all_stages
 from bbframe.files import write_text
 from bbframe.rank.candidates import Candidate
 from bbframe.report.profile import count_parameters, gmacs
 from bbframe.run.configuration import Configuration
 
-VERSION = 1  # of how features are computed; another one computes them anew
 FACTS = "facts.json"  # what was measured of a network, beside its features
 TIMED_IMAGES, TIMED_PASSES = 32, 3
 
@@ -124,7 +121,7 @@ def gather(
     net = make_with_all_stages(plan.backbone).to(device)
     pooling = StagePooling(net, boxes=plan.task.name == "detection")
     data = prepared(images, plan, pooling)
-    store = FeatureStore(root / network_digest(net, _preparation(data, pooling)), pooling.keys)
+    store = store_of(pooling, data, root)
     try:
         features = extract(pooling, data, choice, store, advance)
     finally:
@@ -135,18 +132,6 @@ def gather(
     facts["seconds"] = round(time.perf_counter() - started, 3)
     facts["computed_images"], facts["forward_seconds"] = features.computed, round(features.forward_seconds, 3)
     return Gathered(candidate, plan.backbone, features, facts)
-
-
-def _preparation(data: DataModule, pooling: StagePooling) -> dict[str, Any]:
-    """What else decides the features: how images are prepared, and how they are computed."""
-    sizes = {name: getattr(data.options, name, None) for name in ("min_size", "max_size")}
-    return {
-        "preprocessing": dataclasses.asdict(data.preprocessing),
-        "sizes": sizes,
-        "keys": pooling.keys,
-        "version": [VERSION, __version__],
-        "device": pooling.net.device.type,
-    }
 
 
 def _facts(

@@ -1,6 +1,7 @@
 """One thread a process: the networks of the tests are tiny, and the results must not depend on the machine's cores."""
 
 import logging
+import os
 
 import pytest
 import torch
@@ -20,6 +21,17 @@ def loggers():
             for handler in [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]:
                 logger.removeHandler(handler)
     logging.root.setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kept_features(tmp_path_factory):
+    """Features are kept in a folder of the tests, never in the user's."""
+    before = os.environ.get("BBFRAME_CACHE")
+    os.environ["BBFRAME_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("BBFRAME_CACHE")
+    if before is not None:
+        os.environ["BBFRAME_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

@@ -160,9 +160,11 @@ class Ranking:
         from bbframe.features.feature_store import features_root, trim_features
         from bbframe.rank.gathering import chosen_images, gather, open_images
         from bbframe.run.masking import outward
+        from bbframe.run.results import log_images
 
         plan = next(iter(plans.values()))[0]
         data = open_images(plan)
+        self.result |= log_images(data, min(plan.backbone.config.strides))
         choice = ImageChoice.of(data, "train", chosen_images(data, "train", self.options.images, plan.run.seed))
         if choice.lost:
             names = [data.source("train", index) for index in choice.lost]

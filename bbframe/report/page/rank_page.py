@@ -18,6 +18,7 @@ from bbframe.report.page.rank_sections import (
     ranking_sections,
 )
 from bbframe.report.page.run_page import PAGE
+from bbframe.report.page.run_sections import summary_facts
 from bbframe.report.page.stage_scores import stage_sections
 from bbframe.report.ranking_words import with_untrained
 
@@ -91,6 +92,7 @@ def write_rank_page(
     words = [f"a ranking for {ranking['task']}", images, f"seed {ranking.get('seed', 0)}", folder.name]
     subtitle = " \u00b7 ".join(" ".join(str(word).split()) for word in words)
     without = None if embedding_map is None else {**embedding_map, "thumbnails": []}
+    audit = [*image_facts(ranking), *audit]
     sections = rank_page_sections(folder, ranking, without, audit)
     if embedding_map and embedding_map.get("thumbnails"):
         room = MOST_BYTES - MARGIN - len(page_text(title, sections, subtitle).encode(errors="backslashreplace"))
@@ -98,6 +100,13 @@ def write_rank_page(
         sections = rank_page_sections(folder, ranking, photos, audit)
     write_page(folder / PAGE, title, sections, subtitle)
     return folder / PAGE
+
+
+def image_facts(ranking: Mapping[str, Any]) -> list[Section]:
+    """What the images say before anything is trained: imbalance, copies, leaks, sizes of boxes."""
+    facts = summary_facts(ranking.get("data_summary") or {})
+    note = "bbframe data looks closer: near copies, likely wrong labels, outliers."
+    return [Section("Images", "facts", {"facts": facts}, note)] if facts else []
 
 
 def _fitting(thumbnails: Sequence[Any], room: int) -> list[Any]:

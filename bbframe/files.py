@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}{PART}")
     try:
-        with _locked(part, wait=True):
+        with _own(part):
             yield part
             _sync(part)
             os.replace(part, path)
@@ -152,8 +152,21 @@ def remove_parts(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(part: Path, wait: bool) -> Iterator[None]:
+def _own(part: Path) -> Iterator[None]:
+    """Hold the lock on a temporary file under its own name: who held it before may have renamed the file."""
+    while True:
+        with ExitStack() as stack:
+            held = stack.enter_context(_locked(part, wait=True))
+            if part.exists() and part.stat().st_ino == os.fstat(held).st_ino:
+                yield
+                return
+
+
+@contextmanager
+def _locked(part: Path, wait: bool) -> Iterator[int]:
     """Hold a lock on a file, which the kernel releases when the process ends, where the file system has locks.
+
+    Gives the file's descriptor.
 
     Raises OSError when another process holds it, unless it may `wait`.
     """
@@ -161,7 +174,7 @@ def _locked(part: Path, wait: bool) -> Iterator[None]:
         if fcntl is not None:
             with suppress(OSError) if wait else nullcontext():
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
+        yield file.fileno()
 
 
 def _sync(path: Path) -> None:

@@ -35,6 +35,7 @@ class EmbedOptions(Options):
     image_size: Sides | None = None
     batch_size: Annotated[int, Range(1, 65_536, "images")] = 32
     knn: Annotated[int, Range(1, 1000, "neighbours")] | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,16 +52,28 @@ def embed(arguments: Sequence[str]) -> int:
     out = Path(options.out or f"outputs/embeddings/{stamp}/features.npy")
     from bbframe.predict.input_images import find_images
 
-    inputs = find_images(options.images, out.parent)
-    from bbframe.features.embedding import check_format, embed_files, write_embedding
+    try:
+        inputs = find_images(options.images, out.parent)
+    except ValueError as error:
+        raise ValueError(str(error).replace("predict:", "embed:", 1)) from error
+    from bbframe.features.embedding import check_format, embed_files, names_of, write_embedding
 
     check_format(out)
+    beside = [names_of(out), *(_beside(out, end) for end in (".csv", ".png"))]
+    if there := [path for path in [out, *beside] if path.exists() and not options.overwrite]:
+        raise ValueError(f"embed: {there[0]} is there already; give another out=, or overwrite=true replaces it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"embed: out={out}: its folder cannot be made ({error.strerror})") from error
     embedder, decoding = _of_run(options) if options.run else _of_backbone(options, others)
     files = [(image.name, image.path) for image in inputs]
     found = embed_files(embedder, files, options.batch_size, decoding)
     written = write_embedding(found, out)
     if options.knn:
-        written += _write_neighbours(found, dict(files), options.knn, out, decoding)
+        untrained = embedder.net.load_report is None and not options.run
+        title = "Nearest neighbours by an untrained network" if untrained else "Nearest neighbours"
+        written += _write_neighbours(found, dict(files), options.knn, out, decoding, title)
     if found.skipped:
         lines = [f"{name}: {why}" for name, why in found.skipped.items()]
         more = f"\n  and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
@@ -86,7 +99,10 @@ def _read(arguments: Sequence[str]) -> tuple[EmbedOptions, list[str]]:
         word = words.pop(0)
         key, equals, text = word.partition("=")
         if key == "--knn":
-            given["knn"] = yaml.safe_load(text if equals else words.pop(0) if words else "")
+            number = text if equals else words.pop(0) if words else ""
+            if not number.isdigit():
+                raise ValueError(f"embed: --knn {number}: must be a number of neighbours, such as --knn 5")
+            given["knn"] = int(number)
         elif key == "images" and equals:
             given.setdefault("images", []).extend(read_paths(text))
         elif "images" in given and not equals and Path(word).expanduser().exists():
@@ -100,6 +116,8 @@ def _read(arguments: Sequence[str]) -> tuple[EmbedOptions, list[str]]:
         else:
             others.append(word)
     options = parse(EmbedOptions, given, "embed")
+    if not options.run and not any(word.partition("=")[0] == "backbone" for word in others):
+        raise ValueError("embed: name a network: backbone=dinov2_small backbone.pretrained=true, or run=<run folder>")
     if options.run and others:
         raise ValueError(f"embed: {others[0]}: run= brings its own network; leave this out, or leave out run=")
     return options, others
@@ -151,8 +169,12 @@ def _of_backbone(options: EmbedOptions, others: Sequence[str]) -> tuple[Embedder
     return Embedder(net, lambda image: prepare(image)[0], options.stage, options.kind), AS_USUAL
 
 
+def _beside(out: Path, end: str) -> Path:
+    return out.with_name(f"{out.stem}_neighbours{end}")
+
+
 def _write_neighbours(
-    found: Embedding, paths: dict[str, Path], count: int, out: Path, decoding: Decoding
+    found: Embedding, paths: dict[str, Path], count: int, out: Path, decoding: Decoding, title: str
 ) -> list[Path]:
     """The table and the picture of each image's nearest neighbours, beside the features."""
     from bbframe.data.decode import read_image
@@ -164,7 +186,7 @@ def _write_neighbours(
     if count < 1:
         raise ValueError("embed: --knn needs two images or more")
     similarity, index = nearest_rows(found.features, None, count)
-    table, picture = out.with_name(f"{out.stem}_neighbours.csv"), out.with_name(f"{out.stem}_neighbours.png")
+    table, picture = _beside(out, ".csv"), _beside(out, ".png")
     rows: list[list[Any]] = [["image", "place", "neighbour", "similarity"]]
     for image, near, close in zip(found.names, index, similarity, strict=True):
         for place, (other, cosine) in enumerate(zip(near, close, strict=True), start=1):
@@ -180,5 +202,7 @@ def _write_neighbours(
         index[queries],
         similarity[queries],
         picture,
+        names=found.names,
+        title=title,
     )
     return [table, picture]

@@ -109,7 +109,7 @@ EMBED_HELP = """The features of images by a backbone or a trained network, for s
 usage: bbframe embed run=<run folder> images=<folder or files> [out=features.npy] [--knn 5]
        bbframe embed backbone=... backbone.pretrained=true images=<folder or files> [key=value] ...
 
-features.npy holds a row an image, (images, channels) float32, and features.csv beside it the names of the images;
+features.npy holds a row an image, (images, channels) float32, and features_images.csv the names of the images;
 out=features.parquet holds both (pip install 'bbframe[parquet]').
 
 options:
@@ -120,6 +120,7 @@ options:
   kind=mean           the mean over the stage's map; or class_token, where the network has one
   image_size=224      in the place of the checkpoint's own
   batch_size=32
+  overwrite=true      replace results that are there
   --knn K             the K nearest neighbours of each image by cosine: a table, and a picture of some
 
 examples:

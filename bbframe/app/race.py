@@ -14,11 +14,12 @@ from bbframe.app.composition import composition
 from bbframe.app.run_request import RunRequest
 from bbframe.app.sweep_folder import SweepFolder, checked_job
 from bbframe.files import write_text
-from bbframe.rank.race_plan import entrants_within, epochs_of_rung, kept_of, rungs_of
+from bbframe.rank.race_plan import JOB_SECONDS, entrants_within, epochs_of_rung, kept_of, rungs_of
 from bbframe.sweep.job_lock import is_running
 from bbframe.sweep.jobs import Job, read_result
 
 PLAN = "race.json"
+NO_TEST = "there are no test images: what the race calls test is measured on the validation images"
 
 
 @dataclass
@@ -90,10 +91,10 @@ class Race:
         if number == 1:
             names, epochs = entrants_within(list(costs), costs, left, self.max_epochs, len(self.seeds))
             if lost := [name for name in costs if name not in names]:
-                need = min(costs.values()) * len(self.seeds)
+                need = (min(costs[name] for name in lost) + JOB_SECONDS) * len(self.seeds)
                 self.notes.append(
-                    f"the budget leaves {max(left, 0):.0f} s for the race, too little to train {', '.join(lost)} "
-                    f"for an epoch (the quickest takes about {need:.0f} s); a larger budget= does"
+                    f"the budget leaves {max(left, 0):.0f} s for the race, too little for an epoch of "
+                    f"{', '.join(lost)} too (about {need:.0f} s at least); give a larger budget="
                 )
         else:
             names = list(costs)
@@ -139,6 +140,11 @@ class Race:
             return None
         results = [result for _, result in done]
         self.metric, self.mode = results[0]["metric"], results[0].get("mode") or "max"
+        if (
+            results[0].get("test_part") == "val"
+            and (said := "there are no test images: race test is of val") not in self.notes
+        ):
+            self.notes.append(said)
         values = {part: _mean([r.get(part, {}).get(self.metric) for r in results]) for part in ("val", "test")}
         ends = {end: _mean([r.get(end, {}).get(self.metric) for r in results]) for end in ("test_low", "test_high")}
         self.results[name] = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import glob
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ MOST_OF_TIMM = 200  # networks that one pattern may name
 
 @dataclass
 class FoundCandidates:
-    """The candidates, and why others that were asked for are not among them: {reason: names}."""
+    """The candidates, why others that were asked for are not among them, {reason: names}, and what must be said."""
 
     candidates: list[Candidate]
     left_out: dict[str, list[str]]
+    notes: list[str] = field(default_factory=list)
 
 
 def find_candidates(
@@ -53,10 +55,17 @@ def find_candidates(
         had, left_out = _that_can_be_had(without_twins(_catalog(compose, names)), pretrained)
         return FoundCandidates(default_candidates(had), {} if had else left_out)
     found: dict[str, Candidate] = {}
-    for word in words:
+    wrong: dict[str, list[str]] = {}
+    for word in _with_folders(words, names):
         if word in names and word != "timm":
             some = _catalog(compose, [word], sized=False)
-        elif not (some := _own_weights(compose, word) or _of_timm(word)):
+        elif Path(word).expanduser().exists() and word not in LISTS:
+            try:
+                some = [_own_weights(compose, word)]
+            except (ValueError, OSError) as error:
+                wrong.setdefault(" ".join(str(error).split()), []).append(word)
+                continue
+        elif not (some := _of_timm(word)):
             matching = names if word in LISTS else fnmatch.filter(names, word)
             if not matching:
                 raise unknown_word(word, names)
@@ -65,7 +74,20 @@ def find_candidates(
         for one in some:
             if found.setdefault(one.name, one).overrides != one.overrides:  # two folders of one name
                 found[f"{one.name}_{len(found)}"] = dataclasses.replace(one, name=f"{one.name}_{len(found)}")
-    return FoundCandidates(*_that_can_be_had(list(found.values()), pretrained))
+    had, left_out = _that_can_be_had(list(found.values()), pretrained)
+    runs = [one.name for one in had if one.checkpoint and (Path(one.checkpoint).parent / "metrics.json").is_file()]
+    told = f"{', '.join(runs)}: trained by bbframe; on these very images, such a score says nothing" if runs else ""
+    return FoundCandidates(had, {**wrong, **left_out}, [told] if told else [])
+
+
+def _with_folders(words: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The words, where a pattern that matches no backbone stands for the files and folders that it matches."""
+    found: list[str] = []
+    for word in words:
+        pattern = any(letter in word for letter in "*?[") and not word.startswith(TIMM)
+        places = sorted(glob.glob(str(Path(word).expanduser()))) if pattern and not fnmatch.filter(names, word) else []
+        found += places or [word]
+    return found
 
 
 def _catalog(compose: Compose, names: Sequence[str], sized: bool = True) -> list[Candidate]:
@@ -110,11 +132,9 @@ def _that_can_be_had(found: Sequence[Candidate], pretrained: bool) -> tuple[list
     return had, left_out
 
 
-def _own_weights(compose: Compose, word: str) -> list[Candidate]:
-    """The candidate of a folder or a file of weights, or of a run of bbframe; empty for any other word."""
+def _own_weights(compose: Compose, word: str) -> Candidate:
+    """The candidate of a folder or a file of weights, or of a run of bbframe. Raises ValueError for any other."""
     path = Path(word).expanduser()
-    if not path.exists() or word in LISTS:
-        return []
     from bbframe.auto import backbone_class
     from bbframe.hub.checkpoint_files import Checkpoint
     from bbframe.hub.stated_config import stated_config
@@ -122,14 +142,16 @@ def _own_weights(compose: Compose, word: str) -> list[Candidate]:
     if (path / "backbone" / "config.json").is_file():
         path = path / "backbone"  # of a run's folder
     files = Checkpoint(str(path))
-    data = files.needed_config()
+    if files.config is None:
+        raise ValueError(f"{word} holds no config.json beside its weights")
+    data = files.config
     if "model_type" not in data:
         raise ValueError(f"backbones: {word}: its config.json names no model_type; timm's are written timm/<name>")
     backbone = backbone_class(str(data["model_type"]))
     config = stated_config(f"{word}: config.json", data, backbone).config({})
     overrides = (*_closest_choice(compose, config), f"backbone.checkpoint={quoted(path)}")
     name = path.parent.name if path.name == "backbone" else path.name
-    return [Candidate(name, overrides, config.model_type, None, str(path))]
+    return Candidate(name, overrides, config.model_type, None, str(path))
 
 
 def _closest_choice(compose: Compose, config: BackboneConfigMixin) -> list[str]:

@@ -8,11 +8,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bbframe.app.command_line import key_of, parse_arguments
+from bbframe.app.rank_folder import RESULT, check_out, make_folder, question
 
 if TYPE_CHECKING:
     from bbframe.app.composition import Compose
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from bbframe.rank.rank_options import RankOptions
     from bbframe.run.configuration import Configuration
 
-RESULT = "rank.json"
+NO_WEIGHTS = (
+    "rank: no weights can be had ({}); where there is a network run `hf download microsoft/resnet-50` and so on, or "
+    "give folders of weights: backbones=<folder>; pretrained=false ranks untrained networks, which says little"
+)
 LOOKING = 0.6  # share of the budget after which no further backbone is looked at, because the rest is for the race
 
 
@@ -44,8 +47,7 @@ def rank(arguments: Sequence[str]) -> int:
         seconds = parse_budget(options.budget)
     except ValueError:
         raise ValueError(f"budget={options.budget} must be a time with its unit, such as 90s, 15m or 2h") from None
-    ranking = Ranking(options, command, seconds)
-    return ranking.complete()
+    return Ranking(options, command, seconds).complete()
 
 
 @dataclass
@@ -68,9 +70,16 @@ class Ranking:
         with composition(**self.command.places) as compose:
             found = self.candidates(compose)
             plans = self.plans(compose, base, found)
-        folder = self.folder(next(iter(plans.values()))[0])
-        gathered = self.gathered(plans)
+        self.result["question"] = question(self.options, base, list(plans))
+        check_out(self.options.out, self.result["question"])
+        plan = next(iter(plans.values()))[0]
+        try:
+            gathered = self.gathered(plans)
+        except KeyboardInterrupt:
+            print("\nthe features so far are kept; the same command goes on from there")
+            raise
         self.scored(gathered)
+        folder = make_folder(self.options.out, plan.run.output_dir, plan.data.name)
         self.write(folder)
         try:
             if self.options.finalists:
@@ -79,7 +88,7 @@ class Ranking:
         except KeyboardInterrupt:
             print(f"\nthe scores are in {folder}; the same command with out={folder} goes on with the race")
             raise
-        return 0
+        return int(bool(self.result["race"]) and not self.result["race"]["winner"])
 
     def base(self) -> list[str]:
         """The user's overrides, with the task of the data, and with what keeps one broken image from ending it all."""
@@ -100,22 +109,19 @@ class Ranking:
     def candidates(self, compose: Compose) -> list[Candidate]:
         """The candidates that the options name. Raises ValueError when none can be had."""
         from bbframe.app.rank_candidates import find_candidates
+        from bbframe.data.faults import first_few
+        from bbframe.run.masking import outward
 
         found = find_candidates(
             compose, self.options.backbones, self.command.config_dir, pretrained=self.options.pretrained
         )
-        for reason, names in found.left_out.items():
-            for name in names:
-                self.failed.append({"name": name, "reason": reason})
+        self.failed += [{"name": name, "reason": why} for why, names in found.left_out.items() for name in names]
+        self.notes += found.notes
         if not found.candidates:
-            reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in found.left_out.items())
-            raise ValueError(
-                f"rank: no weights can be had ({reasons or 'nothing matches'}); where there is a network run "
-                "`hf download microsoft/resnet-50` and so on, or give folders of weights: backbones=<folder>; "
-                "pretrained=false ranks untrained networks, which says little"
-            )
+            reasons = "; ".join(f"{first_few(names)}: {reason}" for reason, names in found.left_out.items())
+            raise ValueError(NO_WEIGHTS.format(reasons or "none are in the cache"))
         for reason, names in found.left_out.items():
-            print(f"left out, {reason}: {', '.join(names)}", file=sys.stderr)
+            print(outward(f"left out, {reason}: {', '.join(names)}"), file=sys.stderr)
         return found.candidates
 
     def plans(
@@ -140,22 +146,10 @@ class Ranking:
             raise errors[0]
         return plans
 
-    def folder(self, plan: Configuration) -> Path:
-        """The folder of the ranking: a new one, or the one that `out` names."""
-        from bbframe.app.run_folder import new_folder
-
-        if self.options.out is None:
-            stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-            return new_folder(Path(plan.run.output_dir, "rank", f"{stamp}_{plan.data.name}"))
-        folder = Path(self.options.out)
-        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RESULT).is_file())):
-            raise ValueError(f"out={folder} is no folder of a ranking; give a new one")
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
     def gathered(self, plans: Mapping[str, tuple[Configuration, Candidate]]) -> list[Gathered]:
         """What each network makes of the images; one that fails is named with its reason."""
         from bbframe.app.rank_progress import features_shown
+        from bbframe.data.faults import first_few
         from bbframe.features.feature_set import ImageChoice
         from bbframe.features.feature_store import features_root, trim_features
         from bbframe.rank.gathering import chosen_images, gather, open_images
@@ -166,9 +160,12 @@ class Ranking:
         data = open_images(plan)
         self.result |= log_images(data, min(plan.backbone.config.strides))
         choice = ImageChoice.of(data, "train", chosen_images(data, "train", self.options.images, plan.run.seed))
-        if choice.lost:
-            names = [data.source("train", index) for index in choice.lost]
-            self.notes.append(f"{len(names)} images cannot be read and are left out: {', '.join(names[:3])}")
+        lost = {**data.skipped, **{data.source("train", index): why for index, why in choice.lost.items()}}
+        if lost:
+            told = first_few([f"{name} ({why})" for name, why in lost.items()])
+            self.notes.append(f"{len(lost)} images cannot be read and are left out: {told}")
+        if len(choice.indices) < 2 * len(data.class_names) and plan.task.name == "classification":
+            self.notes.append("there are fewer than two images a class: the scores say little; give images=...")
         root = features_root()
         found: list[Gathered] = []
         self.result |= {"class_names": data.class_names, "part": "train", "images": len(choice.indices)}
@@ -220,13 +217,15 @@ class Ranking:
             "status": "ok",
             "score": SCORE,
             "score_of": "the best stage",
-            "stage_score": "ridge",
+            "stage_score": "ridge" if rows.several else "box_r2",
             "scores": MEANINGS,
             "rows": len(rows.labels),
             "untrained": any(line["untrained"] for line in backbones),
             "backbones": backbones,
             "race": None,
         }
+        if not rows.several:
+            self.notes.append("all objects have one class: features are scored by what they say of the objects' sizes")
         if len(rows.labels) > MOST_COMPARED:
             self.notes.append(f"nearest neighbours are sought among {MOST_COMPARED} of the {len(rows.labels)} rows")
         first = next(one for one in gathered if one.candidate.name == backbones[0]["name"])
@@ -234,24 +233,15 @@ class Ranking:
 
     def race(self, base: Sequence[str], plans: Mapping[str, tuple[Configuration, Candidate]], folder: Path) -> None:
         """Train the finalists within the time that is left, and note how they did."""
-        from bbframe.app.race import Entrant, Race, hydra_words
-        from bbframe.app.rank_recommendation import entrant_overrides
+        from bbframe.app.race import Race, hydra_words
+        from bbframe.app.rank_recommendation import entrants_of
         from bbframe.app.train import train
-        from bbframe.rank.race_plan import TRAINING_COST, TRAINING_COST_OF_DETECTION
 
         plan = next(iter(plans.values()))[0]
-        cost = TRAINING_COST if plan.task.name == "classification" else TRAINING_COST_OF_DETECTION
-        cost *= self.images.counts["train"]
-        rows = [row for row in self.result["backbones"] if row["finalist"]]
-        rows.sort(key=lambda row: row["finalist"] == "prior")
-        entrants = [
-            Entrant(
-                row["name"],
-                entrant_overrides(row, plans[row["name"]], base, self.options.pretrained),
-                row["latency_seconds"] * cost,
-            )
-            for row in rows
-        ]
+        base = [*base, *self.tolerance()]
+        entrants = entrants_of(
+            self.result["backbones"], plans, base, self.options.pretrained, self.images.counts["train"]
+        )
         own, hydra = hydra_words(base)
         flags = {"config-dir": str(self.command.config_dir)} if self.command.config_dir else {}
         race = Race(
@@ -272,6 +262,13 @@ class Ranking:
         if race.rungs:
             self.result["race"] = {"rungs": race.rungs, "winner": winner, "metric": race.metric, "mode": race.mode}
 
+    def tolerance(self) -> list[str]:
+        """What a training needs so that the images that cannot be read do not end it."""
+        if not self.images.skipped or any(key_of(o) == "data.on_error" for o in self.command.overrides):
+            return []
+        most = len(self.images.skipped)
+        return ["data.on_error=skip", *([f"data.max_errors={most}"] if most > 100 else [])]
+
     def finish(self, base: Sequence[str], plans: Mapping[str, Any], folder: Path) -> None:
         """Write the recommendation, the table, the pictures and the page; print what matters."""
         from bbframe.app.rank_recommendation import entrant_overrides, shell_word
@@ -281,11 +278,13 @@ class Ranking:
         name = (race and race["winner"]) or self.result["backbones"][0]["name"]
         row = next(row for row in self.result["backbones"] if row["name"] == name)
         own = entrant_overrides(row, plans[name], base, self.options.pretrained)
-        self.result["command"] = " ".join(["python train.py", *map(shell_word, [*base, *own])])
+        words = [*base, *self.tolerance(), *own]
+        self.result["command"] = " ".join(["bbframe train", *map(shell_word, words)])
         self.result["recommended"] = name
         self.write(folder)
         print(f"\n{ranking_text(self.result)}\n")
-        print(f"train the winner in full:\n  {self.result['command']}\n\n{folder / 'report.html'}")
+        what = "the winner" if race and race["winner"] else "the first"
+        print(f"train {what} in full:\n  {self.result['command']}\n\n{folder / 'report.html'}")
 
     def write(self, folder: Path) -> None:
         """Write what is known so far: rank.json, the table, the pictures and the page."""

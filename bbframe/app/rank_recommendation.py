@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bbframe.app.command_line import key_of
+from bbframe.app.race import Entrant
+from bbframe.rank.race_plan import TRAINING_COST, TRAINING_COST_OF_DETECTION
 
 if TYPE_CHECKING:
     from bbframe.rank.candidates import Candidate
@@ -37,6 +39,23 @@ def entrant_overrides(
     found.append(f"backbone.out_indices=[{','.join(map(str, indices))}]")
     if len(indices) > 1 and "head" not in given:
         found.append("head=multi_level")
+    return found
+
+
+def entrants_of(
+    rows: Sequence[Mapping[str, Any]],
+    plans: Mapping[str, tuple[Configuration, Candidate]],
+    base: Sequence[str],
+    pretrained: bool,
+    images: int,
+) -> list[Entrant]:
+    """The finalists among rows of rank.json, those of the probe first, with what an epoch of `images` may take."""
+    found = []
+    for row in sorted((row for row in rows if row["finalist"]), key=lambda row: row["finalist"] == "prior"):
+        plan = plans[row["name"]]
+        cost = TRAINING_COST if plan[0].task.name == "classification" else TRAINING_COST_OF_DETECTION
+        seconds = row["latency_seconds"] * images * cost
+        found.append(Entrant(row["name"], entrant_overrides(row, plan, base, pretrained), seconds))
     return found
 
 

@@ -35,14 +35,14 @@ def image_map(result: Mapping[str, Any], data: DataModule, first: Gathered, rows
     from bbframe.report.embedding_map import embedding_map
 
     row = result["backbones"][0]
-    step = row["chosen"]["steps"][0]
-    features = first.features.array(step["stage"], step["kind"])
+    stage = row["best_stage"]
+    features = first.features.array(stage)
     part = result["part"]
     names = [data.source(part, int(index)) for index in rows.images]
     found = embedding_map(
         features, rows.labels, names, lambda place: thumbnail(data, part, rows, place), seed=result["seed"]
     )
-    return {"backbone": row["name"], "stage": step["stage"], **found}
+    return {"backbone": row["name"], "stage": stage, **found}
 
 
 def thumbnail(data: DataModule, part: str, rows: Rows, place: int) -> Any:

@@ -100,6 +100,11 @@ def _batches(files: Sequence[tuple[str, Path]], size: int) -> Iterator[Sequence[
     yield from (files[start : start + size] for start in range(0, len(files), size))
 
 
+def names_of(out: Path) -> Path:
+    """The table that says which image each row of an .npy file is."""
+    return out.with_name(f"{out.stem}_images.csv")
+
+
 def check_format(out: Path) -> None:
     """Raise ValueError for a file that features are not written as, and for a format whose package is not there."""
     if out.suffix.lower() not in FORMATS:
@@ -111,14 +116,13 @@ def check_format(out: Path) -> None:
 def write_embedding(embedding: Embedding, out: Path) -> list[Path]:
     """Write features for other programs; returns the files.
 
-    `x.npy` holds (n, C) float32, and `x.csv` beside it the image of each row; `x.parquet` has the columns `image` and
-    `features`, a list of C float32.
+    `x.npy` holds (n, C) float32, and `x_images.csv` beside it the image of each row; `x.parquet` has the columns `image`
+    and `features`, a list of C float32.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() == ".npy":
         with atomic(out) as part, part.open("wb") as file:
             np.save(file, embedding.features)
-        table = out.with_suffix(".csv")
+        table = names_of(out)
         with atomic(table) as part, part.open("w", encoding="utf-8", newline="") as text:
             csv.writer(text, lineterminator="\n").writerows([["image"], *([encodable(x)] for x in embedding.names)])
         return [out, table]

@@ -27,6 +27,12 @@ def features_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bbframe" / "features"
 
 
+def unusable(folder: Path, error: Exception) -> ValueError:
+    """The error for a folder in which features cannot be kept."""
+    why = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return ValueError(f"{folder}: features cannot be kept there ({why}); name another folder: BBFRAME_CACHE=...")
+
+
 def column_name(key: Key) -> str:
     """What a file calls the features of a stage."""
     return "/".join(key)
@@ -42,7 +48,10 @@ class FeatureStore:
 
     def __init__(self, folder: Path, keys: Sequence[Key]) -> None:
         self.folder, self.keys = folder, list(keys)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unusable(folder, error) from error
         remove_parts(folder)
         with suppress(OSError):
             os.utime(folder)
@@ -74,6 +83,7 @@ class FeatureStore:
 
     def add(self, digests: Sequence[bytes], counts: Sequence[int], columns: Mapping[Key, np.ndarray]) -> None:
         """Write the rows of some images into a file of their own."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         path = self.folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
@@ -82,8 +92,11 @@ class FeatureStore:
         }
         tensors["digests"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         tensors["counts"] = np.array(counts, np.int64)
-        with atomic(path) as part:
-            save_file(tensors, part)
+        try:
+            with atomic(path) as part:
+                save_file(tensors, part)
+        except (OSError, SafetensorError) as error:
+            raise unusable(self.folder, error) from error
         self._index(path)
 
     def read(self, key: Key, digests: Sequence[bytes]) -> np.ndarray:

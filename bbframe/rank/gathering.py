@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import torch
 from bbframe.data import make_data
 from bbframe.data.data_module import DataModule
 from bbframe.factory import BackboneOptions
+from bbframe.features.class_scores import one_hot
 from bbframe.features.feature_set import MOST_PIXELS, FeatureSet, ImageChoice, common_images, extract, store_of
 from bbframe.features.feature_store import FeatureStore
 from bbframe.features.stage_pooling import StagePooling, make_with_all_stages
 from bbframe.files import write_text
+from bbframe.rank.box_scores import box_targets
 from bbframe.rank.candidates import Candidate
 from bbframe.report.profile import count_parameters, gmacs
 from bbframe.run.configuration import Configuration
@@ -46,6 +49,20 @@ class Rows:
     boxes: np.ndarray | None
     num_classes: int
 
+    @property
+    def several(self) -> bool:
+        """Whether there are several classes to be told apart."""
+        return len(np.unique(self.labels)) > 1
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What features are to explain (n, t): the classes or, where all objects have the same, their sizes."""
+        if self.several or self.boxes is None:
+            return one_hot(self.labels, self.num_classes)
+        sizes = box_targets(self.boxes)
+        spread = sizes.std(axis=0)
+        return (sizes - sizes.mean(axis=0)) / np.where(spread > 0, spread, 1)
+
 
 def open_images(plan: Configuration) -> DataModule:
     """The images of a configuration, whichever network looks at them; `prepared` makes them ready for one."""
@@ -68,7 +85,7 @@ def prepared(images: DataModule, plan: Configuration, pooling: StagePooling) -> 
 
 
 def chosen_images(data: DataModule, part: str, count: int, seed: int) -> list[int]:
-    """At most `count` images of a part, of each class its share and at least two where there are two.
+    """At most `count` images of a part, of each class its share, and two of it where there is room for two of each.
 
     In detection an image belongs to the rarest class in it. Which images of a class they are depends on the seed and
     their names alone, so that a larger count adds images to those of a smaller one.
@@ -83,11 +100,10 @@ def chosen_images(data: DataModule, part: str, count: int, seed: int) -> list[in
     ranked: dict[int, list[int]] = {}
     for index in sorted(range(total), key=lambda i: derive(seed, images.name(i))):
         ranked.setdefault(labels[index], []).append(index)
-    taken = {label: min(len(found), max(2, count * len(found) // total)) for label, found in ranked.items()}
+    least = 2 if 2 * len(ranked) <= count else 1
+    taken = {label: min(len(found), max(least, count * len(found) // total)) for label, found in ranked.items()}
     while (surplus := sum(taken.values()) - count) > 0:  # the larger classes give way to two of each small one
         most = max(taken, key=lambda label: (taken[label], label))
-        if taken[most] <= 2:
-            break  # there are more classes than images were asked for
         taken[most] -= 1
     rest = sorted(ranked, key=lambda label: (-(count * len(ranked[label]) % total), label))
     for label in [label for label in rest if taken[label] < len(ranked[label])][: max(0, -surplus)]:
@@ -145,13 +161,16 @@ def _facts(
     path = store.folder / FACTS
     try:
         known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        known = {}
+        before = dict(known)
+    except (OSError, ValueError, TypeError):
+        known, before = {}, {}
     if "gmacs" not in known:
         known["gmacs"] = round(gmacs(net, size), 6)
     if name not in known:
         known[name] = seconds_an_image(net, size)
-    write_text(path, json.dumps(known))
+    if known != before:
+        with suppress(OSError):  # what is not kept is measured again
+            write_text(path, json.dumps(known))
     untrained = report is None
     return {
         "name": candidate.name,

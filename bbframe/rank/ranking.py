@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bbframe.features.class_scores import correct_rows, one_hot
+from bbframe.features.class_scores import correct_rows
 from bbframe.features.nearest_neighbours import knn_scores
 from bbframe.features.ridge import ridge_class_scores
 from bbframe.features.standardised_features import StandardisedFeatures
@@ -60,9 +61,20 @@ def score_backbone(
                 scored.best, scored.rows = stage, added
             advance()
         keys = [(stage, kind) for stage, kind in one.features.keys if kind == "mean"]
-        scored.choice = choose_stages(
-            keys, one.features.array, rows.labels, rows.num_classes, resampling, first=keys[-1][0], most=MOST_STAGES
-        )
+        if rows.several:
+            scored.choice = choose_stages(
+                keys,
+                one.features.array,
+                rows.labels,
+                rows.num_classes,
+                resampling,
+                first=keys[-1][0],
+                most=MOST_STAGES,
+            )
+        else:  # objects of one class: there is nothing to classify
+            value = max(stage["scores"]["logme"] for stage in scored.stages if stage["kind"] == "mean")
+            step = StageStep(scored.best, "mean", value)
+            scored.choice = StageChoice([scored.best], [step], np.zeros(0), None)
     except (ValueError, ArithmeticError, np.linalg.LinAlgError, MemoryError) as error:
         scored.failure = " ".join(str(error).split()) or type(error).__name__
     return scored
@@ -72,31 +84,23 @@ def _score_stage(
     one: Gathered, stage: str, kind: str, rows: Rows, resampling: Resampling
 ) -> tuple[dict[str, Any], np.ndarray]:
     """A stage in the words of rank.json, and what each row adds to its LogME."""
-    y, K = rows.labels, rows.num_classes
     found = one.features.array(stage, kind)
     features = StandardisedFeatures(found)
     pooling = one.features.pooling
-    correct = {
-        "ridge": correct_rows(ridge_class_scores(features, y, K), y),
-        "lda": correct_rows(lda_scores(features, y, K), y),
-    }
-    scores = {name: float(right.mean()) for name, right in correct.items()}
-    ends = {name: resampling.interval(right) for name, right in correct.items()}
-    near, compared, images = features, y, resampling
-    if len(y) > MOST_COMPARED:  # each with each other
-        some = np.linspace(0, len(y) - 1, MOST_COMPARED).astype(np.int64)
-        near, compared, images = StandardisedFeatures(found[some]), y[some], Resampling(rows.images[some])
-    right = correct_rows(knn_scores(near, compared, K), compared)
-    scores["knn"], ends["knn"] = float(right.mean()), images.interval(right)
-    scores["logme"], added = logme(features, one_hot(y, K))
+    scores: dict[str, float] = {}
+    ends: dict[str, tuple[float, float]] = {}
+    if rows.several:
+        _score_classes(features, found, rows, resampling, scores, ends)
+    scores["logme"], added = logme(features, rows.targets)
     ends["logme"] = resampling.interval(added)
     if rows.boxes is not None:
-        boxes = box_scores(features, rows.boxes)
-        scores["box_r2"] = boxes.r2
-        scores |= {f"box_r2_{size}": value for size, value in boxes.by_size.items()}
-        # R2 is 1 - errors / spread, so that the ends of the ratio's interval change places
-        low, high = resampling.interval(boxes.errors, boxes.spread)
-        ends["box_r2"] = (1 - high, 1 - low)
+        with suppress(ValueError):  # boxes of one size leave nothing to predict
+            boxes = box_scores(features, rows.boxes)
+            scores["box_r2"] = boxes.r2
+            scores |= {f"box_r2_{size}": value for size, value in boxes.by_size.items()}
+            # R2 is 1 - errors / spread, so that the ends of the ratio's interval change places
+            low, high = resampling.interval(boxes.errors, boxes.spread)
+            ends["box_r2"] = (1 - high, 1 - low)
     described = {
         "name": stage,
         "index": pooling.places[stage],
@@ -108,6 +112,30 @@ def _score_stage(
         "high": {name: round(high, 6) for name, (_, high) in ends.items()},
     }
     return described, added
+
+
+def _score_classes(
+    features: StandardisedFeatures,
+    found: np.ndarray,
+    rows: Rows,
+    resampling: Resampling,
+    scores: dict[str, float],
+    ends: dict[str, tuple[float, float]],
+) -> None:
+    """The accuracies of the classifiers, with their intervals."""
+    y, K = rows.labels, rows.num_classes
+    correct = {
+        "ridge": correct_rows(ridge_class_scores(features, y, K), y),
+        "lda": correct_rows(lda_scores(features, y, K), y),
+    }
+    scores |= {name: float(right.mean()) for name, right in correct.items()}
+    ends |= {name: resampling.interval(right) for name, right in correct.items()}
+    near, compared, images = features, y, resampling
+    if len(y) > MOST_COMPARED:  # each with each other
+        some = np.linspace(0, len(y) - 1, MOST_COMPARED).astype(np.int64)
+        near, compared, images = StandardisedFeatures(found[some]), y[some], Resampling(rows.images[some])
+    right = correct_rows(knn_scores(near, compared, K), compared)
+    scores["knn"], ends["knn"] = float(right.mean()), images.interval(right)
 
 
 def ordered(scored: Sequence[ScoredBackbone], resampling: Resampling) -> list[dict[str, Any]]:
@@ -131,13 +159,13 @@ def ordered(scored: Sequence[ScoredBackbone], resampling: Resampling) -> list[di
         assert one.choice is not None
         low, high = resampling.interval(values[place])
         right = one.choice.correct
+        accuracy = (float(right.mean()), *resampling.interval(right)) if len(right) else (None,) * 3
         row = {
             **one.facts,
             "stages": one.stages,
             "best_stage": one.best,
             "chosen": _chosen(one),
-            "accuracy": round(float(right.mean()), 6),
-            **dict(zip(("accuracy_low", "accuracy_high"), map(_rounded, resampling.interval(right)), strict=True)),
+            **dict(zip(("accuracy", "accuracy_low", "accuracy_high"), map(_rounded, accuracy), strict=True)),
             "score": round(float(means[place]), 6),
             "low": round(low, 6),
             "high": round(high, 6),
@@ -156,8 +184,8 @@ def ordered(scored: Sequence[ScoredBackbone], resampling: Resampling) -> list[di
     return rows
 
 
-def _rounded(value: float) -> float:
-    return round(value, 6)
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def _chosen(one: ScoredBackbone) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def test_rows_names_and_neighbours_belong_together(photos, capsys):
         == 0
     )
     out = capsys.readouterr().out
-    rows, names = np.load("o/x.npy"), [row[0] for row in table("o/x.csv")[1:]]
+    rows, names = np.load("o/x.npy"), [row[0] for row in table("o/x_images.csv")[1:]]
     assert rows.shape == (6, 320)
     assert rows.dtype == np.float32
     assert names == [f"é/{number}.png" for number in range(6)]
@@ -70,6 +70,19 @@ def test_batches_and_neighbours_in_them_change_nothing(photos):
     np.testing.assert_allclose(np.load("a.npy"), np.load("b.npy"), rtol=1e-3, atol=1e-4)
 
 
+def test_what_is_there_is_replaced_only_when_asked(photos):
+    words = ["embed", "backbone=convnextv2_atto", f"images={photos}", "image_size=32", "out=x.npy"]
+    for name in ("x_images.csv", "x.npy"):
+        with open(name, "w") as file:
+            file.write("mine")
+        with pytest.raises(ValueError, match="is there already"):
+            _run(words)
+        with open(name) as file:
+            assert file.read() == "mine"
+    assert _run([*words, "overwrite=true"]) == 0
+    assert np.load("x.npy").shape == (6, 320)
+
+
 def test_a_trained_run_gives_the_features_of_its_own_network(photos):
     few = [f"trainer.limit_{part}_batches=1" for part in ("train", "val", "test")]
     network = ["backbone=convnextv2_atto", "data.image_size=32"]
@@ -91,6 +104,8 @@ def test_a_trained_run_gives_the_features_of_its_own_network(photos):
         (["run=nowhere", "images=my photos"], "nowhere"),
         (["run=nowhere", "images=my photos", "backbone=resnet18"], "run= brings its own network"),
         (["backbone=convnextv2_atto", "images=my photos", "--knn", "0"], "knn=0"),
+        (["backbone=convnextv2_atto", "images=my photos", "--knn"], "--knn 5"),
+        (["images=my photos"], "name a network"),
         (["backbone=convnextv2_atto", "images=my photos", "batchsize=3"], "batchsize"),
     ],
 )

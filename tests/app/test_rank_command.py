@@ -122,3 +122,71 @@ def test_the_race_trains_finalists_and_recommends_its_winner(weights, capsys):
     again, _ = ranked(*arguments)  # goes on in its folder: nothing is trained again
     assert [row["race"]["folder"] for row in again["backbones"]] == before
     assert capsys.readouterr().out.count("rung 1:") == 1
+
+
+def test_a_folder_goes_on_with_its_own_question_alone(weights, capsys):
+    words = [f"backbones={weights[0]}", "images=40", "finalists=0", "out=o"]
+    ranked(*words)
+    ranked(*words)
+    for other in ("images=50", "seed=1", f"backbones={weights[1]}", "budget=1h"):
+        changed = [word for word in words if word.partition("=")[0] != other.partition("=")[0]]
+        with pytest.raises(ValueError, match="another question"):
+            _run(["rank", *changed, other])
+    with open("file", "w") as file:
+        file.write("x")
+    for out in ("file", "own_resnet"):
+        with pytest.raises(ValueError, match=f"out={out} is"):
+            _run(["rank", *words[:-1], f"out={out}"])
+
+
+def test_broken_images_end_neither_the_race_nor_the_recommended_command(weights, tmp_path, capsys):
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (32, 32), (number * 20, 200 * (name == "a"), 0)).save(
+                tmp_path / "photos" / name / f"{number}.png"
+            )
+    (tmp_path / "photos" / "a" / "broken.png").write_bytes(b"no image")
+    (tmp_path / "nothing_here").mkdir()
+    found, folder = ranked(
+        f"backbones={weights[0]},nothing_here", "data=image_folder", "data.root=photos", "image_size=32",
+        "data.batch_size=4", "data.num_workers=0", "finalists=1", "budget=5m", "trainer.max_epochs=1", "out=o",
+    )  # fmt: skip
+    assert found["race"]["winner"] == weights[0]
+    assert "broken.png" in " ".join(found["notes"])
+    assert "broken.png" in (folder / "report.html").read_text()
+    assert "data.on_error=skip" in found["command"]
+    assert [one["name"] for one in found["failed"]] == ["nothing_here"]
+    assert found["command"].startswith("bbframe train ")
+
+
+def test_objects_of_one_class_are_ranked_by_their_sizes(weights, tmp_path, capsys):
+    from PIL import Image
+
+    (tmp_path / "imgs").mkdir()
+    images, boxes = [], []
+    for number in range(16):
+        Image.effect_noise((64, 64), 60).convert("RGB").save(tmp_path / "imgs" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
+        side = 8 + 3 * number
+        boxes.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "bbox": [2, 2, side, side],
+                "area": side**2,
+                "iscrowd": 0,
+            }
+        )
+    record = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cell"}]}
+    (tmp_path / "all.json").write_text(json.dumps(record))
+    found, _ = ranked(
+        f"backbones={weights[0]}", "data=coco", "data.train_images=imgs", "data.train_annotations=all.json",
+        "data.min_size=64", "data.max_size=64", "data.num_workers=0", "finalists=0",
+    )  # fmt: skip
+    assert found["backbones"][0]["accuracy"] is None
+    assert "one class" in " ".join(found["notes"])
+    assert {"logme", "box_r2"} <= set(found["backbones"][0]["stages"][0]["scores"])

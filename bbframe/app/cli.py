@@ -24,7 +24,7 @@ from bbframe.app.help import (
     REPORT_HELP,
     RUNS_HELP,
 )
-from bbframe.app.rank_command import rank
+from bbframe.app.rank_command import rank_backbones
 from bbframe.app.report_command import report
 from bbframe.app.run_commands import compare, runs
 from bbframe.schema import nearest
@@ -155,7 +155,7 @@ def predict(arguments: list[str]) -> int:
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "list": (print_catalog, LIST_HELP),
     "info": (info, INFO_HELP),
-    "rank": (rank, RANK_HELP),
+    "rank": (rank_backbones, RANK_HELP),
     "embed": (embed, EMBED_HELP),
     "data": (audit_images, DATA_HELP),
     "predict": (predict, PREDICT_HELP),

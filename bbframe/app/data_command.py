@@ -47,21 +47,27 @@ def audit_images(arguments: list[str]) -> int:
 
     net, features = _network(plan)
     data = _data(plan, net)
-    stride = min(plan.backbone.config.strides)
+    stride = _finest_stride(plan, net)
     audit = _audited(data, net, features, stride)
     name = str(plan.data.name)
+    kept = [o for o in command.overrides if not o.startswith("data.exclude")]  # the new file has the old one's rows
     words = shlex.join(mask_overrides(command.overrides))
     fixes = str(asked.out or "fixes.csv")
     plain = {
         **audit.plain(),
         "data": name,
         "command": f"bbframe data {words} --out {shlex.quote(fixes)}",
-        "arguments": words,
+        "arguments": shlex.join(mask_overrides(kept)),
         "fixes": shlex.quote(fixes),
     }
-    if asked.out is not None:
-        write_fixes(asked.out, audit.findings)
     folder = _write(output, name, data, audit, plain)
+    if asked.out is not None:
+        try:
+            write_fixes(asked.out, audit.findings, data.exclusion.fixes)
+        except OSError as error:
+            raise ValueError(
+                f"--out {asked.out}: cannot be written ({error.strerror}); the page is in {folder}"
+            ) from error
     if asked.as_json:
         print(outward(json.dumps({**plain, "folder": str(folder)}, indent=2)))
         return 0
@@ -141,6 +147,14 @@ def _network(plan: Configuration) -> tuple[Backbone | None, str]:
         return None, ""
     source = plan.backbone.source.checkpoint or plan.backbone_name
     return net, f"{plan.backbone_name} ({source}), the mean of {net.out_features[-1]}"
+
+
+def _finest_stride(plan: Configuration, net: Backbone | None) -> int:
+    """The stride of the finest selected map, by the network that was loaded where there is one."""
+    if net is None:
+        return min(plan.backbone.config.strides)
+    strides = {stage.name: stage.stride for stage in net.config.stages}
+    return min(strides.get(name, strides[net.out_features[-1]]) for name in plan.backbone.config.out_features)
 
 
 def _data(plan: Configuration, net: Backbone | None) -> DataModule:

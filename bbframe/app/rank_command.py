@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bbframe.app.command_line import key_of, parse_arguments
-from bbframe.app.rank_folder import RESULT, check_out, make_folder, question
+from bbframe.app.rank_folder import RESULT, check_rank_folder, make_folder, question
 
 if TYPE_CHECKING:
     from bbframe.app.composition import Compose
@@ -28,11 +28,11 @@ NO_WEIGHTS = (
 LOOKING = 0.6  # share of the budget after which no further backbone is looked at, because the rest is for the race
 
 
-def rank(arguments: Sequence[str]) -> int:
+def rank_backbones(arguments: Sequence[str]) -> int:
     """Rank backbones as a command line says, and print the table; returns the exit code."""
-    from bbframe.rank.rank_options import read_arguments
+    from bbframe.rank.rank_options import read_rank_arguments
 
-    options, others = read_arguments(arguments)
+    options, others = read_rank_arguments(arguments)
     command = parse_arguments(others)
     for mode in ("multirun", "cfg", "info", "dry_run", "resolve", "hydra_help"):
         if getattr(command, mode):
@@ -47,11 +47,11 @@ def rank(arguments: Sequence[str]) -> int:
         seconds = parse_budget(options.budget)
     except ValueError:
         raise ValueError(f"budget={options.budget} must be a time with its unit, such as 90s, 15m or 2h") from None
-    return Ranking(options, command, seconds).complete()
+    return RankCommand(options, command, seconds).complete()
 
 
 @dataclass
-class Ranking:
+class RankCommand:
     """A ranking in its steps; `result` becomes rank.json."""
 
     options: RankOptions
@@ -71,7 +71,7 @@ class Ranking:
             found = self.candidates(compose)
             plans = self.plans(compose, base, found)
         self.result["question"] = question(self.options, base, list(plans))
-        check_out(self.options.out, self.result["question"])
+        check_rank_folder(self.options.out, self.result["question"])
         plan = next(iter(plans.values()))[0]
         try:
             gathered = self.gathered(plans)
@@ -152,14 +152,14 @@ class Ranking:
         from bbframe.data.faults import first_few
         from bbframe.features.feature_set import ImageChoice
         from bbframe.features.feature_store import features_root, trim_features
-        from bbframe.rank.gathering import chosen_images, gather, open_images
+        from bbframe.rank.gathering import gather, images_to_look_at, open_images
         from bbframe.run.masking import outward
         from bbframe.run.results import log_images
 
         plan = next(iter(plans.values()))[0]
         data = open_images(plan)
         self.result |= log_images(data, min(plan.backbone.config.strides))
-        choice = ImageChoice.of(data, "train", chosen_images(data, "train", self.options.images, plan.run.seed))
+        choice = ImageChoice.of(data, "train", images_to_look_at(data, "train", self.options.images, plan.run.seed))
         lost = {**data.skipped, **{data.source("train", index): why for index, why in choice.lost.items()}}
         if lost:
             told = first_few([f"{name} ({why})" for name, why in lost.items()])
@@ -192,10 +192,10 @@ class Ranking:
         """Score what was gathered, and order it."""
         from bbframe.app.rank_progress import scores_shown
         from bbframe.app.rank_report import image_map
+        from bbframe.rank.backbone_ranking import MEANINGS, MOST_COMPARED, SCORE, ordered, score_backbone
         from bbframe.rank.gathering import features_of_common_images
         from bbframe.rank.imagenet_prior import read_priors
         from bbframe.rank.race_plan import choose_finalists
-        from bbframe.rank.ranking import MEANINGS, MOST_COMPARED, SCORE, ordered, score_backbone
         from bbframe.rank.resampling import Resampling
 
         rows = features_of_common_images(gathered, len(self.result["class_names"]))

@@ -23,7 +23,7 @@ def question(options: Any, base: Sequence[str], names: Sequence[str]) -> dict[st
     return found
 
 
-def check_out(out: str | None, asked: Mapping[str, Any]) -> None:
+def check_rank_folder(out: str | None, asked: Mapping[str, Any]) -> None:
     """Raise ValueError unless `out` is free, or holds a ranking that was asked the same."""
     if out is None:
         return

@@ -11,8 +11,8 @@ from bbframe.files import write_text
 
 if TYPE_CHECKING:
     from bbframe.data.data_module import DataModule
+    from bbframe.rank.backbone_ranking import CommonRows
     from bbframe.rank.gathering import Gathered
-    from bbframe.rank.ranking import Rows
 
 MAP = "embedding_map.json"
 
@@ -30,7 +30,7 @@ def write_rank_files(folder: Path, result: Mapping[str, Any], found: Mapping[str
     write_rank_page(folder, result, found)
 
 
-def image_map(result: Mapping[str, Any], data: DataModule, first: Gathered, rows: Rows) -> dict[str, Any]:
+def image_map(result: Mapping[str, Any], data: DataModule, first: Gathered, rows: CommonRows) -> dict[str, Any]:
     """Where the images lie by the best backbone's best stage."""
     from bbframe.report.embedding_map import embedding_map
 
@@ -45,7 +45,7 @@ def image_map(result: Mapping[str, Any], data: DataModule, first: Gathered, rows
     return {"backbone": row["name"], "stage": stage, **found}
 
 
-def thumbnail(data: DataModule, part: str, rows: Rows, place: int) -> Any:
+def thumbnail(data: DataModule, part: str, rows: CommonRows, place: int) -> Any:
     """The image of a row as PIL gives it; in detection, what lies inside of the row's box."""
     image = data.parts[part].read(int(rows.images[place]))
     if rows.boxes is None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bbframe.audit.duplicates import equal_groups, near_by_features, near_by_hash
-from bbframe.audit.findings import PROBLEMS, AuditedImages, Finding, copy_findings, near_findings
+from bbframe.audit.findings import PROBLEMS, AuditedImages, Finding, copy_findings, near_findings, spare_the_last
 from bbframe.audit.image_traits import SMALL, ImageTraits, read_traits
 from bbframe.audit.label_disagreement import label_doubts
 from bbframe.audit.network_features import image_features
@@ -112,6 +112,7 @@ def audit_data(
     audit.histograms = size_histograms(traits.sizes[traits.readable], data)
     order = {problem: place for place, problem in enumerate(PROBLEMS)}
     audit.findings.sort(key=lambda finding: (order[finding.problem], -finding.score, finding.number))
+    audit.findings = spare_the_last(audit.findings, images.parts, images.labels)
     audit.seconds = time.monotonic() - started
     return audit
 
@@ -163,7 +164,8 @@ def _add_doubts(audit: DataAudit, numbers: np.ndarray, features: np.ndarray, lab
         return
     names = audit.summary.class_names
     doubts = label_doubts(features, labels, len(names))
-    doubtful = [place for place in doubts.ranking().tolist() if doubts.scores[place] > DOUBTFUL]
+    several = np.bincount(labels, minlength=len(names))[labels] > 1  # of one alone nobody can tell
+    doubtful = [p for p in doubts.ranking().tolist() if doubts.scores[p] > DOUBTFUL and several[p]]
     audit.confirmed = 1 - len(doubtful) / len(numbers)
     most = max(LEAST_DOUBTS, round(MOST_DOUBTS * len(numbers)))
     if audit.confirmed < WEAK:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bbframe.audit.duplicates import NearPair
-from bbframe.data.exclusion import COLUMNS, PARTS
+from bbframe.data.fixes_file import COLUMNS, PARTS, Fix
 from bbframe.files import write_text
 
 PROBLEMS = (
@@ -103,11 +104,37 @@ def near_findings(images: AuditedImages, pairs: Iterable[NearPair], detail: str)
     return found
 
 
-def write_fixes(path: Path, findings: Iterable[Finding]) -> None:
-    """Write the findings as a CSV file that `data.exclude` takes, whole or absent."""
+def spare_the_last(findings: Sequence[Finding], parts: Sequence[str], labels: Sequence[str]) -> list[Finding]:
+    """The findings, where none is to be excluded that would leave a part, or a class of train, without images.
+
+    `parts` and `labels` are those of all images, by their numbers. What must stay is to be checked.
+    """
+    left = Counter((parts[number], labels[number]) for number in range(len(parts)))
+    whole = Counter(parts)
+    spared = []
+    for finding in findings:
+        key = (parts[finding.number], labels[finding.number])
+        if finding.action == "exclude" and (whole[key[0]] <= 1 or (key[0] == "train" and left[key] <= 1)):
+            why = "the last image of its class or part, so that it stays until you decide"
+            finding = replace(finding, action="check", detail="; ".join(filter(None, [finding.detail, why])))
+        elif finding.action == "exclude":
+            left[key] -= 1
+            whole[key[0]] -= 1
+        spared.append(finding)
+    return spared
+
+
+def write_fixes(path: Path, findings: Iterable[Finding], before: Iterable[Fix] = ()) -> None:
+    """Write the findings as a CSV file that `data.exclude` takes, whole or absent.
+
+    `before` are the rows of the file that the data have been read with, which stay.
+    """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # a name may hold a line's end
     writer.writerow(COLUMNS)
+    for fix in before:
+        known = {"part": fix.part, "image": fix.image, "problem": "listed before", "action": fix.action}
+        writer.writerow([{**known, "suggestion": fix.suggestion}.get(column, "") for column in COLUMNS])
     cells: list[Callable[[Finding], str]] = [_cell(column) for column in COLUMNS]
     writer.writerows([cell(finding) for cell in cells] for finding in findings)
     write_text(path, text.getvalue())

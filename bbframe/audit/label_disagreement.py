@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bbframe.audit.whitening import Spectrum
+from bbframe.audit.whitening import Whitening
 from bbframe.features.nearest_neighbours import knn_scores
 from bbframe.features.ridge import ridge_class_scores
 
@@ -40,7 +40,7 @@ def label_doubts(features: np.ndarray, labels: np.ndarray, num_classes: int) -> 
     if count < 3 or len(np.unique(labels)) < 2:
         return LabelDoubts(np.zeros(count), np.array(labels, np.int64))
     rows = np.arange(count)
-    weights = knn_scores(Spectrum(features).whitened(), labels, num_classes)
+    weights = knn_scores(Whitening(features).whitened(), labels, num_classes)
     weights += ((1 + ridge_class_scores(features, labels, num_classes)) / 2).clip(0, 1)
     weights /= 2
     own = weights[rows, labels].astype(np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 BLOCK = 4096  # rows that are in memory as float64
 
 
-class Spectrum:
+class Whitening:
     """The principal directions of features (n, C), centred and scaled to a variance of 1, found block by block.
 
     `values` (C,) are the eigenvalues of their covariance, `vectors` (C, C) the directions, `shrinkage` in [0, 1] is

@@ -68,6 +68,7 @@ class DataModule(lightning.LightningDataModule):
         self.prepare(preprocessing, num_channels, stride)
         self._errors = skipped or Skipped(0)
         self.exclusion = exclusion or read_exclusion(options.exclude)
+        self.exclusion.check_sha256(options.exclude_sha256)
         self.parts = apply_exclusion(self.exclusion, parts, class_names, self._errors)
         self.class_names, self.num_classes = list(class_names), len(class_names)
         self.counts = {name: len(part.labels) for name, part in self.parts.items()}
@@ -95,6 +96,12 @@ class DataModule(lightning.LightningDataModule):
         self.image_size = self.preprocessing.size
         self.mean, self.std = self.preprocessing.mean, self.preprocessing.std
         self._make_transforms(num_channels)
+
+    def found_options(self) -> dict[str, Any]:
+        """Options as they were found, which a record keeps: a prediction needs the bits, a rerun the same fixes."""
+        bits = getattr(self.options, "bits", None)
+        found = {} if bits is None else {"bits": bits}
+        return {**found, **({"exclude_sha256": self.exclusion.sha256} if self.exclusion.file else {})}
 
     def adjusted(self, preprocessing: Preprocessing) -> Preprocessing:
         """The preprocessing of a checkpoint as this data set applies it."""

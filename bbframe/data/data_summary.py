@@ -15,8 +15,9 @@ from bbframe.data.boxes.objects import Objects, Rows
 from bbframe.data.copies import NotLooked, Place, copy_groups, image_file
 from bbframe.data.data_module import DataModule
 from bbframe.data.decode import MAX_PIXELS
-from bbframe.data.exclusion import PARTS, image_name
+from bbframe.data.exclusion import image_name
 from bbframe.data.faults import first_few
+from bbframe.data.fixes_file import PARTS
 from bbframe.data.image_files import open_image
 from bbframe.files import visible
 
@@ -131,9 +132,9 @@ class DataSummary:
             one, other = pair.split("/")
             said.append(f"LEAK: {count:,} {one} images are {other} images too")
         if self.conflicts:
-            said.append(f"{self.conflicts:,} images are there with two classes")
+            said.append(f"{self.conflicts:,} image{'s' * (self.conflicts > 1)} with copies of another class")
         if not said:
-            return "no image is there twice"
+            return "no two images are equal, byte by byte; `bbframe data` compares what they show"
         group = next((group for group in self.copies if group[0][0] != group[-1][0]), self.copies[0])
         example = " = ".join(visible(self.names[place]) for place in (group[0], group[-1]))
         return f"{'; '.join(said)} ({example} ...); `bbframe data ... --out fixes.csv` lists them"

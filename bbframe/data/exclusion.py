@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,25 +16,11 @@ import numpy as np
 from bbframe.data.batch_loader import Images
 from bbframe.data.boxes.objects import Rows
 from bbframe.data.faults import Skipped, first_few
+from bbframe.data.fixes_file import Fix, read_fixes
 from bbframe.files import encodable, visible
 from bbframe.schema import nearest
 
-COLUMNS = ("part", "image", "problem", "score", "action", "label", "suggestion", "other")
-ACTIONS = ("exclude", "relabel", "check", "keep")
-PARTS = ("train", "val", "test")
-MOST_FIX_BYTES = 2**28  # of a file
-
 log = logging.getLogger("bbframe")
-
-
-@dataclass(frozen=True)
-class Fix:
-    """What a row asks for; `part` is empty where only the image is named, `suggestion` is the class of a relabel."""
-
-    image: str
-    action: str
-    part: str = ""
-    suggestion: str = ""
 
 
 @dataclass
@@ -48,10 +34,19 @@ class Exclusion:
     relabelled: dict[str, int] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
     dropped: set[str] = field(default_factory=set)  # names of images that cannot serve, and were not asked to
+    validation: str | None = None  # a hash of what has changed in the validation images, if anything has
     _names: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._names = {fix.image for fix in self.fixes if fix.action == "exclude"}
+
+    def check_sha256(self, sha256: str | None) -> None:
+        """Raise ValueError when the file is another one than a run has recorded."""
+        if self.file and sha256 is not None and sha256.lower() != self.sha256:
+            raise ValueError(
+                f"data: exclude={visible(self.file)} has changed since the run that recorded it (SHA-256 "
+                f"{self.sha256[:12]}, not {sha256[:12]}); data.exclude_sha256=null takes it as it is"
+            )
 
     def names(self, path: str, root: Path) -> bool:
         """Whether an image file is to be left out, so that nobody needs to look into it."""
@@ -69,6 +64,7 @@ class Exclusion:
             "left_out": sum(self.left_out.values()) + len(self.dropped),
             "relabelled": sum(self.relabelled.values()),
             "unmatched": len(self.unmatched),
+            "validation": self.validation,
         }
 
     def told(self) -> str:
@@ -90,67 +86,11 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def read_exclusion(path: str | None) -> Exclusion:
-    """The fixes of a file, none without a path: CSV with the columns of `COLUMNS`, or the name of an image a line.
-
-    Of a CSV file the columns image and action must be there; a semicolon may part them, as a spreadsheet writes it.
-    Raises ValueError in one line that names the row and what is wrong with it.
-    """
+    """What a file of fixes asks for, nothing without a path. Raises ValueError as `read_fixes` does."""
     if path is None:
         return Exclusion()
-    where = f"data: exclude={visible(path)}"
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MOST_FIX_BYTES + 1)
-        text = raw.decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{where} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is no text (UTF-8)") from error
-    if len(raw) > MOST_FIX_BYTES:
-        raise ValueError(f"{where} has more than {MOST_FIX_BYTES} bytes; name fewer images")
-    if Path(path).suffix.lower() == ".csv":
-        fixes = _rows(where, text)
-    else:
-        fixes = [Fix(line.strip(), "exclude") for line in text.splitlines() if line.strip()]
-    return Exclusion(str(path), hashlib.sha256(raw).hexdigest(), fixes)
-
-
-def _rows(where: str, text: str) -> list[Fix]:
-    head = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if head.count(";") > head.count(",") else ",")
-    try:
-        titles = [title.strip() for title in reader.fieldnames or ()]
-        for title in titles:
-            if title not in COLUMNS:
-                raise ValueError(f"{where} has the column {visible(title)!r}{nearest(title, COLUMNS)}")
-        for title in ("image", "action"):
-            if title not in titles:
-                raise ValueError(f"{where} lacks the column {title!r}; it needs image and action")
-        reader.fieldnames = titles
-        return [
-            fix for number, row in enumerate(reader, 2) if (fix := _fix(f"{where}, row {number}", row)) is not None
-        ]
-    except csv.Error as error:
-        raise ValueError(f"{where} is no CSV: {error}") from error
-
-
-def _fix(where: str, row: Mapping[str | None, Any]) -> Fix | None:
-    """A row; None for an empty one."""
-    if None in row or None in row.values():
-        raise ValueError(f"{where}: has another number of cells than the first row; quote cells that hold a comma")
-    if not any(row.values()):
-        return None
-    image, action, part = row["image"], row["action"].strip().lower(), row.get("part", "").strip()
-    if not image:
-        raise ValueError(f"{where}: names no image")
-    if action not in ACTIONS:
-        raise ValueError(f"{where}: action={visible(action)!r} must be {', '.join(ACTIONS[:-1])} or {ACTIONS[-1]}")
-    if part and part not in PARTS:
-        raise ValueError(f"{where}: part={visible(part)!r} must be {', '.join(PARTS[:-1])} or {PARTS[-1]}, or empty")
-    suggestion = row.get("suggestion", "")
-    if action == "relabel" and not suggestion:
-        raise ValueError(f"{where}: relabel needs the new class in the column suggestion")
-    return Fix(image, action, part, suggestion)
+    fixes, sha256 = read_fixes(path)
+    return Exclusion(path, sha256, fixes)
 
 
 def image_name(images: Images, index: int) -> str:
@@ -159,8 +99,13 @@ def image_name(images: Images, index: int) -> str:
     return encodable(paths[index]) if paths is not None else images.name(index)
 
 
-def _spellings(path: str, root: str) -> tuple[str, str]:
-    return path, encodable(str(Path(root, path)))
+def _spellings(path: str, root: str) -> tuple[str, ...]:
+    return path, encodable(str(Path(root, path))), encodable(os.path.realpath(Path(root, path)))
+
+
+def _plain(name: str) -> str:
+    """A name as other systems or a person may spell it: without ./, with slashes, without blanks around it."""
+    return re.sub(r"^(\./)+", "", name.strip().replace("\\", "/"))
 
 
 def apply_exclusion(
@@ -168,8 +113,9 @@ def apply_exclusion(
 ) -> dict[str, Images]:
     """The parts without the images to be left out, and with the new classes; one line of the log says what was done.
 
-    Raises ValueError for a class that there is not, two fixes that contradict each other, a name that several images
-    bear, and fixes that leave a part, or a class of train, without images.
+    Each row counts by itself: an image with a row to exclude it is left out whatever its other rows say. Raises
+    ValueError for a class that there is not, two new classes of one image, a name that several images bear, rows to
+    exclude that all match no image, and fixes that leave a part, or a class of train, without images.
     """
     if not exclusion.file:
         return dict(parts)
@@ -177,8 +123,8 @@ def apply_exclusion(
     places: dict[str, list[tuple[str, int]]] = {}
     for part, images in parts.items():
         for index in range(len(images.labels)):
-            name = image_name(images, index)
-            for spelling in {name, images.name(index)}:
+            name, root = image_name(images, index), getattr(images, "root", None)
+            for spelling in {name, images.name(index), *(() if root is None else _spellings(name, str(root)))}:
                 places.setdefault(spelling, []).append((part, index))
     leave: dict[str, set[int]] = {part: set() for part in parts}
     relabel: dict[str, dict[int, int]] = {part: {} for part in parts}
@@ -186,12 +132,11 @@ def apply_exclusion(
     for fix in exclusion.fixes:
         if fix.action not in ("exclude", "relabel"):
             continue
-        found = places.get(fix.image, [])
-        if len(found) > 1:
-            found = [place for place in found if place[0] == fix.part]
+        everywhere = places.get(fix.image) or places.get(_plain(fix.image)) or []
+        found = [place for place in everywhere if not fix.part or place[0] == fix.part]
         if len(found) != 1:
-            if len(places.get(fix.image, [])) > 1:
-                several = f"{visible(fix.image)!r}, which {len(places[fix.image])} images bear"
+            if len(found) > 1:
+                several = f"{visible(fix.image)!r}, which {len(found)} images bear"
                 raise ValueError(f"{where} names {several}; write which one's part into the column part")
             if fix.image not in exclusion.dropped:
                 lost[fix.image] = None
@@ -201,13 +146,19 @@ def apply_exclusion(
             leave[part].add(index)
         else:
             _relabel(where, fix, parts[part], index, relabel[part], class_names)
-    chosen = {part: _changed(where, parts[part], leave[part], relabel[part]) for part in parts}
+    chosen = {part: _changed(where, part, parts[part], leave[part], relabel[part]) for part in parts}
     _check_left(where, parts, chosen, class_names, skipped)
     exclusion.left_out = {part: len(indices) for part, indices in leave.items() if indices}
     kept = {part: {i: c for i, c in new.items() if i not in leave[part]} for part, new in relabel.items()}
     exclusion.relabelled = {part: len(new) for part, new in kept.items() if new}
     exclusion.unmatched = list(lost)
-    log.info("%-9s %s", "exclude", exclusion.told())
+    changed = [f"-{image_name(parts['val'], i)}" for i in sorted(leave.get("val", ()))]
+    changed += [f"{image_name(parts['val'], i)}={c}" for i, c in sorted(kept.get("val", {}).items())]
+    exclusion.validation = hashlib.sha256("\n".join(changed).encode()).hexdigest()[:16] if changed else None
+    wanted = sum(fix.action in ("exclude", "relabel") for fix in exclusion.fixes)
+    if wanted and len(lost) and not (exclusion.left_out or exclusion.relabelled or exclusion.dropped):
+        raise ValueError(f"{where}: no row to exclude or relabel matches an image, such as {first_few([*lost][:1])}")
+    log.log(logging.WARNING if lost else logging.INFO, "%-9s %s", "exclude", exclusion.told())
     return chosen
 
 
@@ -228,7 +179,7 @@ def _relabel(
         raise ValueError(f"{where} gives {visible(fix.image)!r} two classes; keep one of the rows")
 
 
-def _changed(where: str, images: Any, leave: set[int], relabel: Mapping[int, int]) -> Any:
+def _changed(where: str, part: str, images: Any, leave: set[int], relabel: Mapping[int, int]) -> Any:
     """A part without some images and with other classes."""
     if not leave and not relabel:
         return images
@@ -237,7 +188,7 @@ def _changed(where: str, images: Any, leave: set[int], relabel: Mapping[int, int
         raise ValueError(f"{where} cannot change the images of {kind}; give that class a method select(indices)")
     kept = [i for i in range(len(images.labels)) if i not in leave]
     if not kept:
-        raise ValueError(f"{where} leaves a part without images; remove rows from the file")
+        raise ValueError(f"{where} leaves no {part} images; remove rows from the file")
     chosen = images.select(kept)
     for place, index in enumerate(kept):
         if index in relabel:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from bbframe.registry import PartOptions, parse_part
-from bbframe.schema import Fraction, Length, Name, Options, Range, Rate, Seed, Share, demand
+from bbframe.schema import Fraction, Length, Name, Options, Range, Rate, Seed, Share, Text, demand
 
 Workers = Annotated[int, Range(0, 256, "processes")]
 Strength = Annotated[float, Range(0, 10)]
@@ -51,6 +51,7 @@ class LoadingOptions(Options):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     transforms: Annotated[tuple[Transform, ...], Length(0, 100)] = ()
     exclude: Name | None = None  # a file of images to leave out or to relabel, as `bbframe data --out` writes it
+    exclude_sha256: Annotated[str, Text("64 hexadecimal digits", "[0-9a-fA-F]{64}")] | None = None  # null: any file
 
     def __post_init__(self) -> None:
         super().__post_init__()

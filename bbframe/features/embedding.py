@@ -116,8 +116,8 @@ def check_format(out: Path) -> None:
 def write_embedding(embedding: Embedding, out: Path) -> list[Path]:
     """Write features for other programs; returns the files.
 
-    `x.npy` holds (n, C) float32, and `x_images.csv` beside it the image of each row; `x.parquet` has the columns `image`
-    and `features`, a list of C float32.
+    `x.npy` holds (n, C) float32, and `x_images.csv` the image of each row; `x.parquet` has the columns `image` and
+    `features`, a list of C float32.
     """
     if out.suffix.lower() == ".npy":
         with atomic(out) as part, part.open("wb") as file:

@@ -41,7 +41,7 @@ class Gathered:
 
 
 @dataclass(frozen=True)
-class Rows:
+class CommonRows:
     """The rows that every backbone has features of: places of images, classes, boxes, and the number of classes."""
 
     images: np.ndarray
@@ -84,7 +84,7 @@ def prepared(images: DataModule, plan: Configuration, pooling: StagePooling) -> 
     return make_data(plan.data, seed=plan.run.seed, **settings)  # a plugin's constructor may prepare them otherwise
 
 
-def chosen_images(data: DataModule, part: str, count: int, seed: int) -> list[int]:
+def images_to_look_at(data: DataModule, part: str, count: int, seed: int) -> list[int]:
     """At most `count` images of a part, of each class its share, and two of it where there is room for two of each.
 
     In detection an image belongs to the rarest class in it. Which images of a class they are depends on the seed and
@@ -202,10 +202,10 @@ def seconds_an_image(net: Any, shape: Sequence[int]) -> float:
     return round(min(seconds) / count, 6)
 
 
-def features_of_common_images(gathered: Sequence[Gathered], num_classes: int) -> Rows:
+def features_of_common_images(gathered: Sequence[Gathered], num_classes: int) -> CommonRows:
     """The rows of the images that every backbone has features of; each feature set is cut down to them."""
     digests = common_images([one.features for one in gathered])
     for one in gathered:
         one.features = one.features.of_images(digests)
     first = gathered[0].features
-    return Rows(first.images, first.labels, first.boxes, num_classes)
+    return CommonRows(first.images, first.labels, first.boxes, num_classes)

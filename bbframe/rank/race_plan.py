@@ -1,7 +1,7 @@
 """How finalists are chosen and raced: the best by probe and by prior, then successive halving over epochs.
 
-The hybrid of both orders is safer than either (arXiv:2010.06402); halving is that of Jamieson and Talwalkar
-(arXiv:1502.07943), each rung trained anew, so that its schedule ends with its epochs.
+The hybrid of both orders is safer than either (arXiv:2010.06402); successive halving (Jamieson and
+Talwalkar, arXiv:1502.07943) trains each rung anew, because its schedule must end with its epochs.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ class RankOptions(Options):
 
     At most `images` training images are looked at. Within the `budget`, a time such as 15m, `finalists` are trained;
     0 stops after the scores. `seeds` are those of the race. `image_size` overrides every checkpoint's own. With
-    `pretrained=false` untrained networks are ranked, and everything says so. `out` is the folder for the results; that
-    of an earlier ranking goes on.
+    `pretrained=false` untrained networks are ranked, and everything says so. `out` is the folder for the results; a
+    folder with an earlier ranking goes on.
     """
 
     prefix: ClassVar[str] = "rank: "
@@ -43,7 +43,7 @@ class RankOptions(Options):
 KEYS = tuple(RankOptions.__dataclass_fields__)
 
 
-def read_arguments(arguments: Sequence[str]) -> tuple[RankOptions, list[str]]:
+def read_rank_arguments(arguments: Sequence[str]) -> tuple[RankOptions, list[str]]:
     """The options of rank, and the other arguments, which are those of a run. Raises ValueError in one line."""
     given: dict[str, Any] = {}
     others: list[str] = []

@@ -29,9 +29,14 @@ from bbframe.run.masking import mask_overrides, mask_secrets, outward
 PACKAGES = "bbframe torch torchvision timm lightning huggingface_hub safetensors torchmetrics".split()
 
 
+def write_configuration(folder: Path, config: dict[str, Any]) -> None:
+    """Write config.yaml, masked by its keys, into a run folder."""
+    write_text(folder / "config.yaml", dump_yaml(mask_secrets(config)))
+
+
 def write_record(folder: Path, config: dict[str, Any], overrides: list[str], environment: dict[str, Any]) -> None:
     """Write config.yaml, overrides.yaml (both masked by their keys) and environment.json into a run folder."""
-    write_text(folder / "config.yaml", dump_yaml(mask_secrets(config)))
+    write_configuration(folder, config)
     write_text(folder / "overrides.yaml", dump_yaml(mask_overrides(overrides)))
     write_text(folder / "environment.json", json.dumps(mask_secrets(environment), indent=2) + "\n")
 

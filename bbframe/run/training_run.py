@@ -29,7 +29,7 @@ from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.loggers import started_loggers
 from bbframe.run.masking import mask_overrides, mask_secrets, remember
 from bbframe.run.processes import is_first
-from bbframe.run.record import environment, write_failure, write_record
+from bbframe.run.record import environment, write_configuration, write_failure, write_record
 from bbframe.run.results import log_images, log_network, write_failure_page, write_results
 from bbframe.run.run_log import logging_to
 from bbframe.run.stop_signals import signals_kept, signals_raised
@@ -176,8 +176,9 @@ class TrainingRun:
             stride=max(backbone.strides),
             masks=self.plan.head.masks,
         )
-        if (bits := getattr(data.options, "bits", None)) is not None:  # as found, which a prediction must know
-            self.config["data"]["bits"] = bits
+        self.config["data"] |= data.found_options()
+        if is_first():
+            write_configuration(self.folder, self.config)
         return self.plan.make_task(backbone, data.class_names), data
 
     def settle_automatic(self, task: Task, data: DataModule, saved: LoadedCheckpoint | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ SPLIT_KEYS = ("split_seed", "scene_seed")  # of data: another value, other image
 TRAINING_ALONE = {
     *("batch_size", "num_workers", "timeout", "transforms", "augment", "train_scenes", "cache", "verify"),
     *("mean", "std", "interpolation", "bits"),  # what a checkpoint wants its pixels to be
-    *("on_error", "max_errors", "max_pixels", "exclude"),  # test_sha256 says which images are left
+    *("on_error", "max_errors", "max_pixels", "exclude", "exclude_sha256"),  # test_sha256 says which are left
 }
 
 
@@ -34,6 +34,7 @@ def conditions(run: Mapping[str, Any]) -> dict[str, Any]:
         "mode": run.get("mode"),
         "test_part": run.get("test_part"),
         "debug": config.get("debug"),
+        "validation images": (run.get("exclude") or {}).get("validation"),
         "trainer.limit_val_batches": trainer.get("limit_val_batches"),
         **{f"data.{key}": value for key, value in data.items() if key not in left_out},
     }

@@ -55,7 +55,7 @@ def test_the_report_the_page_and_the_fixes_of_a_folder(bbframe, photos, tmp_path
     assert "train/cat/1 é.png" in page
     assert page.count("data:image/png;base64") >= 2
     rows = (tmp_path / "fixes.csv").read_text(encoding="utf-8").splitlines()
-    assert "train,train/cat/1 é.png,leak,1.0000,exclude,cat,,test: test/cat/other.png" in rows
+    assert '"train","train/cat/1 é.png","leak","1.0000","exclude","cat","","test: test/cat/other.png"' in rows
     code, _, err = bbframe("data=image_folder", f"data.root={photos}", "--out=fixes.csv")
     assert code == 1
     assert "is there already, perhaps with your changes" in err
@@ -128,7 +128,7 @@ def test_a_run_says_what_its_images_are_and_records_what_it_left_out(tmp_path, m
     assert metrics["data_summary"]["leaks"] == {}
     log = (file.parent / "train.log").read_text()
     assert "exclude   fixes.csv: left out 1 image (1 train), relabelled 1 image (1 train)" in log
-    assert "copies    no image is there twice" in log
+    assert "copies    no two images are equal, byte by byte" in log
     page = (file.parent / "report.html").read_text()
     assert "leaks between parts" in page
     assert metrics["exclude"]["sha256"] in page

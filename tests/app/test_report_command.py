@@ -78,7 +78,7 @@ def test_a_damaged_checkpoint_costs_the_heat_alone(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "report: name the folder of a run or a sweep, such as outputs/classification/<run>"),
+        ([], "report: name the folder of a run, a sweep or a ranking, such as outputs/classification/<run>"),
         (["nowhere"], "there is no 'nowhere' in"),
         (["--plugin"], "expected one argument"),
         (["."], "not a run folder, it holds no config.yaml"),

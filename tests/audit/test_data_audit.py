@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from bbframe.audit.data_audit import audit_data
-from bbframe.audit.findings import write_fixes
+from bbframe.audit.findings import Finding, spare_the_last, write_fixes
 from bbframe.audit.network_features import image_features
-from bbframe.data.exclusion import COLUMNS
+from bbframe.data.fixes_file import COLUMNS, Fix, read_fixes
 from tests.audit.test_perceptual_hash import photo
 from tests.data.helpers import build, load_coco, write_coco
 from tests.tiny import tiny
@@ -157,3 +157,27 @@ def test_boxes_below_the_stride_are_told_image_by_image(tmp_path):
     assert all(one.action == "check" and one.label in ("disc", "box") for one in small.values())
     assert any("classes of objects were not checked" in note for note in audit.notes)
     assert audit.confirmed is None
+
+
+def test_the_last_image_of_a_class_or_a_part_is_never_to_be_excluded():
+    def one(number, part, label):
+        return Finding(part, f"{number}", "leak", 1.0, action="exclude", label=label, number=number)
+
+    parts, labels = ["train", "train", "train", "val"], ["cat", "dog", "dog", "cat"]
+    everything = [one(number, part, label) for number, (part, label) in enumerate(zip(parts, labels, strict=True))]
+    assert [found.action for found in spare_the_last(everything, parts, labels)] == [
+        "check", "exclude", "check", "check"
+    ]  # fmt: skip
+
+
+def test_rows_that_were_there_before_and_hostile_names_come_back_from_the_file(tmp_path):
+    name = 'a,"b"\r\n;c.png'
+    write_fixes(
+        tmp_path / "fixes.csv",
+        [Finding("train", name, "leak", 1.0, action="exclude")],
+        [Fix("old.png", "relabel", "train", "dog"), Fix("kept.png", "keep")],
+    )
+    found, _ = read_fixes(str(tmp_path / "fixes.csv"))
+    assert [(fix.image, fix.action, fix.suggestion) for fix in found] == [
+        ("old.png", "relabel", "dog"), ("kept.png", "keep", ""), (name, "exclude", "")
+    ]  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from bbframe.audit.label_disagreement import label_doubts
-from bbframe.audit.whitening import Spectrum
+from bbframe.audit.whitening import Whitening
 
 
 def clusters(each=40, classes=4, size=12, seed=0, apart=3.0):
@@ -54,7 +54,7 @@ def test_few_images_single_classes_and_flat_features_are_no_failure(labels, clas
 def test_whitened_features_vary_equally_and_are_shrunk_as_ledoit_and_wolf_say(rows, size):
     random = np.random.default_rng(0)
     features = (random.normal(size=(rows, size)) @ random.normal(size=(size, size)) + 3).astype(np.float32)
-    spectrum = Spectrum(features)
+    spectrum = Whitening(features)
     standard = (features - spectrum.mean) / spectrum.scale
     assert spectrum.shrinkage == pytest.approx(ledoit_wolf_shrinkage(standard, assume_centered=True))
     spectrum.shrinkage = 0.0

@@ -39,6 +39,7 @@ def test_images_are_left_out_and_relabelled_and_nothing_else_moves(tmp_path, cap
         "sha256": hashlib.sha256((tmp_path / "fixes.csv").read_bytes()).hexdigest(),
         "left_out": 1,
         "relabelled": 1,
+        "validation": None,
         "unmatched": 1,
     }
     (said,) = [message for message in caplog.messages if message.startswith("exclude")]
@@ -136,7 +137,7 @@ def test_images_of_coco_are_left_out_by_path_and_part_even_absent_ones(tmp_path)
         (["scan 3,relabel,eleven"], None, "'scan 3' cannot become 'eleven'; choose from: 0, 1, 2"),
         (["scan 3,relabel,4", "scan 3,relabel,5"], None, "gives 'scan 3' two classes; keep one of the rows"),
         (["a,b,c,d"], None, "row 2: has another number of cells than the first row"),
-        (["Train,scan 3,exclude"], "part,image,action", "part='Train' must be train, val or test, or empty"),
+        (["Training,scan 3,exclude"], "part,image,action", "part='training' must be train, val or test, or empty"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_in_one_line(rows, head, message, tmp_path):
@@ -157,7 +158,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
 def test_no_part_and_no_class_of_train_may_be_left_empty(tmp_path):
     before = build()
     test = [f"{name},exclude," for name in names(before, "test")]
-    with pytest.raises(ValueError, match="leaves a part without images"):
+    with pytest.raises(ValueError, match="leaves no test images"):
         build(exclude=fixes(tmp_path, *test))
     zeros = [
         f"{n},exclude,"
@@ -182,3 +183,44 @@ def test_objects_are_not_relabelled(tmp_path):
             test_scenes=2,
             exclude=fixes(tmp_path, "train scene 1,relabel,3"),
         )
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("Image;Action;Suggestion;My note", "scan 3;EXCLUDE;;a, b"),
+        ("part\timage\taction", "train\tscan 3\texclude"),
+        ("Part,Image,Action", "Train,scan 3 ,exclude"),
+        ("image,action", "./scan 3,exclude"),
+        ("image,action,score", "scan 3,exclude"),
+    ],
+)
+@pytest.mark.parametrize("name", ["fixes.csv", "fixes.txt"])
+def test_what_spreadsheets_and_people_make_of_a_file_is_read(tmp_path, head, row, name):
+    file = fixes(tmp_path, row, head=head, name=name)
+    assert names(build(exclude=file), "train") == [name for name in names(build(), "train") if name != "scan 3"]
+
+
+def test_a_row_counts_in_its_part_alone_and_rows_that_all_match_nothing_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no row to exclude or relabel matches an image, such as scan 3"):
+        build(exclude=fixes(tmp_path, "val,scan 3,exclude", head="part,image,action"))
+
+
+def test_another_file_than_a_run_has_recorded_is_refused(tmp_path):
+    file = fixes(tmp_path, "scan 3,exclude,")
+    recorded = build(exclude=file).found_options()
+    assert build(exclude=file, **recorded).exclusion.sha256 == recorded["exclude_sha256"]
+    fixes(tmp_path, "scan 5,exclude,")
+    with pytest.raises(ValueError, match="has changed since the run that recorded it"):
+        build(exclude=file, **recorded)
+    assert build(exclude=file).exclusion.left_out == {"train": 1}
+
+
+def test_what_changes_in_the_validation_images_is_told_apart(tmp_path):
+    first, second = names(build(), "val")[:2]
+    found = [
+        build(exclude=fixes(tmp_path, row)).exclusion.counts()["validation"]
+        for row in ("scan 3,exclude,", f"{first},exclude,", f"{second},exclude,")
+    ]
+    assert found[0] is None
+    assert len(set(found)) == 3

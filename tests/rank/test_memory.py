@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from bbframe.features.feature_set import ImageChoice, extract
 from bbframe.features.feature_store import FeatureStore
-from bbframe.rank.gathering import Gathered, Rows
-from bbframe.rank.ranking import score_backbone
+from bbframe.rank.gathering import Gathered, CommonRows
+from bbframe.rank.backbone_ranking import score_backbone
 from bbframe.rank.resampling import Resampling
 
 ROWS, STAGES, CHANNELS, CLASSES = 100_000, 12, 192, 20
@@ -56,7 +56,7 @@ digests = [i.to_bytes(32, "big") for i in range(ROWS)]
 found = extract(pooling, Data(), ImageChoice("train", list(range(ROWS)), digests), store)
 assert found.computed == ROWS
 extracted = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-rows = Rows(found.images, found.labels, None, CLASSES)
+rows = CommonRows(found.images, found.labels, None, CLASSES)
 scored = score_backbone(Gathered(None, None, found, {}), rows, Resampling(rows.images))
 assert not scored.failure, scored.failure
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -2,11 +2,11 @@
 
 import pytest
 
-from bbframe.rank.rank_options import read_arguments
+from bbframe.rank.rank_options import read_rank_arguments
 
 
 def test_options_and_overrides_are_told_apart():
-    options, others = read_arguments(
+    options, others = read_rank_arguments(
         ["backbones=[resnet18, swin*]", "data=image_folder", "images=200", "budget=1h30m", "seeds=0,1", "seed=3"]
     )
     assert options.backbones == ("resnet18", "swin*")
@@ -32,6 +32,6 @@ def test_options_and_overrides_are_told_apart():
 )
 def test_a_wrong_option_is_one_line(argument, message):
     with pytest.raises(ValueError, match=r"(?s).*") as caught:
-        read_arguments([argument])
+        read_rank_arguments([argument])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

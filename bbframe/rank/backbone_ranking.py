@@ -15,7 +15,7 @@ from bbframe.features.ridge import ridge_class_scores
 from bbframe.features.standardised_features import StandardisedFeatures
 from bbframe.rank.box_scores import box_scores
 from bbframe.rank.discriminant import lda_scores
-from bbframe.rank.gathering import Gathered, Rows
+from bbframe.rank.gathering import CommonRows, Gathered
 from bbframe.rank.logme import logme
 from bbframe.rank.resampling import Resampling
 from bbframe.rank.stage_choice import StageChoice, StageStep, choose_stages
@@ -36,7 +36,7 @@ MEANINGS = {
 class ScoredBackbone:
     """A backbone's `stages` in the words of rank.json, its choice of stages, and why it has none, if so.
 
-    `rows` (n,) are what each row adds to its score, which is that of its best stage, `best`.
+    `rows` (n,) are the contributions of the rows to its score, the LogME of its `best` stage.
     """
 
     facts: dict[str, Any]
@@ -48,7 +48,7 @@ class ScoredBackbone:
 
 
 def score_backbone(
-    one: Gathered, rows: Rows, resampling: Resampling, advance: Callable[[], None] = lambda: None
+    one: Gathered, rows: CommonRows, resampling: Resampling, advance: Callable[[], None] = lambda: None
 ) -> ScoredBackbone:
     """Score every stage of a backbone, and choose stages. A backbone whose features cannot be scored says why."""
     scored = ScoredBackbone(one.facts)
@@ -81,9 +81,9 @@ def score_backbone(
 
 
 def _score_stage(
-    one: Gathered, stage: str, kind: str, rows: Rows, resampling: Resampling
+    one: Gathered, stage: str, kind: str, rows: CommonRows, resampling: Resampling
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """A stage in the words of rank.json, and what each row adds to its LogME."""
+    """A stage in the words of rank.json, and the contributions of the rows to its LogME."""
     found = one.features.array(stage, kind)
     features = StandardisedFeatures(found)
     pooling = one.features.pooling
@@ -117,7 +117,7 @@ def _score_stage(
 def _score_classes(
     features: StandardisedFeatures,
     found: np.ndarray,
-    rows: Rows,
+    rows: CommonRows,
     resampling: Resampling,
     scores: dict[str, float],
     ends: dict[str, tuple[float, float]],
@@ -141,8 +141,8 @@ def _score_classes(
 def ordered(scored: Sequence[ScoredBackbone], resampling: Resampling) -> list[dict[str, Any]]:
     """The backbones in the words of rank.json, the best first; those that could not be scored are left out.
 
-    The score is that of the best stage. A backbone is tied with the first when the paired bootstrap interval of their
-    difference holds 0. `accuracy` is that of a linear classifier of the chosen stages, leave-one-out.
+    The best stage alone gives the score. A backbone is tied with the first when the paired bootstrap interval of their
+    difference holds 0. `accuracy` belongs to a linear classifier of the chosen stages, leave-one-out.
     """
     found = [one for one in scored if one.choice is not None and one.rows is not None]
     if not found:

@@ -6,8 +6,8 @@ import pytest
 from bbframe.data import make_data
 from bbframe.data.images.image_options import DigitsOptions
 from bbframe.preprocessing import Preprocessing
-from bbframe.rank.gathering import Gathered, Rows, chosen_images
-from bbframe.rank.ranking import ordered, score_backbone
+from bbframe.rank.backbone_ranking import ordered, score_backbone
+from bbframe.rank.gathering import CommonRows, Gathered, images_to_look_at
 from bbframe.rank.resampling import Resampling
 
 ROWS = 120
@@ -39,7 +39,7 @@ class Features:
 
 def ranked(*backbones, **more):
     labels = np.arange(ROWS) % 3
-    rows = Rows(np.arange(ROWS), labels, None, 3)
+    rows = CommonRows(np.arange(ROWS), labels, None, 3)
     resampling = Resampling(rows.images, resamples=300)
     gathered = [
         Gathered(None, None, Features(labels, strengths, seed), {"name": name, "latency_seconds": cost})
@@ -59,7 +59,7 @@ def test_better_features_come_first_with_interval_and_chance():
 
 def test_equal_features_are_tied_and_the_cheaper_comes_first():
     labels = np.arange(ROWS) % 3
-    rows = Rows(np.arange(ROWS), labels, None, 3)
+    rows = CommonRows(np.arange(ROWS), labels, None, 3)
     resampling = Resampling(rows.images, resamples=300)
     same = Features(labels, (0, 3), 0)
     gathered = [Gathered(None, None, same, {"name": n, "latency_seconds": c}) for n, c in (("dear", 2), ("cheap", 1))]
@@ -80,7 +80,7 @@ def test_the_stage_that_tells_is_chosen_and_noise_does_not_join():
 
 def test_a_backbone_without_finite_features_says_so_and_the_others_are_ranked():
     labels = np.arange(ROWS) % 3
-    rows = Rows(np.arange(ROWS), labels, None, 3)
+    rows = CommonRows(np.arange(ROWS), labels, None, 3)
     resampling = Resampling(rows.images, resamples=300)
     good, bad = (
         score_backbone(
@@ -100,15 +100,15 @@ def test_a_backbone_without_finite_features_says_so_and_the_others_are_ranked():
 def test_images_are_chosen_by_class_and_seed_and_more_of_them_add_to_fewer(count):
     data = make_data(DigitsOptions(), seed=0, preprocessing=Preprocessing(), num_channels=3)
     labels = np.array(data.parts["train"].labels)
-    found = chosen_images(data, "train", count, seed=0)
+    found = images_to_look_at(data, "train", count, seed=0)
     assert len(found) == count == len(set(found))
     share = np.bincount(labels[found], minlength=10) / count
     assert np.abs(share - np.bincount(labels) / len(labels)).max() <= 1.01 / count + (count < 200) * 0.06
     assert (np.bincount(labels[found], minlength=10) >= (2 if count >= 20 else 1)).all()
-    assert found == chosen_images(data, "train", count, seed=0)
-    assert found != chosen_images(data, "train", count, seed=1)
+    assert found == images_to_look_at(data, "train", count, seed=0)
+    assert found != images_to_look_at(data, "train", count, seed=1)
 
 
 def test_all_images_are_taken_when_there_are_no_more():
     data = make_data(DigitsOptions(), seed=0, preprocessing=Preprocessing(), num_channels=3)
-    assert chosen_images(data, "train", 1259, seed=0) == list(range(1259))
+    assert images_to_look_at(data, "train", 1259, seed=0) == list(range(1259))

@@ -19,7 +19,7 @@ usage: bbframe train [group=choice] [key=value] ...
        bbframe predict run=<run folder> images=<folder or files> [key=value] ...
        bbframe runs [folder] [--where ...] [--sort key]
        bbframe compare <run folder> <run folder> ...
-       bbframe report <run or sweep folder> ...
+       bbframe report <run, sweep or ranking folder> ...
 
   train    what `python train.py` does
   list     all architectures and variants: parameters, stages, channels, strides, Hub id, timm's name
@@ -30,7 +30,7 @@ usage: bbframe train [group=choice] [key=value] ...
   predict  labels or boxes for images, by a network that was trained: pictures, and a table
   runs     all runs below a folder: status, metrics, reasons of failures; to filter and to sort
   compare  what differs between runs: configuration, metrics, and the test images that each gets wrong
-  report   the page of a run or a sweep, report.html, again
+  report   the page of a run, a sweep or a ranking, report.html, again
 
 `bbframe <command> --help` shows all of it."""
 
@@ -234,9 +234,9 @@ examples:
   bbframe compare <sweep>/0_resnet18 <sweep>/1_swin <sweep>/2_dinov2 --images 30"""
 
 
-REPORT_HELP = """The page of a run or a sweep, report.html in its folder, made again.
+REPORT_HELP = """The page of a run, a sweep or a ranking, report.html in its folder, made again.
 
-usage: bbframe report [--plugin MODULE] <run or sweep folder> ...
+usage: bbframe report [--plugin MODULE] <run, sweep or ranking folder> ...
 
 Every run makes its page when it ends: what was asked, the result, curves, the tested images, data, weights and
 environment in one file. A sweep makes one of all its runs. This makes it again, for runs of an earlier version, or

@@ -144,16 +144,20 @@ def gather(
         data.teardown("predict")
     if len(features.images) == 0 and choice.indices:
         raise ValueError("none of the images could be prepared for it, or none has a box")
-    facts = _facts(candidate, plan, net, data, store)
+    many = features.computed >= TIMED_IMAGES and features.boxes is None
+    facts = _facts(candidate, plan, net, data, store, features.forward_seconds / features.computed if many else None)
     facts["seconds"] = round(time.perf_counter() - started, 3)
     facts["computed_images"], facts["forward_seconds"] = features.computed, round(features.forward_seconds, 3)
     return Gathered(candidate, plan.backbone, features, facts)
 
 
 def _facts(
-    candidate: Candidate, plan: Configuration, net: Any, data: DataModule, store: FeatureStore
+    candidate: Candidate, plan: Configuration, net: Any, data: DataModule, store: FeatureStore, seconds: float | None
 ) -> dict[str, Any]:
-    """Size and cost; what has been measured on this machine is not measured again."""
+    """Size and cost; what has been measured on this machine is not measured again.
+
+    `seconds` an image are those that its features have just taken, None where they are known already.
+    """
     source, report = plan.backbone.source, net.load_report
     size = (net.config.num_channels, *data.image_size)
     threads = torch.get_num_threads()
@@ -167,7 +171,7 @@ def _facts(
     if "gmacs" not in known:
         known["gmacs"] = round(gmacs(net, size), 6)
     if name not in known:
-        known[name] = seconds_an_image(net, size)
+        known[name] = seconds_an_image(net, size) if seconds is None else round(seconds, 6)
     if known != before:
         with suppress(OSError):  # what is not kept is measured again
             write_text(path, json.dumps(known))
@@ -189,7 +193,7 @@ def _facts(
 
 @torch.inference_mode()
 def seconds_an_image(net: Any, shape: Sequence[int]) -> float:
-    """The seconds of a forward pass an image (C, H, W), in batches of 32 or fewer: the least of three."""
+    """The seconds of a forward pass for an image (C, H, W), in batches of 32 or fewer: the least of three."""
     count = max(1, min(TIMED_IMAGES, MOST_PIXELS // (shape[-1] * shape[-2])))
     pixels = torch.zeros(count, *shape, device=net.device)
     seconds = []

@@ -69,9 +69,7 @@ class Race:
                     break
             running = [known[name] for name in written["entrants"] if name in known]
             kept = self._run_rung(number, running, written)
-            for name in written["entrants"]:
-                if name not in kept:
-                    known.pop(name, None)
+            known = {name: known[name] for name in kept}  # whom the first rung had no time for is out too
             if written["epochs"] >= self.max_epochs or len(known) <= 1 or not kept:
                 break
         last = next((rung for rung in reversed(self.rungs) if rung["kept"]), None)
@@ -140,11 +138,8 @@ class Race:
             return None
         results = [result for _, result in done]
         self.metric, self.mode = results[0]["metric"], results[0].get("mode") or "max"
-        if (
-            results[0].get("test_part") == "val"
-            and (said := "there are no test images: race test is of val") not in self.notes
-        ):
-            self.notes.append(said)
+        if results[0].get("test_part") == "val" and NO_TEST not in self.notes:
+            self.notes.append(NO_TEST)
         values = {part: _mean([r.get(part, {}).get(self.metric) for r in results]) for part in ("val", "test")}
         ends = {end: _mean([r.get(end, {}).get(self.metric) for r in results]) for end in ("test_low", "test_high")}
         self.results[name] = {

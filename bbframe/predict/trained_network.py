@@ -102,7 +102,7 @@ class TrainedNetwork(nn.Module, ImagePredictor):
     @torch.inference_mode()
     def answers(self, inputs: Sequence[Tensor]) -> list[Any]:
         images = [image.to(self.device, self.dtype) for image in inputs]
-        if type(self.task).predict is Classification.predict:
+        if isinstance(self.task, Classification) and type(self.task).predict is Classification.predict:
             scores, features = self.task.scores_and_features(torch.stack(images))
             demand_finite(self.origin, [scores])
             shares = self.calibration.probabilities(scores).cpu()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from bbframe.schema import checked_value, parse
+from bbframe.schema import Pixels, checked_value, parse
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -202,8 +202,8 @@ class BoxPreprocessing(Preprocessing):
     Without `min_size` an image only shrinks, to fit `max_size`. `size` stands for a usual image and changes none.
     """
 
-    min_size: int | None = None
-    max_size: int | None = None
+    min_size: Pixels | None = None
+    max_size: Pixels | None = None
 
     def __str__(self) -> str:
         mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))

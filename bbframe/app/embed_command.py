@@ -21,9 +21,10 @@ PICTURED = 12  # queries of the picture of neighbours
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions(Options):
-    """`run` is a run folder or a checkpoint; without it the overrides choose a backbone. `images` are files, folders
-    and patterns. `stage` is one of the network's maps, by name or index, null the last; `kind` its mean, or the class
-    token. `knn` neighbours of each image are listed and drawn. `out` ends in .npy or .parquet."""
+    """`run` is a run folder, a checkpoint, a saved folder or an id on the Hub; without it the overrides choose a
+    backbone. `images` are files, folders and patterns. `stage` is one of the network's maps, by name or index, null
+    the last; `kind` its mean, or the class token. `knn` neighbours of each image are listed and drawn. `out` ends in
+    .npy or .parquet."""
 
     prefix: ClassVar[str] = "embed: "
 
@@ -125,12 +126,14 @@ def _read(arguments: Sequence[str]) -> tuple[EmbedOptions, list[str]]:
 
 def _of_run(options: EmbedOptions) -> tuple[Embedder, Decoding]:
     from bbframe.extraction.embedding import Embedder
-    from bbframe.predict.prediction import find_checkpoint
-    from bbframe.predict.trained_network import load_trained_network
+    from bbframe.predict.network_loading import load_predictor
+    from bbframe.predict.trained_network import TrainedNetwork
 
     if options.image_size is not None:
         raise ValueError("embed: image_size= belongs to backbone=; the images of a run have the size of its training")
-    network = load_trained_network(find_checkpoint(Path(str(options.run))))
+    network = load_predictor(str(options.run))
+    if not isinstance(network, TrainedNetwork):
+        raise ValueError(f"embed: run={options.run}: an exported file gives no features; name the run, or its folder")
     embedder = Embedder(network.backbone, network.preprocessing, options.stage, options.kind)
     return embedder, network.decoding
 

@@ -170,6 +170,14 @@ class Checkpoint:
 
         return [self._read(path, pins.get(path.name, "").lower()) for path in paths]
 
+    def tensors(self, name: str) -> dict[str, Tensor] | None:
+        """The tensors of one more safetensors file beside the weights; None when the checkpoint lacks it.
+
+        Raises ValueError for a damaged one.
+        """
+        path = self.file(name)
+        return None if path is None else self._read(path, "").tensors
+
     def _read(self, path: Path, pin: str) -> WeightsFile:
         content, found, tensors = b"", "", {}
 
@@ -245,6 +253,13 @@ class Checkpoint:
                 raise ValueError(f"{index}: the shard {name} is missing; fetch it into the same folder")
             paths.append(path)
         return paths
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a text is `user/name` on the Hub: nothing here has that name, and no folder is called `user`."""
+    path = Path(source).expanduser()
+    named = _HUB_ID.fullmatch(source) is not None and "/" in source and _suffix(path) not in _SUFFIXES
+    return named and not path.exists() and not path.parent.exists()
 
 
 def _suffix(path: Path) -> str:

@@ -12,17 +12,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from bbframe.hub.logins import (
+    connection_broken,
+    first_line,
+    login_advice,
+    mask_logs,
+    mirror,
+    status_code,
+    token_to_send,
+)
 
 log = logging.getLogger(__name__)
 
 _SWITCHED_OFF = "HF_HUB_OFFLINE is set"
 _FORBIDDEN: ContextVar[str] = ContextVar("forbidden", default="")  # why no repository may be opened at present
-# what clients of HTTP call a broken connection; httpx, requests and Python each have their own classes
-_BROKEN = frozenset(
-    "ConnectionError NetworkError ProxyError RemoteProtocolError Timeout TimeoutError TimeoutException gaierror "
-    "SSLError".split()
-)
 _LARGEST_JSON = 64 << 20  # bytes; the largest indexes on the Hub have a few
 
 
@@ -125,13 +129,13 @@ class Repository:
             )
         except errors.GatedRepoError as error:
             raise ValueError(
-                f"{what}: the repository is gated; ask for access on its page, then {_login()}"
+                f"{what}: the repository is gated; ask for access on its page, then {login_advice()}"
             ) from error
         except errors.RevisionNotFoundError as error:
             raise ValueError(f"{what}: no revision {self.revision!r}; leave revision null for the newest") from error
         except errors.RepositoryNotFoundError as error:
             raise ValueError(
-                f"{what}: no such repository on the Hub, or a private one; check the spelling, or {_login()}"
+                f"{what}: no such repository on the Hub, or a private one; check the spelling, or {login_advice()}"
             ) from error
         except errors.LocalEntryNotFoundError as error:
             if self.offline:
@@ -141,7 +145,7 @@ class Repository:
             return None
         except Exception as error:  # each version of the client raises its own classes for a broken connection
             # a wrong size, a momentary failure, or an older client's partial download that cannot be continued
-            odd = _status(error) in (416, 500, 502, 503, 504) or (type(error) is OSError and error.errno is None)
+            odd = status_code(error) in (416, 500, 502, 503, 504) or (type(error) is OSError and error.errno is None)
             if odd and not force:
                 return self._download(file, force=True)
             raise _failure(what, error) from error
@@ -166,12 +170,12 @@ class Repository:
         if self._knocked or self.offline:
             return
         self._knocked = True
-        _mask_logs()
-        self._token = _token() if self._token is None else self._token
+        mask_logs()
+        self._token = token_to_send() if self._token is None else self._token
         try:
             url = huggingface_hub.hf_hub_url(self.name, file, revision=self.revision)
             if huggingface_hub.get_hf_file_metadata(url, token=self._token).commit_hash is None:
-                place = _mirror() or constants.ENDPOINT
+                place = mirror() or constants.ENDPOINT
                 self._why = f"what answers at {place} is not the Hub: a login page of the network?"
         except errors.HFValidationError as error:
             raise ValueError(f"{self.name}: no valid id on the Hub ({first_line(error)})") from error
@@ -179,11 +183,11 @@ class Repository:
             self._why = _SWITCHED_OFF
         except errors.HfHubHTTPError as error:
             # the Hub answered, and the download will say what is wrong; a busy Hub would be retried for half a minute
-            busy = (_status(error) or 0) >= 429
+            busy = (status_code(error) or 0) >= 429
             if busy and huggingface_hub.try_to_load_from_cache(self.name, file, self._cache_dir, self.revision):
                 self._why = first_line(error)
         except Exception as error:  # no route, no name, no certificate, a proxy that refuses
-            if not _BROKEN & {base.__name__ for base in type(error).__mro__}:
+            if not connection_broken(error):
                 raise _failure(f"{self.name}: {file}", error) from error
             self._why = first_line(error)
         self.offline = bool(self._why)
@@ -236,65 +240,9 @@ def json_fault(path: Path, content: bytes) -> str | None:
     return None
 
 
-class _MaskedLogins(logging.Filter):
-    """Masks the logins in what the client, and its client of HTTP, write about their requests."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = _masked(record.getMessage()), ()
-        return True
-
-
-_MASKED = _MaskedLogins()
-
-
-def _mask_logs() -> None:
-    for place in (
-        *logging.getLogger("huggingface_hub").handlers,
-        *map(logging.getLogger, ("httpx", "httpx2", "urllib3.connectionpool", "huggingface_hub.utils._http")),
-    ):
-        place.addFilter(_MASKED)
-
-
-def _mirror() -> str | None:
-    """The endpoint that replaces huggingface.co, without its password; None when there is none."""
-    from huggingface_hub import constants
-
-    place = urlsplit(constants.ENDPOINT)
-    own = place.scheme == "https" and f".{place.hostname}".endswith(".huggingface.co")
-    return None if own else place._replace(netloc=place.netloc.rpartition("@")[2]).geturl()
-
-
-def _token() -> str | bool | None:
-    """The token to send when none is given. None leaves the choice to the client, which sends a login's anywhere."""
-    from huggingface_hub import constants
-
-    if _mirror() is None:
-        return None
-    return (not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and os.environ.get("HF_TOKEN", "").strip()) or False
-
-
-def _login() -> str:
-    mirror = _mirror()
-    return "run `hf auth login`" + (f"; {mirror} is sent a given token or HF_TOKEN's, no login's" if mirror else "")
-
-
 def _failure(what: str, error: BaseException) -> ValueError:
     cause = error.__cause__ or error
-    if _status(cause) in (401, 403):
-        return ValueError(f"{what}: access is refused ({first_line(cause)}); ask for it, then {_login()}")
-    place = f", or check HF_ENDPOINT={mirror}" if (mirror := _mirror()) else ""
+    if status_code(cause) in (401, 403):
+        return ValueError(f"{what}: access is refused ({first_line(cause)}); ask for it, then {login_advice()}")
+    place = f", or check HF_ENDPOINT={endpoint}" if (endpoint := mirror()) else ""
     return ValueError(f"{what}: could not be downloaded ({first_line(cause)}); try again{place}")
-
-
-def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says in its first line, logins masked, or its name when it says nothing."""
-    return _masked((str(error).strip() or type(error).__name__).splitlines()[0])
-
-
-def _masked(text: str) -> str:
-    """A text without the logins in its URLs and headers."""
-    return re.sub(r"(?<=//)[^/\s'\"]*@|hf_[A-Za-z0-9]{3,}|(?<=Bearer )[^\s'\"]+", "***", text)

@@ -12,17 +12,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from bbframe.files import atomic, write_text
+from bbframe.preprocessing import Preprocessing
 
 
-def save_checkpoint(folder: str | os.PathLike[str], backbone: Any) -> None:
+def save_checkpoint(folder: str | os.PathLike[str], backbone: Any, preprocessing: Preprocessing | None = None) -> None:
     """Write `config.json`, `preprocessor_config.json` and `model.safetensors`, creating the folder.
 
-    The weights get the names that the Hub's backbone checkpoints use. Raises ValueError when the folder cannot be
-    written.
+    The weights get the names that the Hub's backbone checkpoints use. Without `preprocessing` the backbone's own is
+    written. Raises ValueError when the folder cannot be written.
     """
     path, keys = Path(folder), backbone.keys
     config = {**backbone.config.to_dict(), "architectures": [type(backbone).__name__]}
-    preprocessing = backbone.preprocessing.to_hub()
+    images = (preprocessing or backbone.preprocessing).to_hub()
     tensors = {}
     for name, value in backbone.state_dict().items():
         parts = keys.theirs(name)
@@ -30,7 +31,7 @@ def save_checkpoint(folder: str | os.PathLike[str], backbone: Any) -> None:
             tensors[keys.saved(part)] = chunk.detach().cpu().contiguous().clone()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for name, data in (("config.json", config), ("preprocessor_config.json", preprocessing)):
+        for name, data in (("config.json", config), ("preprocessor_config.json", images)):
             write_text(path / name, json.dumps(data, indent=2, sort_keys=True) + "\n")
         with atomic(path / "model.safetensors") as part:
             save_file(tensors, part, metadata={"format": "pt"})

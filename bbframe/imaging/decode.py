@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageFile, features
@@ -13,6 +13,7 @@ from PIL import Image, ImageFile, features
 from bbframe.imaging.deep_pixels import deep_pixels, peak_value, scaled, scaled_to_bytes, told_bits
 from bbframe.imaging.file_ends import ends_as_it_should, has_late_notes, nearly_whole
 from bbframe.imaging.image_files import MAX_PIXELS, check_regular, open_image, read_header
+from bbframe.schema import Range
 
 # not every Pillow is built with every decoder; one too old to know of AVIF would warn of the question
 _LACKING = {
@@ -57,8 +58,8 @@ class Decoding:
     Without `exif`, the size that annotations say decides, and `as_stored` about turned images whose size does not.
     """
 
-    max_pixels: int = MAX_PIXELS
-    bits: int | None = None
+    max_pixels: Annotated[int, Range(1, 10**9)] = MAX_PIXELS
+    bits: Annotated[int, Range(1, 16)] | None = None
     exif: Literal["apply", "ignore"] | None = None
     as_stored: bool = False
 

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bbframe.predict.image_predictor import ImagePredictor
+from bbframe.hub.checkpoint_files import Checkpoint, is_hub_id
+from bbframe.predict.prediction import find_checkpoint
+
+if TYPE_CHECKING:
+    from bbframe.predict.image_predictor import ImagePredictor
+
+SAVED = "bbframe.json"  # a folder with it holds a saved network
+
+
+@dataclass(frozen=True)
+class FoundNetwork:
+    """Where a network is: `source` is what its kind's loader takes, `home` the folder of results about it."""
+
+    kind: str
+    source: str
+    home: Path
 
 
 def load(
@@ -25,16 +42,56 @@ def load(
     one. `revision`, `cache_dir`, `local_files_only` and `token` are for the Hub. Raises ValueError, in one line, when
     there is no such network or something is wrong with it.
     """
-    from bbframe.predict.prediction import find_checkpoint
-    from bbframe.predict.trained_network import load_trained_network
-
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"load: {source!r:.60} must be a run folder, a saved folder, an id on the Hub or a file")
-    path = Path(source).expanduser()
-    return load_trained_network(find_checkpoint(path), device)
+    found = find_network(source)
+    if revision is not None and found.kind != "hub":
+        raise ValueError(f"{found.source}: revision={revision!r} is for the Hub, and this is local; leave it out")
+    hub = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+    return LOADERS[found.kind](found.source, device, {"revision": revision, **hub})
 
 
 def load_predictor(source: str, device: str = "auto") -> ImagePredictor:
     """What `load` returns, for a command line that names a network by `run=`."""
     found: ImagePredictor = load(source, device=device)
     return found
+
+
+def find_network(source: str | os.PathLike[str]) -> FoundNetwork:
+    """Which kind of network a source names, and where; nothing is loaded, and the Hub is not asked.
+
+    Raises ValueError when there is nothing of that name, here or possibly on the Hub.
+    """
+    text = os.fspath(source)
+    path = Path(text).expanduser()
+    if is_hub_id(text):
+        return FoundNetwork("hub", text, Path("outputs", text.replace("/", "--")))
+    if (path / SAVED).is_file():
+        return FoundNetwork("saved", str(path), path)
+    if (path / "config.json").is_file() and not (path / "config.yaml").is_file():
+        raise ValueError(
+            f"{path}: is a backbone without a head; bbframe.AutoBackbone.from_pretrained({str(path)!r}) loads it"
+        )
+    checkpoint = find_checkpoint(path)
+    home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    return FoundNetwork("checkpoint", str(checkpoint), home)
+
+
+def _load_checkpoint(source: str, device: str, hub: Mapping[str, Any]) -> ImagePredictor:
+    from bbframe.predict import trained_network
+
+    return trained_network.load_trained_network(Path(source), device)
+
+
+def _load_saved(source: str, device: str, hub: Mapping[str, Any]) -> ImagePredictor:
+    from bbframe.predict.network_reading import read_network
+
+    return read_network(Checkpoint(source, **hub), device)
+
+
+# by the kinds that `find_network` tells apart: each takes the source, the device and the options of the Hub
+LOADERS: dict[str, Callable[[str, str, Mapping[str, Any]], ImagePredictor]] = {
+    "checkpoint": _load_checkpoint,
+    "saved": _load_saved,
+    "hub": _load_saved,
+}

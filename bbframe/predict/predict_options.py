@@ -16,10 +16,11 @@ from bbframe.schema import Name, Options, Range, Share, parse
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(Options):
-    """`run` is a run folder or a checkpoint, `images` are files, folders and patterns, `out` takes the results.
+    """`run` is whatever `bbframe.load` takes, `images` are files, folders and patterns, `out` takes the results.
 
-    Without `out` the results go to <run folder>/predictions. Boxes with a score of `threshold` or more are drawn.
-    `overwrite` allows the results of an earlier prediction to be replaced. Raises ValueError for an impossible value.
+    Without `out` the results go to <run folder>/predictions; of a network on the Hub, to
+    outputs/<user>--<name>/predictions. Boxes with a score of `threshold` or more are drawn. `overwrite` allows the
+    results of an earlier prediction to be replaced. Raises ValueError for an impossible value.
     """
 
     prefix: ClassVar[str] = "predict: "

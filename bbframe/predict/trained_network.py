@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from bbframe.hub.client import no_repository
 from bbframe.imaging.decode import AS_USUAL, Decoding
 from bbframe.predict.image_predictor import THRESHOLD, ImagePredictor
 from bbframe.predict.image_results import ClassResult
+from bbframe.predict.training_facts import TrainingFacts, facts_of_run
 from bbframe.preprocessing import Preprocessing
 from bbframe.run.calibration_file import FittedCalibration, read_calibration
 from bbframe.run.checkpoint import load_checkpoint
@@ -31,7 +34,8 @@ class TrainedNetwork(nn.Module, ImagePredictor):
 
     `network(image)` returns a `ClassResult` or a `BoxResult`, `network([image, ...])` a list of them: see
     `predict_images`. It moves and casts as every module of PyTorch does: `.to("cuda")`, `.half()`. `.compile()`
-    compiles backbone and head in place. `task` is what was trained.
+    compiles backbone and head in place. `task` is what was trained, and `facts` says how. `save_pretrained` writes a
+    folder that `bbframe.load` reads, `push_to_hub` publishes one.
     """
 
     task: Task
@@ -46,6 +50,8 @@ class TrainedNetwork(nn.Module, ImagePredictor):
         decoding: Decoding = AS_USUAL,
         fitted: FittedCalibration | None = None,
         origin: str = "",
+        fast: bool = True,
+        told: Callable[[], TrainingFacts] = TrainingFacts,
     ):
         super().__init__()
         self.task = task.eval()
@@ -54,6 +60,7 @@ class TrainedNetwork(nn.Module, ImagePredictor):
         self.class_names = list(task.class_names)
         self.category_ids = list(category_ids or range(len(self.class_names)))
         self.preprocessing, self.decoding, self.origin = preprocessing, decoding, origin
+        self.fast, self._told = fast, told
         fitted = fitted or FittedCalibration()
         self.calibration, self.familiarity = fitted.calibration, fitted.familiarity
         if isinstance(task, Classification):
@@ -62,6 +69,11 @@ class TrainedNetwork(nn.Module, ImagePredictor):
     def forward(self, images: Any, *, threshold: float = THRESHOLD, batch_size: int = 8) -> Any:
         """As `predict_images`."""
         return self.predict_images(images, threshold=threshold, batch_size=batch_size)
+
+    @cached_property
+    def facts(self) -> TrainingFacts:
+        """What is known of the training; ValueError for a run whose record is broken."""
+        return self._told()
 
     @property
     def backbone(self) -> Backbone:
@@ -98,6 +110,15 @@ class TrainedNetwork(nn.Module, ImagePredictor):
             )
         super().train(False)
         return self
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write a folder that `bbframe.load` reads, and whose backbone alone `AutoBackbone.from_pretrained` reads.
+
+        Raises ValueError when it cannot be written.
+        """
+        from bbframe.predict.saved_network import save_network
+
+        save_network(self, folder)
 
     @torch.inference_mode()
     def answers(self, inputs: Sequence[Tensor]) -> list[Any]:
@@ -141,6 +162,8 @@ def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
         decoding=Decoding.of(plan.data),
         fitted=read_calibration(home, task),
         origin=f"checkpoint {path}",
+        fast=plan.backbone.source.fast,
+        told=partial(facts_of_run, path, saved.run),
     )
     return checked_network(network, device)
 

@@ -47,7 +47,7 @@ class Task(pl.LightningModule, ABC):
         schedule: PartOptions,
     ):
         super().__init__()
-        self.options, self.optim, self.schedule = options, optim, schedule
+        self.options, self.head_options, self.optim, self.schedule = options, head, optim, schedule
         self.class_names = list(class_names)
         self.predictions: list[Any] = []
         self.tested: list[int] = []

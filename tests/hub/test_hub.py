@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 
 import bbframe
 from bbframe import AutoBackbone
-from bbframe.hub import client
+from bbframe.hub import logins
 from tests.hub_server import Hub
 from tests.tiny import tiny
 
@@ -656,7 +656,7 @@ def test_a_login_is_for_huggingface_alone_and_another_endpoint_gets_what_the_env
     assert right(fetch())
     assert hub.requests[-1].token == "Bearer hf_mine"
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
-    assert client._token() is False
+    assert logins.token_to_send() is False
     for endpoint, own in {
         "https://huggingface.co": True,
         "https://hub-ci.huggingface.co": True,
@@ -665,7 +665,7 @@ def test_a_login_is_for_huggingface_alone_and_another_endpoint_gets_what_the_env
         "https://nothuggingface.co": False,
     }.items():
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-        assert (client._token() is None) == own, endpoint
+        assert (logins.token_to_send() is None) == own, endpoint
 
 
 # the whole program

@@ -157,7 +157,7 @@ def test_a_detector_casts_too(detector):
 
 @pytest.mark.parametrize(
     ("source", "text"),
-    [("nothing/here", "there is no 'nothing'"), (3, "load: 3 must be a run folder"), (".", "not a run folder")],
+    [("not/here/at-all", "there is no 'not'"), (3, "load: 3 must be a run folder"), (".", "not a run folder")],
 )
 def test_what_is_no_network_is_refused_in_one_line(source, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,7 +1,11 @@
-"""The Hub's end of what huggingface_hub asks for, on the loopback, with faults that a test switches on."""
+"""The Hub's end of what huggingface_hub asks for, on the loopback, with faults that a test switches on.
+
+It takes uploads too: small files inside the commit, large ones by LFS at another host.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -18,6 +22,10 @@ from typing import Any
 from urllib.parse import unquote
 
 _RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_UPLOAD = re.compile(r"/api/models/([^/]+/[^/]+)/(preupload|commit|branch)/([^/?]+)")
+_ABOUT = re.compile(r"/api/models/([^/]+/[^/?]+)")
+_BATCH = re.compile(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
+_LARGE = (".safetensors", ".bin")
 _PAGE = b"<html><title>Welcome to the airport</title>Please log in</html>"
 
 
@@ -29,6 +37,8 @@ class Repository:
     refs: dict[str, str] = field(default_factory=dict)
     readers: set[str] | None = None  # tokens that may read; None: everyone
     gated: bool = False
+    private: bool = False
+    messages: list[str] = field(default_factory=list)  # of the commits that were uploaded
 
 
 @dataclass
@@ -60,6 +70,7 @@ class Hub:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Request] = []
         self.hashes = True
+        self.writers: dict[str, str] = {}  # tokens that may write, and the user of each
         self.stopped = threading.Event()
         self._large: dict[str, bytes] = {}  # by the path at the other host
         self._faults: dict[tuple[str, str], list[Any]] = {}  # kind, and how often it still strikes
@@ -132,6 +143,110 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.respond()
 
+    def do_POST(self) -> None:
+        self.receive()
+
+    def do_PUT(self) -> None:
+        self.receive()
+
+    def receive(self) -> None:
+        """What an upload sends: a repository's or a branch's creation, questions, large files, a commit."""
+        hub = self.server.hub
+        body = self.body()
+        request = Request(self.command, self.server.host, self.path, self.headers)
+        hub.requests.append(request)
+        fault = hub._struck(self.command, request.file)
+        if fault == "silent":
+            self.close_connection = True
+        elif isinstance(fault, int):
+            self.answer(fault, {}, b"")
+        elif self.server.host == "elsewhere":
+            good = self.path == f"/{_sha256(body)}"
+            hub._large[self.path] = body
+            self.answer(200 if good else 400, {}, b"")
+        elif (user := hub.writers.get((request.token or "").removeprefix("Bearer "))) is None:
+            self.refuse(401, "", {"X-Error-Message": "Invalid username or password."})
+        elif self.path == "/api/validate-yaml":
+            self.send({"errors": [], "warnings": []})
+        elif self.path == "/api/repos/create":
+            self.create(user, json.loads(body))
+        elif _BATCH.fullmatch(self.path):
+            self.batch(json.loads(body)["objects"])
+        elif found := _UPLOAD.match(self.path):
+            name, what, revision = map(unquote, found.groups())
+            if name not in hub.repositories:
+                self.refuse(404, "RepoNotFound")
+            elif name.partition("/")[0] != user:
+                self.refuse(403, "", {"X-Error-Message": "You don't have the rights to write there"})
+            else:
+                getattr(self, what)(name, revision, body)
+        else:
+            self.answer(404, {}, b"")
+
+    def body(self) -> bytes:
+        """What a request holds, of a stated length or in chunks."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def create(self, user: str, asked: Mapping[str, Any]) -> None:
+        hub, owner = self.server.hub, asked.get("organization") or user
+        name = f"{owner}/{asked['name']}"
+        if owner != user:
+            return self.refuse(403, "", {"X-Error-Message": "You don't have the rights to create there"})
+        if name in hub.repositories:
+            body = json.dumps({"error": "You already created this model repo", "url": f"{hub.url}/{name}"}).encode()
+            return self.answer(409, {"Content-Type": "application/json"}, body)
+        private = asked.get("visibility") == "private" or asked.get("private") is True  # older clients say the latter
+        hub.repositories[name] = Repository(private=private)
+        hub.publish(name, {".gitattributes": b"*.safetensors filter=lfs\n"})
+        if private:
+            hub.repositories[name].readers = {token for token, writer in hub.writers.items() if writer == user}
+        return self.send({"url": f"{hub.url}/{name}"})
+
+    def branch(self, name: str, branch: str, body: bytes) -> None:
+        refs = self.server.hub.repositories[name].refs
+        if branch in refs:
+            return self.answer(409, {}, b"{}")
+        refs[branch] = refs["main"]
+        return self.send({})
+
+    def preupload(self, name: str, revision: str, body: bytes) -> None:
+        files = [file["path"] for file in json.loads(body)["files"]]
+        modes = [{"path": path, "uploadMode": "lfs" if path.endswith(_LARGE) else "regular"} for path in files]
+        self.send({"files": [{**mode, "shouldIgnore": False} for mode in modes]})
+
+    def batch(self, objects: list[Mapping[str, Any]]) -> None:
+        place = self.server.hub.elsewhere
+        actions = [{**one, "actions": {"upload": {"href": f"{place}/{one['oid']}"}}} for one in objects]
+        self.send({"transfer": "basic", "objects": actions})
+
+    def commit(self, name: str, revision: str, body: bytes) -> None:
+        hub = self.server.hub
+        repository = hub.repositories[name]
+        if revision not in repository.refs:
+            return self.refuse(404, "RevisionNotFound")
+        files = dict(repository.commits[repository.refs[revision]])
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                repository.messages.append(value["summary"])
+            elif line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            else:
+                assert line["key"] == "lfsFile", line
+                files[value["path"]] = hub._large[f"/{value['oid']}"]
+        commit = hub.publish(name, files, revision)
+        return self.send({"success": True, "commitOid": commit, "commitUrl": f"{hub.url}/{name}/commit/{commit}"})
+
+    def send(self, data: Mapping[str, Any]) -> None:
+        self.answer(200, {"Content-Type": "application/json"}, json.dumps(data).encode())
+
     def respond(self) -> None:
         hub = self.server.hub
         request = Request(self.command, self.server.host, self.path, self.headers)
@@ -148,6 +263,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif self.server.host == "elsewhere":
             self.content(hub._large[self.path], {"ETag": '"of-this-host"'}, fault)
+        elif (about := _ABOUT.fullmatch(self.path)) and about.group(1) in hub.repositories:
+            self.send({"id": about.group(1), "private": hub.repositories[about.group(1)].private})
         elif found is None:
             self.answer(404, {}, b"")
         else:
@@ -170,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": commit}
         if content is None:
             return self.refuse(404, "EntryNotFound", headers)
-        if file.endswith((".safetensors", ".bin")):
+        if file.endswith(_LARGE):
             path = f"/{_sha256(content)}/{file}"
             hub._large[path] = content
             tag = _sha256(content) if hub.hashes else f"tag-{file}"

@@ -1,4 +1,4 @@
-"""The console command `bbframe`: train as `python train.py` does, describe backbones and data, predict, compare."""
+"""The console command `bbframe`: train as `python train.py` does, describe backbones and data, predict, publish."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ from bbframe.app.help import (
     REPORT_HELP,
     RUNS_HELP,
 )
+from bbframe.app.push_command import push
 from bbframe.app.rank_command import rank_backbones
 from bbframe.app.report_command import report
 from bbframe.app.run_commands import compare, runs
+from bbframe.app.serve_command import serve
+from bbframe.app.sharing_help import PUSH_HELP, SERVE_HELP
 from bbframe.schema import nearest
 
 
@@ -159,6 +162,8 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "embed": (embed, EMBED_HELP),
     "data": (audit_images, DATA_HELP),
     "predict": (predict, PREDICT_HELP),
+    "push": (push, PUSH_HELP),
+    "serve": (serve, SERVE_HELP),
     "runs": (runs, RUNS_HELP),
     "compare": (compare, COMPARE_HELP),
     "report": (report, REPORT_HELP),

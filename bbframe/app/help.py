@@ -17,6 +17,8 @@ usage: bbframe train [group=choice] [key=value] ...
        bbframe embed run=<run folder>|backbone=... images=<folder or files> [--knn 5]
        bbframe data [group=choice] [key=value] ... [--out fixes.csv]
        bbframe predict run=<run folder> images=<folder or files> [key=value] ...
+       bbframe push run=<run folder> repo=user/name [key=value] ...
+       bbframe serve run=<run folder> [port=7860]
        bbframe runs [folder] [--where ...] [--sort key]
        bbframe compare <run folder> <run folder> ...
        bbframe report <run, sweep or ranking folder> ...
@@ -28,6 +30,8 @@ usage: bbframe train [group=choice] [key=value] ...
   embed    the features of images as a file for other programs, and nearest neighbours
   data     what spoils comparisons in a data set: copies, leaks between parts, likely wrong labels, outliers
   predict  labels or boxes for images, by a network that was trained: pictures, and a table
+  push     a trained network with a model card on the Hub, where bbframe.load finds it
+  serve    a page on this machine to drop images on
   runs     all runs below a folder: status, metrics, reasons of failures; to filter and to sort
   compare  what differs between runs: configuration, metrics, and the test images that each gets wrong
   report   the page of a run, a sweep or a ranking, report.html, again
@@ -114,7 +118,7 @@ out=features.parquet holds both (pip install 'bbframe[parquet]').
 
 options:
   images=PATH         files, folders and patterns
-  run=FOLDER          a trained run, or one of its checkpoints, in the place of backbone=
+  run=FOLDER          a trained run, a checkpoint, a saved folder or its id on the Hub, in the place of backbone=
   out=FILE            ends in .npy or .parquet; default: outputs/embeddings/<date>/features.npy
   stage=NAME          a stage's name or index; default: the last one
   kind=mean           the mean over the stage's map; or class_token, where the network has one
@@ -166,7 +170,8 @@ PREDICT_HELP = """What a trained network says about images: its classes, or the 
 
 usage: bbframe predict run=<run folder> images=<folder or files> [key=value] ...
 
-  run=...           a run folder, of which checkpoints/best.ckpt is taken, else last.ckpt; or a checkpoint file
+  run=...           a run folder, of which checkpoints/best.ckpt is taken, else last.ckpt; a checkpoint file; a folder
+                    that save_pretrained wrote; or the id of one on the Hub, user/name
   images=...        a folder and all that is below it, a file, a pattern such as 'photos/*.jpg', or several of these:
                     a,b or one word each
   out=...           the folder of the results; <run folder>/predictions unless said

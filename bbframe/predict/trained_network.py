@@ -120,6 +120,35 @@ class TrainedNetwork(nn.Module, ImagePredictor):
 
         save_network(self, folder)
 
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        licence: str | None = None,
+        overwrite: bool = False,
+    ) -> str:
+        """Publish it with a model card as `user/name` on the Hub, where `bbframe.load` finds it; returns the URL.
+
+        It is one commit to the branch `revision` of a repository that is made for it, or that is there already with
+        `overwrite`. Without `token`, the usual places give one. Raises ValueError, in one line, when that fails.
+        """
+        from bbframe.predict.network_publishing import publish_network
+
+        return publish_network(
+            self,
+            repo,
+            private=private,
+            token=token,
+            revision=revision,
+            message=commit_message,
+            licence=licence,
+            overwrite=overwrite,
+        )
+
     @torch.inference_mode()
     def answers(self, inputs: Sequence[Tensor]) -> list[Any]:
         images = [image.to(self.device, self.dtype) for image in inputs]

@@ -29,8 +29,8 @@ class Candidates:
     """
 
     def __init__(self, places: Tensor, x: Tensor, size: int):
-        self.cells = x.shape[-2] * x.shape[-1]
-        self.width = x.shape[-1]
+        height, self.width = (torch.full_like(places[0, 0], side) for side in x.shape[-2:])
+        self.cells = height * self.width
         channels, self.cell = places // self.cells, places % self.cells
         self.anchor, self.label = channels // size, channels % size
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 LONGEST = 16  # times the aspect ratio of the target; of a longer image the middle is taken, as `Fit` does
-SUPPORTS = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}  # input pixels on either side, of an enlarged image
+RESIZED = ("bilinear", "bicubic", "lanczos")  # which of two equally near pixels PIL takes cannot be computed anew
 RED, GREEN, BLUE = 19595, 38470, 7471  # PIL's grey, in 65536ths
 
 
@@ -36,8 +36,6 @@ def weights(name: str, columns: Tensor, before: Tensor, after: Tensor, chosen: T
     count for nothing; the output pixels asked for are `chosen`.
     """
     inside = ((columns >= 0) & (columns < before))[None, :]
-    if name == "nearest":
-        return ((chosen * 2 + 1) * before // (after * 2))[:, None].eq(columns[None, :]).float()
     # whole numbers, so that the distance of two centres is exact: (x + 1/2) - (y + 1/2) * before / after
     apart = (columns * 2 + 1)[None, :] * after - ((chosen * 2 + 1) * before)[:, None]
     distance = apart.abs().float() / (torch.maximum(before, after) * 2).float()

@@ -1,0 +1,111 @@
+"""An exported network, whichever format its file has: images in, named outputs out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+METADATA = "bbframe.json"  # the name under which a file keeps what bbframe knows of it
+SUFFIXES = {".pt2": "pt2", ".onnx": "onnx", ".torchscript": "torchscript", ".xml": "openvino"}
+EXTRAS = {"onnxruntime": "onnx", "onnx": "onnx", "onnxscript": "onnx", "openvino": "openvino"}
+
+
+def demand_package(name: str) -> Any:
+    """Import a package of an extra. Raises ValueError that says how to install it."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{name} is not installed; pip install 'bbframe[{EXTRAS[name]}]'") from error
+
+
+class ExportedNetwork:
+    """A file that `bbframe export` wrote, on the CPU.
+
+    `metadata` is what the file says of itself: task, class names, preprocessing, thresholds and the sides it takes.
+    A call takes images (B, C, H, W) of the type that `metadata["input"]` states, and returns its outputs by name.
+    """
+
+    def __init__(self, path: Path, metadata: Mapping[str, Any], run: Callable[[Tensor], list[Tensor]]):
+        self.path, self.metadata, self.run = path, metadata, run
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Raises ValueError for images whose sides the network does not take."""
+        low, high = self.metadata["sides"]
+        if not all(low <= side <= high for side in images.shape[-2:]):
+            height, width = images.shape[-2:]
+            raise ValueError(f"{self.path}: images of {width}x{height} pixels; its sides must be {low} to {high}")
+        return dict(zip(self.metadata["outputs"], self.run(images.contiguous()), strict=True))
+
+
+def open_exported(path: Path, threads: int | None = None) -> ExportedNetwork:
+    """Open an exported file; `threads` bounds what it computes with where the format lets one say so.
+
+    Raises ValueError for a file that is missing, of no known format, or not written by `bbframe export`.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: an exported network ends in {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    text, run = _OPENERS[SUFFIXES[path.suffix]](path, threads)
+    if not text:
+        raise ValueError(f"{path}: bbframe export did not write this file; its metadata has no {METADATA}")
+    return ExportedNetwork(path, json.loads(text), run)
+
+
+def _open_pt2(path: Path, threads: int | None) -> tuple[str, Callable[[Tensor], list[Tensor]]]:
+    extra = {METADATA: ""}
+    program = torch.export.load(path, extra_files=extra)
+    # its guards ask more than the network needs, for instance that the smallest map has more than one pixel
+    module = program.module(check_guards=False)
+    return extra[METADATA], lambda x: list(module(x))
+
+
+def _open_torchscript(path: Path, threads: int | None) -> tuple[str, Callable[[Tensor], list[Tensor]]]:
+    extra = {METADATA: ""}
+    module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+    text = extra[METADATA]
+    return text if isinstance(text, str) else text.decode(), lambda x: list(module(x))
+
+
+def _open_onnx(path: Path, threads: int | None) -> tuple[str, Callable[[Tensor], list[Tensor]]]:
+    runtime = demand_package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA, "")
+    return text, lambda x: [torch.from_numpy(value) for value in session.run(None, {name: x.numpy()})]
+
+
+def _open_openvino(path: Path, threads: int | None) -> tuple[str, Callable[[Tensor], list[Tensor]]]:
+    openvino = demand_package("openvino")
+    core = openvino.Core()
+    model = core.read_model(path)
+    text = model.get_rt_info(["bbframe"]).astype(str) if model.has_rt_info(["bbframe"]) else ""
+    settings = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
+    compiled = core.compile_model(model, "CPU", settings)
+    count = len(compiled.outputs)
+
+    def run(x: Tensor) -> list[Tensor]:
+        found = compiled(x.numpy())
+        return [torch.from_numpy(found[i].copy()) for i in range(count)]
+
+    return text, run
+
+
+_OPENERS: dict[str, Callable[[Path, int | None], tuple[str, Callable[[Tensor], list[Tensor]]]]] = {
+    "pt2": _open_pt2,
+    "onnx": _open_onnx,
+    "torchscript": _open_torchscript,
+    "openvino": _open_openvino,
+}

@@ -39,7 +39,7 @@ from bbframe.timm_backbone.timm_network import (
     reached_parameters,
     takes_argument,
 )
-from bbframe.timm_backbone.weights import load, registered
+from bbframe.timm_backbone.weights import load_timm_weights, registered
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -186,7 +186,7 @@ class TimmBackbone(Backbone):
         self.preprocessing = dataclasses.replace(Preprocessing.from_timm(net.cfg), size=net.input_size)
         if config.use_pretrained_backbone:
             self.config = _fresh(config)  # its weights are this module's from now on
-            self.load_report = load(self, self._names)
+            self.load_report = load_timm_weights(self, self._names)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         if self._sizes is None:
@@ -239,7 +239,7 @@ class TimmBackbone(Backbone):
         """
         with LateDraws():
             net = cls(_fresh(config))
-            net.load_report = load(net, net._names, **hub)
+            net.load_report = load_timm_weights(net, net._names, **hub)
         return net.eval()
 
     def adapt_weight(

@@ -77,7 +77,7 @@ def hub_checkpoint(hub_id: str, revision: str | None = None, **hub_options: Any)
     return Checkpoint(source, revision or pinned or None, **hub_options)
 
 
-def load(backbone: Any, names: Names, revision: str | None = None, **hub_options: Any) -> LoadReport:
+def load_timm_weights(backbone: Any, names: Names, revision: str | None = None, **hub_options: Any) -> LoadReport:
     """Fill a backbone with the weights of timm's `pretrained_cfg`, strictly; ValueError when they do not fit."""
     net: Network = backbone.config.network
     cfg = net.cfg

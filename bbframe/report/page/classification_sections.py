@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from bbframe.data.data_module import ImageDataModule
-from bbframe.data.pixels import normalise
 from bbframe.files import visible
+from bbframe.imaging.image_fit import normalise
 from bbframe.report.page.finished_run import FinishedRun, ScoredImage, read_predictions, read_table
 from bbframe.report.page.gradcam import heat_maps
 from bbframe.report.page.html_page import Section

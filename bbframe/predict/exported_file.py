@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from bbframe.imaging.decode import Decoding
+from bbframe.predict.image_predictor import THRESHOLD, ImagePredictor
+from bbframe.predict.image_results import ClassResult
+from bbframe.predict.trained_network import demand_finite
+from bbframe.preprocessing import BoxPreprocessing, Preprocessing
+from bbframe.schema import parse
+from bbframe.tasks.calibration import Calibration
 
 METADATA = "bbframe.json"  # the name under which a file keeps what bbframe knows of it
 SUFFIXES = {".pt2": "pt2", ".onnx": "onnx", ".torchscript": "torchscript", ".xml": "openvino"}
@@ -17,32 +28,78 @@ EXTRAS = {"onnxruntime": "onnx", "onnx": "onnx", "onnxscript": "onnx", "openvino
 
 def demand_package(name: str) -> Any:
     """Import a package of an extra. Raises ValueError that says how to install it."""
-    import importlib
-
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ValueError(f"{name} is not installed; pip install 'bbframe[{EXTRAS[name]}]'") from error
 
 
-class ExportedNetwork:
-    """A file that `bbframe export` wrote, on the CPU.
+class PixelsAsTheyAre(Preprocessing):
+    """The preprocessing of a file that prepares images itself: bytes (3, H, W), red green blue."""
+
+    def __str__(self) -> str:
+        return "none, because the file prepares images itself"
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        return pil_to_tensor(image.convert("RGB"))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+
+class ExportedNetwork(ImagePredictor):
+    """A file that `bbframe export` wrote, called on images as the trained network itself, on the CPU.
 
     `metadata` is what the file says of itself: task, class names, preprocessing, thresholds and the sides it takes.
-    A call takes images (B, C, H, W) of the type that `metadata["input"]` states, and returns its outputs by name.
     """
 
     def __init__(self, path: Path, metadata: Mapping[str, Any], run: Callable[[Tensor], list[Tensor]]):
-        self.path, self.metadata, self.run = path, metadata, run
+        self.path, self.metadata, self._run = path, metadata, run
+        self.origin = str(path)
+        self.task_name, self.class_names = metadata["task"], list(metadata["class_names"])
+        self.category_ids = list(metadata["category_ids"])
+        self.calibration = Calibration(temperature=metadata["thresholds"]["temperature"])
+        self.decoding = Decoding(**metadata["decoding"])
+        kind = BoxPreprocessing if self.task_name == "detection" else Preprocessing
+        self.preprocessing = PixelsAsTheyAre() if metadata["inside"] else parse(kind, metadata["preprocessing"], "file")
+
+    def __call__(self, images: Any, *, threshold: float = THRESHOLD, batch_size: int = 8) -> Any:
+        """As `predict_images`."""
+        return self.predict_images(images, threshold=threshold, batch_size=batch_size)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Raises ValueError for images whose sides the network does not take."""
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """The outputs by name for images (B, C, H, W) of the type that the file takes.
+
+        Raises ValueError for images whose sides it does not take.
+        """
         low, high = self.metadata["sides"]
-        if not all(low <= side <= high for side in images.shape[-2:]):
-            height, width = images.shape[-2:]
-            raise ValueError(f"{self.path}: images of {width}x{height} pixels; its sides must be {low} to {high}")
-        return dict(zip(self.metadata["outputs"], self.run(images.contiguous()), strict=True))
+        height, width = images.shape[-2:]
+        if not low <= min(height, width) <= max(height, width) <= high:
+            raise ValueError(f"{self.path}: images of {width}x{height} pixels; sides must be from {low} to {high}")
+        return dict(zip(self.metadata["outputs"], self._run(images.contiguous()), strict=True))
+
+    def answers(self, inputs: Sequence[Tensor]) -> list[Any]:
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for place, x in enumerate(inputs):
+            alike.setdefault(tuple(x.shape), []).append(place)
+        found: list[Any] = [None] * len(inputs)
+        for places in alike.values():
+            outputs = self.outputs(torch.stack([inputs[place] for place in places]))
+            demand_finite(self.origin, [x for x in outputs.values() if x.is_floating_point()])
+            for row, place in enumerate(places):
+                found[place] = self._answer({name: x[row] for name, x in outputs.items()})
+        return found
+
+    def _answer(self, row: dict[str, Tensor]) -> Any:
+        if "probabilities" in row:
+            far = row.get("distance")
+            return ClassResult(row["probabilities"], self.class_names, None if far is None else float(far))
+        count = int(row.pop("count"))
+        answer = {name: x[:count] for name, x in row.items()}
+        if "masks" in answer:
+            answer["masks"] = answer["masks"][:, None]
+        return answer
 
 
 def open_exported(path: Path, threads: int | None = None) -> ExportedNetwork:

@@ -39,8 +39,8 @@ def export(arguments: Sequence[str]) -> int:
     size = sum(file["bytes"] for file in said["files"].values()) / 1e6
     worst = ", ".join(f"{name} within {value:.1e}" for name, value in said["worst"].items())
     print(
-        f"{outward(str(path))}: {size:.1f} MB, {said['agreeing']} of {said['compared']} results as PyTorch's ({worst}), "
-        f"{times['export_ms']:.1f} ms an image (PyTorch {times['pytorch_ms']:.1f} ms)"
+        f"{outward(str(path))}: {size:.1f} MB, {said['agreeing']} of {said['compared']} results as PyTorch's "
+        f"({worst}), {times['export_ms']:.1f} ms an image (PyTorch {times['pytorch_ms']:.1f} ms)"
     )
     if "quantize" in said:
         print(said["quantize"]["summary"])

@@ -29,8 +29,8 @@ def best_boxes(boxes: Tensor, scores: Tensor, groups: Tensor, overlap: float, co
     """Suppress boxes that overlap better ones of their image and group by more than `overlap` (IoU).
 
     boxes (B, N, 4) xyxy, not negative; scores and groups (B, N). Returns the scores and the places of the `count` best
-    that remain, (B, count) each, best first; the score is `NO_BOX` where fewer remain. One call serves the whole batch:
-    groups are moved apart in x, images in y, so that only boxes of one image and group meet.
+    that remain, (B, count) each, best first; the score is `NO_BOX` where fewer remain. One call serves the whole
+    batch: groups are moved apart in x, images in y, so that only boxes of one image and group meet.
     """
     side = boxes.max() + 1
     images = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand_as(groups)

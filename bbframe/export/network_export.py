@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -38,8 +37,8 @@ BATCHES = (1, 8)  # whose latency is measured
 def export_network(options: ExportOptions) -> tuple[Path, dict[str, Any]]:
     """Write a trained network as a file; returns it and what export.json says.
 
-    Nothing is left unless the file gives PyTorch's results on real images. Raises ValueError, in one line, for options,
-    packages or networks with which that cannot be, and with the numbers for a file that differs.
+    Nothing is left unless the file gives PyTorch's results on real images. Raises ValueError, in one line, for
+    options, packages or networks with which that cannot be, and with the numbers for a file that differs.
     """
     checkpoint = find_checkpoint(Path(options.run).expanduser())
     home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
@@ -117,7 +116,9 @@ def prepared(network: TrainedNetwork, picture: Image.Image, inside: bool) -> Ten
 
 def enlarged(example: Tensor, least: int) -> Tensor:
     """An example whose sides are odd, unlike each other and well above the least one, which tracers remember."""
-    height, width = (max(side, 3 * least) // 2 * 2 + more for side, more in zip(example.shape[-2:], (1, 5), strict=True))
+    height, width = (
+        max(side, 3 * least) // 2 * 2 + more for side, more in zip(example.shape[-2:], (1, 5), strict=True)
+    )
     return F.interpolate(example.float(), (height, width)).to(example.dtype)
 
 
@@ -140,7 +141,11 @@ def as_outputs(network: TrainedNetwork, inputs: Sequence[Tensor], outputs: Seque
 
 
 def compared(
-    network: TrainedNetwork, graph: Any, path: Path, pictures: Sequence[tuple[str, Image.Image]], options: ExportOptions
+    network: TrainedNetwork,
+    graph: Any,
+    path: Path,
+    pictures: Sequence[tuple[str, Image.Image]],
+    options: ExportOptions,
 ) -> dict[str, Any]:
     """The file's results on images beside PyTorch's, and the latency of both. Raises ValueError if they differ."""
     exported = open_exported(path, torch.get_num_threads())
@@ -157,7 +162,10 @@ def compared(
         batch = torch.stack([image] * size)
         with torch.no_grad():
             ours = latency(graph, batch)
-        times[f"batch {size}"] = {"pytorch_ms": round(ours, 3), "export_ms": round(latency(exported.outputs, batch), 3)}
+        times[f"batch {size}"] = {
+            "pytorch_ms": round(ours, 3),
+            "export_ms": round(latency(exported.outputs, batch), 3),
+        }
     return {
         **found,
         "tolerances": tolerances(options.preprocessing),
@@ -195,7 +203,9 @@ def _data_of(checkpoint: Path, network: TrainedNetwork) -> Any:
     try:
         return run_images(checkpoint, network)
     except (ValueError, OSError) as error:
-        raise ValueError(f"export: the run's images, on which it is checked, are gone ({error}); give images=") from error
+        raise ValueError(
+            f"export: the run's images, on which it is checked, are gone ({error}); give images="
+        ) from error
 
 
 def versions() -> dict[str, str]:

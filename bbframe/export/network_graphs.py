@@ -72,16 +72,16 @@ class DetectorGraph(nn.Module):
 class PixelsFirst(nn.Module):
     """A graph that begins with images of bytes (B, 3, H, W), red green blue; boxes are in the pixels of these."""
 
-    def __init__(self, pixels: PixelGraph, graph: Any):
+    def __init__(self, pixels: PixelGraph, network: Any):
         super().__init__()
-        self.pixels, self.graph, self.outputs = pixels, graph, graph.outputs
+        self.pixels, self.network, self.outputs = pixels, network, network.outputs
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         prepared = self.pixels(images)
         if not isinstance(self.pixels, ScaledPixels):
-            return self.graph(prepared)
+            return self.network(prepared)
         prepared, scale = prepared
-        boxes, *rest = self.graph(prepared)
+        boxes, *rest = self.network(prepared)
         return boxes / scale.repeat(2), *rest
 
 
@@ -113,13 +113,15 @@ def pixel_graph(preprocessing: Preprocessing) -> PixelGraph:
     """What a preprocessing does, as a graph. Raises ValueError where it has none."""
     if preprocessing.interpolation not in RESIZED:
         raise ValueError(
-            f"export: preprocessing=true cannot compute interpolation={preprocessing.interpolation} as PIL does; leave "
-            "it out, and prepare images with the network's preprocessing"
+            f"export: preprocessing=true cannot compute interpolation={preprocessing.interpolation} as PIL does; "
+            "leave it out, and prepare images with the network's preprocessing"
         )
     common = (preprocessing.interpolation, preprocessing.mean, preprocessing.std)
     if isinstance(preprocessing, BoxPreprocessing):
         return ScaledPixels(preprocessing.min_size, preprocessing.max_size, *common)
     squash = preprocessing.crop_mode == "squash"
     if not squash and preprocessing.crop_pct > 1:
-        raise ValueError(f"export: preprocessing=true cannot have crop_pct={preprocessing.crop_pct} above 1; leave it out")
+        raise ValueError(
+            f"export: preprocessing=true cannot pad to crop_pct={preprocessing.crop_pct}, above 1; leave it out"
+        )
     return FittedPixels(preprocessing.size, None if squash else preprocessing.crop_pct, *common)

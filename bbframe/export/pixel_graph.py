@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ RED, GREEN, BLUE = 19595, 38470, 7471  # PIL's grey, in 65536ths
 
 
 def kernel(name: str, x: Tensor) -> Tensor:
-    """The weight of an input pixel at the distance `x` >= 0 from an output pixel's centre, in pixels of the coarser."""
+    """The weight of an input pixel at a distance `x` >= 0 from an output pixel's centre, in pixels of the coarser."""
     if name == "bilinear":
         return (1 - x).clamp(min=0)
     if name == "bicubic":  # with a = -0.5
@@ -54,6 +55,13 @@ def half_to_even(x: Tensor) -> Tensor:
     return half + (x % 2) * (half % 2)
 
 
+def smaller(x: Any, y: Any) -> Any:
+    """The smaller of two whole numbers: tensors, as TorchScript's tracer wants sides, or torch.export's symbols."""
+    if isinstance(x, Tensor) or isinstance(y, Tensor):
+        return torch.minimum(torch.as_tensor(x), torch.as_tensor(y))
+    return torch.sym_min(x, y)
+
+
 class PixelGraph(nn.Module):
     """Images (B, 3, H, W) uint8, red green blue -> normalised images (B, C, H', W') float32.
 
@@ -79,7 +87,7 @@ class PixelGraph(nn.Module):
 
 
 class FittedPixels(PixelGraph):
-    """`Fit`: the images cover `size / crop_pct` and the centre of `size` is cut out, or they are squashed to `size`."""
+    """`Fit`: images cover `size / crop_pct` and their centre of `size` is cut out, or they are squashed to `size`."""
 
     def __init__(
         self,
@@ -129,15 +137,15 @@ class ScaledPixels(PixelGraph):
 
     def new_sides(self, height: int, width: int) -> list[int]:
         """The (height, width) after resizing, rounded down to whole pixels."""
-        short, long = torch.sym_min(height, width), torch.sym_max(height, width)
+        short, long = smaller(height, width), -smaller(-height, -width)
         sides = []
         for side in (height, width):
             limits = [] if self.min_size is None else [side * self.min_size // short]
             if self.max_size is not None:
                 limit = side * self.max_size // long
-                limits.append(limit if limits else torch.sym_min(limit, side))
-            new = side if not limits else limits[0] if len(limits) == 1 else torch.sym_min(*limits)
-            sides.append(torch.sym_max(1, new))
+                limits.append(limit if limits else smaller(limit, side))
+            new = side if not limits else limits[0] if len(limits) == 1 else smaller(*limits)
+            sides.append(-smaller(-1, -new))
         return sides
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,8 +153,6 @@ class ScaledPixels(PixelGraph):
         sides = [torch.arange(side, device=images.device) for side in images.shape[-2:]]
         chosen = [torch.arange(side, device=images.device) for side in self.new_sides(*images.shape[-2:])]
         before, after = ([x[-1] + 1 for x in some] for some in (sides, chosen))
-        down, across = (
-            weights(self.interpolation, *each) for each in zip(sides, before, after, chosen, strict=True)
-        )
+        down, across = (weights(self.interpolation, *each) for each in zip(sides, before, after, chosen, strict=True))
         scale = torch.stack([after[1] / before[1], after[0] / before[0]])
         return self.resized(images, down, across), scale

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,13 @@ from bbframe.tasks.calibration import Calibration
 
 METADATA = "bbframe.json"  # the name under which a file keeps what bbframe knows of it
 SUFFIXES = {".pt2": "pt2", ".onnx": "onnx", ".torchscript": "torchscript", ".xml": "openvino"}
-EXTRAS = {"onnxruntime": "onnx", "onnx": "onnx", "onnxscript": "onnx", "openvino": "openvino"}
+EXTRAS = {
+    "onnxruntime.quantization": "onnx",
+    "onnxruntime": "onnx",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "openvino": "openvino",
+}
 
 
 def demand_package(name: str) -> Any:
@@ -31,7 +38,7 @@ def demand_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{name} is not installed; pip install 'bbframe[{EXTRAS[name]}]'") from error
+        raise ValueError(f"{name} is not installed; pip install 'bbframe[{EXTRAS.get(name, 'onnx')}]'") from error
 
 
 class PixelsAsTheyAre(Preprocessing):
@@ -61,7 +68,9 @@ class ExportedNetwork(ImagePredictor):
         self.calibration = Calibration(temperature=metadata["thresholds"]["temperature"])
         self.decoding = Decoding(**metadata["decoding"])
         kind = BoxPreprocessing if self.task_name == "detection" else Preprocessing
-        self.preprocessing = PixelsAsTheyAre() if metadata["inside"] else parse(kind, metadata["preprocessing"], "file")
+        self.preprocessing = (
+            PixelsAsTheyAre() if metadata["inside"] else parse(kind, metadata["preprocessing"], "file")
+        )
 
     def __call__(self, images: Any, *, threshold: float = THRESHOLD, batch_size: int = 8) -> Any:
         """As `predict_images`."""
@@ -126,8 +135,10 @@ def _open_pt2(path: Path, threads: int | None) -> tuple[str, Callable[[Tensor], 
 
 
 def _open_torchscript(path: Path, threads: int | None) -> tuple[str, Callable[[Tensor], list[Tensor]]]:
-    extra = {METADATA: ""}
-    module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+    extra: dict[str, Any] = {METADATA: ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises torch.export, which is format=pt2
+        module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
     text = extra[METADATA]
     return text if isinstance(text, str) else text.decode(), lambda x: list(module(x))
 

@@ -1,7 +1,8 @@
 """What a network's preprocessing does to pixels, as a graph: images of bytes in, normalised images out.
 
 Resizing is PIL's, which every run trains and is tested with: antialiased, first along rows and then along columns, and
-rounded to whole levels after each. A matrix holds the weights of each output pixel, and is made inside the graph from
+rounded to whole levels after each. (Pillow 13 takes columns first where a height shrinks most; only where a bicubic or
+Lanczos filter overshoots black or white does the order change a few levels, of less than 2 % of such an image.) A matrix holds the weights of each output pixel, and is made inside the graph from
 the sizes that come.
 """
 

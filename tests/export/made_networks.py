@@ -50,6 +50,8 @@ def made_network(backbone, head):
     for name, parameter in task.head.model.named_parameters():
         if "logits" in name or "cls_score" in name or "bbox" in name:
             nn.init.normal_(parameter, std=0.05)
+    if "rcnn" in head:  # few regions, for the sake of time
+        task.head.model.rpn._pre_nms_top_n = task.head.model.rpn._post_nms_top_n = {"training": 200, "testing": 100}
     return TrainedNetwork(task, BoxPreprocessing(min_size=96, max_size=160, **common))
 
 

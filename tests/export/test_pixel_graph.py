@@ -40,8 +40,21 @@ def test_a_crop_is_that_of_pil(interpolation, mode, share, size):
         ours, theirs = levels(preprocessing, picture(*sides))
         apart = (ours - theirs).abs()
         assert apart.shape == (3, *size)
-        assert (apart > 1.01).float().mean() < 1e-3, sides
-        assert apart.max() < 6.01, sides
+        # Pillow 13 resizes columns first where a height shrinks most; where a filter overshoots, that is seen
+        overshoots = interpolation != "bilinear"
+        assert (apart > 1.01).float().mean() <= 0.025 * overshoots, sides
+        assert apart.max() < (16 if overshoots else 1.01), sides
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_rows_and_then_columns_are_those_of_pil(interpolation):
+    preprocessing = Preprocessing(size=(64, 48), crop_pct=1.0, crop_mode="squash", interpolation=interpolation)
+    for width, height in SIZES:
+        image = picture(width, height)
+        ours, _ = levels(preprocessing, image)
+        code = Image.Resampling[interpolation.upper()]
+        rows = image.resize((48, height), code)  # in two calls, so that their order is given
+        assert (ours - pil_to_tensor(rows.resize((48, 64), code)).float()).abs().max() < 1.01
 
 
 @pytest.mark.parametrize(("shorter", "longer"), [(64, 100), (64, None), (None, 90), (None, None), (200, 333)])

@@ -1,9 +1,9 @@
 """What a network's preprocessing does to pixels, as a graph: images of bytes in, normalised images out.
 
 Resizing is PIL's, which every run trains and is tested with: antialiased, first along rows and then along columns, and
-rounded to whole levels after each. (Pillow 13 takes columns first where a height shrinks most; only where a bicubic or
-Lanczos filter overshoots black or white does the order change a few levels, of less than 2 % of such an image.) A matrix holds the weights of each output pixel, and is made inside the graph from
-the sizes that come.
+rounded to whole levels after each. A matrix holds the weights of each output pixel, and is made inside the graph from
+the sizes that come. Pillow 13 takes columns first where a height shrinks most. That changes a few levels where a
+bicubic or Lanczos filter overshoots black or white, in about 2 % of the pixels of such an image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 LONGEST = 16  # times the aspect ratio of the target; of a longer image the middle is taken, as `Fit` does
-RESIZED = ("bilinear", "bicubic", "lanczos")  # which of two equally near pixels PIL takes cannot be computed anew
+RESIZED = ("bilinear", "bicubic", "lanczos")  # "nearest" has ties, which PIL decides by its rounding errors
 RED, GREEN, BLUE = 19595, 38470, 7471  # PIL's grey, in 65536ths
 
 

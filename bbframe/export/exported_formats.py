@@ -30,21 +30,25 @@ def traced_program(graph: nn.Module, example: Tensor, least: int) -> tuple[Expor
     Neighbourhoods of a fixed size, for instance, want maps that hold them. Raises ValueError, in one line, for a
     network that no program describes.
     """
-    # so that no program asks whether a map that may have one pixel has exactly one
-    with torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=True):
-        try:
-            return torch.export.export(graph, (example,), dynamic_shapes=_shapes(least)), least
-        except UserError as error:
-            raised = [int(side) for side in re.findall(r"Dim\('(?:height|width)', min=(\d+)", str(error))]
-            if not raised or max(raised) > MOST_RAISED:
-                why = " ".join(str(error).split())
-                raise ValueError(
-                    f"export: torch.export cannot describe this network for images of any size ({why:.300}); try "
-                    "format=torchscript"
-                ) from error
-        least = max(raised)
-        larger = F.interpolate(example.float(), (3 * least + 1, 3 * least + 5)).to(example.dtype)
-        return torch.export.export(graph, (larger,), dynamic_shapes=_shapes(least)), least
+    # first so that no program asks whether a map that may have one pixel has exactly one; then with larger maps
+    attempts = [(True, least), (False, 2 * least)]
+    why = ""
+    while attempts:
+        oblivious, side = attempts.pop(0)
+        sides = (max(side * 3, size) // 2 * 2 + 1 + 4 * place for place, size in enumerate(example.shape[-2:]))
+        x = F.interpolate(example.float(), tuple(sides)).to(example.dtype)
+        with torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=oblivious):
+            try:
+                return torch.export.export(graph, (x,), dynamic_shapes=_shapes(side)), side
+            except UserError as error:
+                why = why or " ".join(str(error).split())
+                raised = [int(n) for n in re.findall(r"Dim\('(?:height|width)', min=(\d+)", str(error))]
+                if raised and side < max(raised) <= MOST_RAISED:
+                    attempts.insert(0, (oblivious, max(raised)))
+    raise ValueError(
+        f"export: torch.export cannot describe this network for images of any size ({why:.300}); try "
+        "format=torchscript"
+    )
 
 
 def _shapes(least: int) -> tuple[dict[int, Any], ...]:

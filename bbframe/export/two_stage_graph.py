@@ -34,9 +34,9 @@ class TwoStageGraph(nn.Module):
         columns = []
         for i, (objectness, codes) in enumerate(zip(*rpn.head(levels), strict=True)):
             logits, places = best_scores(objectness.flatten(1), rpn.pre_nms_top_n(), -math.inf)
-            chosen = Candidates(places, objectness, 1)
-            anchors = chosen.boxes(rpn.anchor_generator, i)
-            boxes = clipped(decoded(rpn.box_coder.decode_single, chosen.values(codes, 4), anchors), image)
+            found = Candidates(places, objectness, 1)
+            anchors = found.boxes(rpn.anchor_generator, i)
+            boxes = clipped(decoded(rpn.box_coder.decode_single, found.values(codes, 4), anchors), image)
             scores = logits.sigmoid()
             counts = (logits > -math.inf) & large(boxes, rpn.min_size) & (scores >= rpn.score_thresh)
             scores = torch.where(counts, scores, NO_BOX)

@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "AutoBackbone": "bbframe.auto",
     "list_backbones": "bbframe.auto",
+    "load": "bbframe.predict.network_loading",
+    "features": "bbframe.extraction.image_features",
     "make_backbone": "bbframe.factory",
     "register": "bbframe.registry",
     "Backbone": "bbframe.backbone",

@@ -140,7 +140,7 @@ class BackboneMixin(Selects):
             kind = getattr(pixel_values, "dtype", type(pixel_values).__name__)
             raise ValueError(
                 f"{self.config.model_type}: pixel_values, which are {kind}, must be a tensor of floating-point "
-                "numbers, normalised as net.preprocessing says"
+                "numbers: net.preprocessing([image]) makes it of an image or a path"
             )
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
             raise ValueError(
@@ -174,10 +174,13 @@ class BackboneMixin(Selects):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images are prepared for the weights; ValueError when the checkpoint's way is not known."""
+        """How images are prepared for the weights: call it on them; ValueError when the checkpoint's way is not known.
+
+        For a network of one channel the mean and std of colours are averaged.
+        """
         if isinstance(self._preprocessing, str):
             raise ValueError(self._preprocessing)
-        return self._preprocessing
+        return self._preprocessing.for_channels(1) if self.config.num_channels == 1 else self._preprocessing
 
     @preprocessing.setter
     def preprocessing(self, preprocessing: Preprocessing | str) -> None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
 
 from bbframe.schema import checked_value, parse
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+P = TypeVar("P", bound="Preprocessing")
 # PIL's resampling codes, by which `preprocessor_config.json` states the interpolation
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _LARGEST = 16384  # pixels along a side
@@ -25,6 +32,8 @@ _REFUSED = {
 class Preprocessing:
     """Pixels in [0, 1] are resized, cropped and normalised channel by channel: (x - mean) / std.
 
+    Call it on images; training, prediction and exported files see what it returns. It makes as many channels as there
+    are values of `mean`, 1 or 3.
     `size` is the (height, width) that the network sees. With `crop_mode="center"` the shorter side is first resized
     to `size / crop_pct`, then the centre is cut out; with "squash" both sides are resized to `size`, whatever the
     aspect ratio. The defaults are those of ImageNet.
@@ -50,6 +59,60 @@ class Preprocessing:
         mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
         fit = "squashed" if self.crop_mode == "squash" else f"center crop {self.crop_pct:.4g}"
         return f"{self.size[0]} x {self.size[1]} pixels, {self.interpolation}, {fit}, mean {mean}, std {std}"
+
+    def __call__(self, images: Any) -> Tensor:
+        """What the network takes: a float32 tensor (C, H, W) for one image, (B, C, H, W) for several.
+
+        An image is a PIL image, a path, an array (H, W) or (H, W, C) or a tensor (C, H, W), with bytes 0..255 or
+        floating-point numbers 0..1, RGB if it has colours; several are a list of them or a batch. Raises ValueError
+        for anything else, and for several images that do not become equally large.
+        """
+        from bbframe.imaging.image_input import as_pictures
+
+        pictures, single = as_pictures(images)
+        inputs = [self.normalised(self.pixels(picture)) for picture in pictures]
+        if single:
+            return inputs[0]
+        if sizes := {tuple(x.shape[1:]) for x in inputs[1:] if x.shape != inputs[0].shape}:
+            (height, width), (first, second) = next(iter(sizes)), inputs[0].shape[1:]
+            raise ValueError(
+                f"preprocessing: images become {first} x {second} and {height} x {width} pixels, which make no batch; "
+                "prepare them one by one"
+            )
+        return torch.stack(inputs)
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """The bytes of a PIL image once resized and cropped: (C, H, W) uint8. Raises ValueError as a call does."""
+        from bbframe.imaging.image_fit import Fit
+
+        return self._to_tensor(Fit(self)(image))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Bytes (..., C, H, W) as normalised float32."""
+        from bbframe.imaging.image_fit import normalise
+
+        return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))
+
+    def scale(self, size: tuple[int, int]) -> tuple[float, float]:
+        """By which (x, y) boxes in an image of a (width, height) are multiplied; nothing but (1, 1) without boxes."""
+        return 1.0, 1.0
+
+    def for_channels(self: P, num_channels: int) -> P:
+        """The same for images of 1 or 3 channels; the mean and std of colours are averaged for a single one."""
+        from bbframe.imaging.image_fit import normalisation
+
+        mean, std = (normalisation(values, num_channels) for values in (self.mean, self.std))
+        return self if (mean, std) == (self.mean, self.std) else replace(self, mean=mean, std=std)
+
+    def _to_tensor(self, image: Image.Image) -> Tensor:
+        from bbframe.imaging.image_fit import ToTensor
+
+        if len(self.mean) not in (1, 3):
+            raise ValueError(
+                f"preprocessing: images have 1 or 3 channels, and the network takes {len(self.mean)}; "
+                "make its tensors yourself: (pixels / 255 - mean) / std"
+            )
+        return ToTensor(len(self.mean))(image)
 
     @staticmethod
     def refused(data: Mapping[str, Any]) -> str | None:
@@ -129,6 +192,36 @@ class Preprocessing:
             "crop_pct": self.crop_pct,  # for ourselves: the sizes above are rounded
             **data,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxPreprocessing(Preprocessing):
+    """The preprocessing of a detector: images keep their aspect ratio and are not cropped.
+
+    The shorter side becomes `min_size` pixels unless the longer one would then exceed `max_size`, rounded down.
+    Without `min_size` an image only shrinks, to fit `max_size`. `size` stands for a usual image and changes none.
+    """
+
+    min_size: int | None = None
+    max_size: int | None = None
+
+    def __str__(self) -> str:
+        mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
+        sides = f"shorter side {self.min_size or 'as it is'}, longer side at most {self.max_size or 'as it is'}"
+        return f"{sides}, {self.interpolation}, mean {mean}, std {std}"
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        from bbframe.imaging.image_fit import check_resized_size, resize, scaled_sides
+
+        sides = scaled_sides(image.size, self.min_size, self.max_size)
+        check_resized_size(image.size, sides)
+        return self._to_tensor(resize(image, sides, self.interpolation))
+
+    def scale(self, size: tuple[int, int]) -> tuple[float, float]:
+        from bbframe.imaging.image_fit import scaled_sides
+
+        height, width = scaled_sides(size, self.min_size, self.max_size)
+        return width / size[0], height / size[1]
 
 
 def _rescaling(data: Mapping[str, Any]) -> tuple[float, float]:

@@ -36,10 +36,10 @@ from torch import Tensor
 from bbframe.data.boxes.box_options import DigitScenesOptions
 from bbframe.data.boxes.digit_scenes import Draw, scene
 from bbframe.data.images.digits import scans
-from bbframe.features.class_scores import correct_rows, one_hot
-from bbframe.features.nearest_neighbours import knn_scores
-from bbframe.features.ridge import ridge_class_scores
-from bbframe.features.standardised_features import StandardisedFeatures
+from bbframe.extraction.class_scores import correct_rows, one_hot
+from bbframe.extraction.nearest_neighbours import knn_scores
+from bbframe.extraction.ridge import ridge_class_scores
+from bbframe.extraction.standardised_features import StandardisedFeatures
 from bbframe.files import atomic
 from bbframe.rank.box_scores import box_scores
 from bbframe.rank.discriminant import lda_scores

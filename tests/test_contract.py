@@ -380,9 +380,7 @@ def test_recomputation_is_switched_on_and_off(name):
     ],
 )
 def test_other_than_floating_pixels_are_refused(wrong, kind):
-    way = (
-        f"pixel_values, which are {kind}, must be a tensor of floating-point numbers, normalised as net.preprocessing"
-    )
+    way = f"pixel_values, which are {kind}, must be a tensor of floating-point numbers: net.preprocessing"
     with pytest.raises(ValueError, match=way):
         tiny("resnet")(wrong)
 

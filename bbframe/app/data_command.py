@@ -132,7 +132,7 @@ def _composed(command: argparse.Namespace) -> tuple[Configuration, Path]:
 
 def _network(plan: Configuration) -> tuple[Backbone | None, str]:
     """The backbone with its weights and what it is called, or None; why there is none is said in one line."""
-    from bbframe.features.stage_pooling import make_with_all_stages
+    from bbframe.extraction.stage_pooling import make_with_all_stages
     from bbframe.run.masking import outward
 
     if not getattr(plan.backbone.source, "pretrained", False):

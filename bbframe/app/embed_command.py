@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from bbframe.schema import Name, Options, Range, Sides, parse
 
 if TYPE_CHECKING:
-    from bbframe.data.decode import Decoding
-    from bbframe.features.embedding import Embedder, Embedding
+    from bbframe.extraction.embedding import Embedder, Embedding
+    from bbframe.imaging.decode import Decoding
 
 LISTED = 20  # skipped images that the last lines name
 PICTURED = 12  # queries of the picture of neighbours
@@ -56,7 +56,7 @@ def embed(arguments: Sequence[str]) -> int:
         inputs = find_images(options.images, out.parent)
     except ValueError as error:
         raise ValueError(str(error).replace("predict:", "embed:", 1)) from error
-    from bbframe.features.embedding import check_format, embed_files, names_of, write_embedding
+    from bbframe.extraction.embedding import check_format, embed_files, names_of, write_embedding
 
     check_format(out)
     beside = [names_of(out), *(_beside(out, end) for end in (".csv", ".png"))]
@@ -124,14 +124,14 @@ def _read(arguments: Sequence[str]) -> tuple[EmbedOptions, list[str]]:
 
 
 def _of_run(options: EmbedOptions) -> tuple[Embedder, Decoding]:
-    from bbframe.features.embedding import Embedder
+    from bbframe.extraction.embedding import Embedder
     from bbframe.predict.prediction import find_checkpoint
     from bbframe.predict.trained_network import load_trained_network
 
     if options.image_size is not None:
         raise ValueError("embed: image_size= belongs to backbone=; the images of a run have the size of its training")
     network = load_trained_network(find_checkpoint(Path(str(options.run))))
-    embedder = Embedder(network.task.backbone, lambda image: network.prepare(image)[0], options.stage, options.kind)
+    embedder = Embedder(network.backbone, network.preprocessing, options.stage, options.kind)
     return embedder, network.decoding
 
 
@@ -144,11 +144,11 @@ def _of_backbone(options: EmbedOptions, others: Sequence[str]) -> tuple[Embedder
     from bbframe.app.composition import composition
     from bbframe.app.execution import load_plugins
     from bbframe.app.run_request import RunRequest
-    from bbframe.data.decode import AS_USUAL
     from bbframe.data.images.image_options import ImageFolderOptions
-    from bbframe.data.images.image_transforms import eval_input
-    from bbframe.features.embedding import Embedder
-    from bbframe.features.stage_pooling import make_with_all_stages
+    from bbframe.data.images.image_transforms import eval_preprocessing
+    from bbframe.extraction.embedding import Embedder
+    from bbframe.extraction.stage_pooling import make_with_all_stages
+    from bbframe.imaging.decode import AS_USUAL
     from bbframe.run.configuration import parse_configuration
 
     command = parse_arguments(others)
@@ -165,8 +165,8 @@ def _of_backbone(options: EmbedOptions, others: Sequence[str]) -> tuple[Embedder
         size = options.image_size
         sides = (size, size) if isinstance(size, int) else size
         preprocessing = dataclasses.replace(preprocessing, size=sides)
-    prepare = eval_input(ImageFolderOptions(root="."), preprocessing, net.config.num_channels)
-    return Embedder(net, lambda image: prepare(image)[0], options.stage, options.kind), AS_USUAL
+    prepare = eval_preprocessing(ImageFolderOptions(root="."), preprocessing, net.config.num_channels)
+    return Embedder(net, prepare, options.stage, options.kind), AS_USUAL
 
 
 def _beside(out: Path, end: str) -> Path:
@@ -177,9 +177,9 @@ def _write_neighbours(
     found: Embedding, paths: dict[str, Path], count: int, out: Path, decoding: Decoding, title: str
 ) -> list[Path]:
     """The table and the picture of each image's nearest neighbours, beside the features."""
-    from bbframe.data.decode import read_image
-    from bbframe.features.cosine_neighbours import nearest_rows
+    from bbframe.extraction.cosine_neighbours import nearest_rows
     from bbframe.files import atomic, encodable
+    from bbframe.imaging.decode import read_image
     from bbframe.report.neighbour_grid import neighbour_grid
 
     count = min(count, len(found.names) - 1)

@@ -150,8 +150,8 @@ class RankCommand:
         """What each network makes of the images; one that fails is named with its reason."""
         from bbframe.app.rank_progress import features_shown
         from bbframe.data.faults import first_few
-        from bbframe.features.feature_set import ImageChoice
-        from bbframe.features.feature_store import features_root, trim_features
+        from bbframe.extraction.feature_set import ImageChoice
+        from bbframe.extraction.feature_store import features_root, trim_features
         from bbframe.rank.gathering import gather, images_to_look_at, open_images
         from bbframe.run.masking import outward
         from bbframe.run.results import log_images

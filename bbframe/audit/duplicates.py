@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bbframe.audit.perceptual_hash import NEAR_BITS, similar_hashes
-from bbframe.features.cosine_neighbours import nearest_rows
+from bbframe.extraction.cosine_neighbours import nearest_rows
 
 NEAR_PIXELS = 12.0  # of 255: how far the small copies of near duplicates may lie apart, root mean square
 NEAR_COSINE = 0.98  # of centred features

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bbframe.audit.perceptual_hash import perceptual_hash
 from bbframe.data.batch_loader import Images
-from bbframe.data.decode import reason
+from bbframe.imaging.decode import reason
 
 SMALL = 16  # pixels: the side of the small copies, which stand in for a network's features
 TOGETHER = 256  # images that are read before the next ones are begun

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bbframe.audit.whitening import Whitening
-from bbframe.features.nearest_neighbours import knn_scores
-from bbframe.features.ridge import ridge_class_scores
+from bbframe.extraction.nearest_neighbours import knn_scores
+from bbframe.extraction.ridge import ridge_class_scores
 
 
 class LabelDoubts(NamedTuple):

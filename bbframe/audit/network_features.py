@@ -11,10 +11,10 @@ from torch import Tensor
 from bbframe.backbone import Backbone
 from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.data.data_module import DataModule, ImageDataModule
-from bbframe.data.pixels import normalise
-from bbframe.features.feature_set import ImageChoice, extract, store_of
-from bbframe.features.feature_store import features_root
-from bbframe.features.stage_pooling import StagePooling
+from bbframe.extraction.feature_set import ImageChoice, extract, store_of
+from bbframe.extraction.feature_store import features_root
+from bbframe.extraction.stage_pooling import StagePooling
+from bbframe.imaging.image_fit import normalise
 
 BATCH = 32  # images of one size that go through the network together
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bbframe.features.cosine_neighbours import nearest_rows
+from bbframe.extraction.cosine_neighbours import nearest_rows
 
 NEIGHBOURS = 5
 FEWEST = 10  # images of a class in which a distance can be unusual

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
 from bbframe.data.batch_order import Key, TrainOrder
-from bbframe.data.decode import reason
 from bbframe.data.faults import Skipped
-from bbframe.data.pixels import normalise
 from bbframe.data.seeds import derive, torch_seed
+from bbframe.imaging.decode import reason
+from bbframe.imaging.image_fit import normalise
 
 Batch = dict[str, Any]
 

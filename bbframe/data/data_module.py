@@ -21,9 +21,10 @@ from bbframe.data.batch_order import TrainOrder, eval_order
 from bbframe.data.exclusion import Exclusion, apply_exclusion, read_exclusion
 from bbframe.data.faults import Skipped
 from bbframe.data.images.image_options import ImageDataOptions
-from bbframe.data.images.image_transforms import Fit, batch_mix, eval_transform, train_transform
+from bbframe.data.images.image_transforms import batch_mix, eval_transform, train_transform
 from bbframe.data.loading_options import LoadingOptions
 from bbframe.data.pixels import settle
+from bbframe.imaging.image_fit import Fit
 from bbframe.preprocessing import Preprocessing
 
 Loader = TypeVar("Loader", bound=BatchLoader)

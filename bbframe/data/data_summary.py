@@ -14,12 +14,11 @@ from bbframe.data.boxes.box_sizes import below_stride, box_sides, buckets
 from bbframe.data.boxes.objects import Objects, Rows
 from bbframe.data.copies import NotLooked, Place, copy_groups, image_file
 from bbframe.data.data_module import DataModule
-from bbframe.data.decode import MAX_PIXELS
 from bbframe.data.exclusion import image_name
 from bbframe.data.faults import first_few
 from bbframe.data.fixes_file import PARTS
-from bbframe.data.image_files import open_image
 from bbframe.files import visible
+from bbframe.imaging.image_files import MAX_PIXELS, open_image
 
 HEADERS = 256  # files whose size is read, spread over a data set
 

@@ -69,8 +69,17 @@ class LevelMapper:
         return torch.bucketize(wanted, wanted.new_tensor(self.borders))
 
 
-def region_pool(strides: Sequence[float], size: int) -> MultiScaleRoIAlign:
+class RegionPool(MultiScaleRoIAlign):
+    """torchvision's, which wants boxes and maps of one dtype: half-precision maps are pooled in float32."""
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+        dtype = next(iter(x.values())).dtype
+        pooled = super().forward({name: level.to(boxes[0].dtype) for name, level in x.items()}, boxes, image_shapes)
+        return pooled.to(dtype)
+
+
+def region_pool(strides: Sequence[float], size: int) -> RegionPool:
     """Pool regions to (size, size) from the first levels of a pyramid, which are named "0", "1" and so on."""
-    pool = MultiScaleRoIAlign([str(i) for i in range(len(strides))], output_size=size, sampling_ratio=2)
+    pool = RegionPool([str(i) for i in range(len(strides))], output_size=size, sampling_ratio=2)
     pool.scales, pool.map_levels = [1 / stride for stride in strides], LevelMapper(strides)
     return pool

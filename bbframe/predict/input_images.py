@@ -34,8 +34,8 @@ def find_images(words: Sequence[str], out: Path) -> list[InputImage]:
     folders that hold the results of an earlier prediction, unless a word names them.
     Raises ValueError when a path does not exist or there is no image.
     """
-    from bbframe.data.decode import SUFFIXES, UNREADABLE
     from bbframe.data.images.image_folder import walk_once
+    from bbframe.imaging.decode import SUFFIXES, UNREADABLE
 
     pictures = SUFFIXES | UNREADABLE
     files: list[str] = []

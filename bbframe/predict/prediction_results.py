@@ -16,18 +16,18 @@ from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
-from bbframe.data.decode import read_image, reason
 from bbframe.files import visible, write_text
+from bbframe.imaging.decode import read_image, reason
+from bbframe.predict.image_predictor import ImagePredictor
+from bbframe.predict.image_results import ClassResult
 from bbframe.predict.input_images import InputImage
-from bbframe.predict.trained_network import TrainedNetwork
 from bbframe.report.box_drawing import Detections, draw_detections
-from bbframe.report.chart_style import GREY, save_picture
+from bbframe.report.chart_style import GREY, RED, save_picture
 from bbframe.report.coco_results import CocoResult, coco_results
 from bbframe.report.tables import write_csv
 from bbframe.report.text_drawing import add_caption, enlarge_for_text
 from bbframe.run.masking import outward
-from bbframe.tasks.classification import Classification
-from bbframe.tasks.detection import Detection, to_original
+from bbframe.tasks.detection import to_original
 from bbframe.tasks.mask_rle import encode_mask
 
 TABLE_CLASSES, CAPTION_CLASSES = 5, 3  # the most probable classes, in the table and below the picture
@@ -45,25 +45,28 @@ class LoadedImage:
 
 
 class ClassRow(NamedTuple):
-    """An image and its classes with their probabilities, the most probable first."""
+    """An image, its classes with their probabilities, the most probable first, and whether it is unfamiliar."""
 
     name: str
     best: list[tuple[str, float]]
+    unfamiliar: bool | None = None
 
 
 class ClassResults:
     """The results of a classifier: images with captions, and predictions.csv."""
 
-    def __init__(self, network: TrainedNetwork):
+    def __init__(self, network: ImagePredictor):
         self.names = network.class_names
 
-    def draw(self, loaded: LoadedImage, answer: Tensor) -> tuple[Image.Image, ClassRow]:
-        """The picture and the row of one image from the probabilities (K,) of the classes."""
-        shares, labels = answer.float().cpu().topk(min(TABLE_CLASSES, len(self.names)))
-        best = [(self.names[label], share) for share, label in zip(shares.tolist(), labels.tolist(), strict=True)]
+    def draw(self, loaded: LoadedImage, answer: ClassResult) -> tuple[Image.Image, ClassRow]:
+        """The picture and the row of one image."""
+        best = answer.top(TABLE_CLASSES)
         lines = [f"{name}  {share:.1%}" for name, share in best[:CAPTION_CLASSES]]
-        picture = add_caption(enlarge_for_text(loaded.image), lines, ["black", *[GREY] * (len(lines) - 1)])
-        return picture, ClassRow(loaded.input.name, best)
+        colours = ["black", *[GREY] * (len(lines) - 1)]
+        if answer.unfamiliar:
+            lines, colours = ["unlike the training images", *lines], [RED, *colours]
+        picture = add_caption(enlarge_for_text(loaded.image), lines, colours)
+        return picture, ClassRow(loaded.input.name, best, answer.unfamiliar)
 
     def write(self, out: Path, rows: Sequence[ClassRow]) -> None:
         """Write the table, control characters in names spelled out.
@@ -73,9 +76,11 @@ class ClassResults:
         table = [["image", "predicted", "probability"]]
         for place in range(2, len(rows[0].best) + 1):
             table[0] += [f"predicted_{place}", f"probability_{place}"]
-        for name, best in rows:
-            shares = (cell for word, share in best for cell in (visible(word), f"{share:.6f}"))
-            table.append([visible(name), *shares])
+        told = rows[0].unfamiliar is not None  # whether the network has a threshold
+        table[0] += ["unfamiliar"] * told
+        for row in rows:
+            shares = (cell for word, share in row.best for cell in (visible(word), f"{share:.6f}"))
+            table.append([visible(row.name), *shares, *[str(bool(row.unfamiliar)).lower()] * told])
         write_csv(out / "predictions.csv", table)
 
 
@@ -89,7 +94,7 @@ class BoxRow(NamedTuple):
 class BoxResults:
     """The results of a detector: images with boxes and masks, predictions.json and images.json."""
 
-    def __init__(self, network: TrainedNetwork, threshold: float):
+    def __init__(self, network: ImagePredictor, threshold: float):
         self.names, self.ids, self.threshold = network.class_names, network.category_ids, threshold
 
     def draw(self, loaded: LoadedImage, answer: dict[str, Tensor]) -> tuple[Image.Image, BoxRow]:
@@ -123,26 +128,28 @@ class BoxResults:
 
 
 def write_predictions(
-    network: TrainedNetwork, inputs: Sequence[InputImage], out: Path, threshold: float, batch_size: int
+    network: ImagePredictor, inputs: Sequence[InputImage], out: Path, threshold: float, batch_size: int
 ) -> tuple[int, list[str]]:
     """Write pictures and tables; returns the number of images read, and "path: reason" of each that could not be.
 
     Raises ValueError for a task whose predictions are neither classes nor boxes.
     """
     results: Any
-    if isinstance(network.task, Detection):
+    if network.task_name == "detection":
         results = BoxResults(network, threshold)
-    elif isinstance(network.task, Classification):
+    elif network.task_name == "classification":
         results = ClassResults(network)
     else:
-        raise ValueError(f"predict: task={network.task.options.name} is neither classification nor detection")
+        raise ValueError(f"predict: task={network.task_name} is neither classification nor detection")
     rows: list[ClassRow | BoxRow] = []
     skipped: list[str] = []
 
     def load(number: int, item: InputImage) -> LoadedImage | str:
         try:
             image = read_image(item.path, network.decoding)
-            return LoadedImage(number, item, image, *network.prepare(image))
+            return LoadedImage(
+                number, item, image, network.preprocessing(image), network.preprocessing.scale(image.size)
+            )
         except Exception as error:  # a decoder may raise anything on a broken file
             return reason(error)
 
@@ -165,7 +172,7 @@ def write_predictions(
                     else:
                         skipped.append(f"{item.path}: {loaded}")
                         print(outward(f"skipped {skipped[-1]}"), file=sys.stderr)
-                answers = network([loaded.pixels for loaded in read]) if read else []
+                answers = network.answers([loaded.pixels for loaded in read]) if read else []
                 rows += pool.map(draw, read, answers)
                 bar.advance(job, len(batch))
     finally:  # an interrupted prediction writes the tables of the images that it has seen

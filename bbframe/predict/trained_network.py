@@ -3,57 +3,125 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from bbframe.data.decode import AS_USUAL, Decoding
-from bbframe.data.images.image_transforms import eval_input
+from bbframe.backbone import Backbone
+from bbframe.data.images.image_transforms import eval_preprocessing
 from bbframe.hub.client import no_repository
+from bbframe.imaging.decode import AS_USUAL, Decoding
+from bbframe.predict.image_predictor import THRESHOLD, ImagePredictor
+from bbframe.predict.image_results import ClassResult
 from bbframe.preprocessing import Preprocessing
+from bbframe.run.calibration_file import FittedCalibration, read_calibration
 from bbframe.run.checkpoint import load_checkpoint
 from bbframe.run.configuration import parse_configuration
+from bbframe.tasks.classification import Classification
+from bbframe.tasks.detection import Detection
+from bbframe.tasks.familiarity import Familiarity
 from bbframe.tasks.task import Task
 
 
-@dataclass(frozen=True)
-class TrainedNetwork:
-    """A task in evaluation mode on a device.
+class TrainedNetwork(nn.Module, ImagePredictor):
+    """A backbone and its head, in evaluation mode: call it on images of any kind and size.
 
-    `prepare` turns an image into the network's input (C, H, W) and says by which factors it scaled x and y.
-    `category_ids` are the numbers by which the data set calls the classes, by default their indices. `decoding` says
-    how the training read image files, and `checkpoint` what an error message calls the network.
+    `network(image)` returns a `ClassResult` or a `BoxResult`, `network([image, ...])` a list of them: see
+    `predict_images`. It moves and casts as every module of PyTorch does: `.to("cuda")`, `.half()`. `.compile()`
+    compiles backbone and head in place. `task` is what was trained.
     """
 
     task: Task
-    prepare: Callable[[Image.Image], tuple[Tensor, tuple[float, float]]]
-    class_names: Sequence[str]
-    category_ids: Sequence[int]
-    device: torch.device
-    decoding: Decoding = AS_USUAL
-    checkpoint: Path = Path()
+    familiarity: Familiarity | None
+
+    def __init__(
+        self,
+        task: Task,
+        preprocessing: Preprocessing,
+        *,
+        category_ids: Sequence[int] | None = None,
+        decoding: Decoding = AS_USUAL,
+        fitted: FittedCalibration | None = None,
+        origin: str = "",
+    ):
+        super().__init__()
+        self.task = task.eval()
+        kinds = {Classification: "classification", Detection: "detection"}  # a user's own task may extend either
+        self.task_name = next((name for kind, name in kinds.items() if isinstance(task, kind)), task.options.name)
+        self.class_names = list(task.class_names)
+        self.category_ids = list(category_ids or range(len(self.class_names)))
+        self.preprocessing, self.decoding, self.origin = preprocessing, decoding, origin
+        fitted = fitted or FittedCalibration()
+        self.calibration, self.familiarity = fitted.calibration, fitted.familiarity
+        if isinstance(task, Classification):
+            task.calibrated = self.calibration
+
+    def forward(self, images: Any, *, threshold: float = THRESHOLD, batch_size: int = 8) -> Any:
+        """As `predict_images`."""
+        return self.predict_images(images, threshold=threshold, batch_size=batch_size)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The trained backbone: maps of prepared images, `network.backbone(x).feature_maps`."""
+        return self.task.backbone
+
+    @property
+    def head(self) -> nn.Module:
+        """The trained head, which reads the backbone's maps."""
+        return self.task.head
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.backbone.dtype
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile backbone and head in place; the arguments are those of `torch.compile`."""
+        self.backbone.compile(*args, **options)
+        if isinstance(self.task, Classification):  # a detector's head chooses boxes, as many as there are
+            self.head.compile(*args, **options)
+
+    def train(self, mode: bool = True) -> TrainedNetwork:
+        """Stay in evaluation mode; ValueError for training, which a run does."""
+        if mode:
+            raise ValueError(
+                "a loaded network stays in evaluation mode; to train on, use python train.py backbone.pretrained=true "
+                "backbone.checkpoint=<run>/checkpoints/best.ckpt, or the modules .backbone and .head"
+            )
+        super().train(False)
+        return self
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[Tensor]) -> list[Any]:
-        """The probabilities (K,) of each prepared image or, of a detector, what `Detection.predict` returns.
-
-        Raises ValueError for numbers that are not finite, which predict nothing.
-        """
-        answers = list(self.task.predict([image.to(self.device) for image in images]))
+    def answers(self, inputs: Sequence[Tensor]) -> list[Any]:
+        images = [image.to(self.device, self.dtype) for image in inputs]
+        if isinstance(self.task, Classification) and type(self.task).predict is Classification.predict:
+            scores, features = self.task.scores_and_features(torch.stack(images))
+            demand_finite(self.origin, [scores])
+            shares = self.calibration.probabilities(scores).cpu()
+            far = [None] * len(images) if self.familiarity is None else self.familiarity(features).tolist()
+            return [ClassResult(row, self.class_names, one) for row, one in zip(shares, far, strict=True)]
+        answers = list(self.task.predict(images))
         for answer in answers:
-            _demand_finite(self.checkpoint, answer.values() if isinstance(answer, dict) else [answer])
+            numbers = answer.values() if isinstance(answer, dict) else [answer]
+            demand_finite(self.origin, [x for x in numbers if isinstance(x, Tensor)])
+        if self.task_name == "classification":  # a task of one's own says probabilities, and no energy
+            return [ClassResult(answer.float().cpu(), self.class_names) for answer in answers]
         return answers
 
 
 def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
     """Read the network of a checkpoint; its data set and pretrained weights are not needed, nor is the Hub asked.
 
-    Raises ValueError that says what is wrong with the checkpoint.
+    `device` is "auto" (a GPU where there is one) or one of torch's. Raises ValueError that says what is wrong with the
+    checkpoint.
     """
     saved = load_checkpoint(path)
     # devices, loggers and callbacks of the training do not matter here
@@ -62,22 +130,46 @@ def load_trained_network(path: Path, device: str = "auto") -> TrainedNetwork:
         plan = parse_configuration({**saved.run.config, **idle, "backbone": saved.run.backbone_options})
         plan = dataclasses.replace(plan, task=dataclasses.replace(plan.task, compile=False))
         backbone = plan.make_backbone(saved.run)
-    names = saved.run.class_names
-    task = plan.make_task(backbone, names)
+    task = plan.make_task(backbone, saved.run.class_names)
     saved.check_fits(task)
     task.load_state_dict(saved.content["state_dict"])
-    _demand_finite(path, task.parameters())
+    home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    network = TrainedNetwork(
+        task,
+        eval_preprocessing(plan.data, Preprocessing(**saved.run.inputs), backbone.config.num_channels),
+        category_ids=saved.run.category_ids,
+        decoding=Decoding.of(plan.data),
+        fitted=read_calibration(home, task),
+        origin=f"checkpoint {path}",
+    )
+    return checked_network(network, device)
+
+
+def checked_network(network: TrainedNetwork, device: str) -> TrainedNetwork:
+    """A network on a device ("auto": a GPU where there is one), which refuses weights and maps that are not finite."""
+    demand_finite(network.origin, network.task.parameters())
     # a detector leaves boxes without a finite score out, so that its maps are looked at too
-    task.backbone.register_forward_hook(lambda module, given, output: _demand_finite(path, output.feature_maps))
-    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    prepare = eval_input(plan.data, Preprocessing(**saved.run.inputs), backbone.config.num_channels)
-    ids = saved.run.category_ids or range(len(names))
-    return TrainedNetwork(task.eval().to(place), prepare, names, list(ids), place, Decoding.of(plan.data), path)
+    network.backbone.register_forward_hook(FiniteMaps(network.origin))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return network.to("cuda" if device == "gpu" else device)
 
 
-def _demand_finite(checkpoint: Path, numbers: Iterable[Tensor]) -> None:
+class FiniteMaps:
+    """A forward hook: ValueError for maps that are not finite."""
+
+    def __init__(self, origin: str):
+        self.origin = origin
+
+    @torch.compiler.disable
+    def __call__(self, module: nn.Module, given: Any, output: Any) -> None:
+        demand_finite(self.origin, output.feature_maps)
+
+
+def demand_finite(origin: str, numbers: Iterable[Tensor]) -> None:
+    """Raise ValueError for numbers that are not finite, which predict nothing."""
     if not all(values.isfinite().all() for values in numbers):
         raise ValueError(
-            f"predict: checkpoint {checkpoint} gives numbers that are not finite (nan or inf), because its weights or "
-            "its mean and std are broken; take another checkpoint"
+            f"predict: {origin} gives numbers that are not finite (nan or inf), because its weights or its mean and "
+            "std are broken; take another checkpoint"
         )

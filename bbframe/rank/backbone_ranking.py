@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bbframe.features.class_scores import correct_rows
-from bbframe.features.nearest_neighbours import knn_scores
-from bbframe.features.ridge import ridge_class_scores
-from bbframe.features.standardised_features import StandardisedFeatures
+from bbframe.extraction.class_scores import correct_rows
+from bbframe.extraction.nearest_neighbours import knn_scores
+from bbframe.extraction.ridge import ridge_class_scores
+from bbframe.extraction.standardised_features import StandardisedFeatures
 from bbframe.rank.box_scores import box_scores
 from bbframe.rank.discriminant import lda_scores
 from bbframe.rank.gathering import CommonRows, Gathered

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bbframe.features.ridge import ridge_leave_one_out
-from bbframe.features.standardised_features import StandardisedFeatures
+from bbframe.extraction.ridge import ridge_leave_one_out
+from bbframe.extraction.standardised_features import StandardisedFeatures
 
 BUCKETS = ("small", "medium", "large")  # areas below 32^2, below 96^2, and above, in pixels
 LEAST_ROWS = 10  # in a bucket, to say anything of it

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
-from bbframe.features.class_scores import checked_labels, one_hot
-from bbframe.features.standardised_features import StandardisedFeatures
+from bbframe.extraction.class_scores import checked_labels, one_hot
+from bbframe.extraction.standardised_features import StandardisedFeatures
 
 LEAST_SHRINKAGE = 1e-6  # with less, classes of identical rows would have no covariance
 LEAST_VARIANCE = 1e-10

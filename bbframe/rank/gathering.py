@@ -15,11 +15,11 @@ import torch
 
 from bbframe.data import make_data
 from bbframe.data.data_module import DataModule
+from bbframe.extraction.class_scores import one_hot
+from bbframe.extraction.feature_set import MOST_PIXELS, FeatureSet, ImageChoice, common_images, extract, store_of
+from bbframe.extraction.feature_store import FeatureStore
+from bbframe.extraction.stage_pooling import StagePooling, make_with_all_stages
 from bbframe.factory import BackboneOptions
-from bbframe.features.class_scores import one_hot
-from bbframe.features.feature_set import MOST_PIXELS, FeatureSet, ImageChoice, common_images, extract, store_of
-from bbframe.features.feature_store import FeatureStore
-from bbframe.features.stage_pooling import StagePooling, make_with_all_stages
 from bbframe.files import write_text
 from bbframe.rank.box_scores import box_targets
 from bbframe.rank.candidates import Candidate

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bbframe.features.standardised_features import RANK, StandardisedFeatures
+from bbframe.extraction.standardised_features import RANK, StandardisedFeatures
 
 STEPS, TOLERANCE = 1000, 1e-6
 LEAST = 1e-12  # of |y|^2: a residual below it is rounding

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bbframe.features.class_scores import TIE
+from bbframe.extraction.class_scores import TIE
 
 
 def weighted_kendall(scores: Sequence[float], truth: Sequence[float]) -> float:

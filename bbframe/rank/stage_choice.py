@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bbframe.features.class_scores import checked_labels, correct_rows, signed_targets
-from bbframe.features.ridge import ridge_at_penalty, ridge_leave_one_out
-from bbframe.features.standardised_features import KEPT, StandardisedFeatures
+from bbframe.extraction.class_scores import checked_labels, correct_rows, signed_targets
+from bbframe.extraction.ridge import ridge_at_penalty, ridge_leave_one_out
+from bbframe.extraction.standardised_features import KEPT, StandardisedFeatures
 from bbframe.rank.resampling import Resampling
 
 SCREENED = 2

@@ -40,7 +40,7 @@ def write_classification_report(task: Classification, data: ImageDataModule, fol
 
 
 def _reliability(task: Classification, out: Path) -> None:
-    rows, temperature = task.predictions, task.temperature
+    rows, temperature = task.predictions, task.calibrated.temperature
     panels = [Confidences("as trained", np.array([row.probability for row in rows]))]
     if temperature is not None:
         scaled = np.array([row.scaled_probability for row in rows])

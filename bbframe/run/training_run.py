@@ -23,6 +23,7 @@ from bbframe.registry import plugins
 from bbframe.report.profile import count_parameters, gmacs, latency, peak_memory_bytes, reset_peak_memory
 from bbframe.run.automatic_options import settle_automatic_options
 from bbframe.run.best_checkpoint import BestCheckpoint, BestEpoch
+from bbframe.run.calibration_file import fit_calibration, write_calibration
 from bbframe.run.checkpoint import SECONDS, LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
@@ -34,7 +35,6 @@ from bbframe.run.results import log_images, log_network, write_failure_page, wri
 from bbframe.run.run_log import logging_to
 from bbframe.run.stop_signals import signals_kept, signals_raised
 from bbframe.run.stopwatch import Stopwatch
-from bbframe.run.temperature import set_temperature
 from bbframe.run.trainer import make_trainer
 from bbframe.tasks.task import Task
 
@@ -235,7 +235,7 @@ class TrainingRun:
         metrics: dict[str, float] = {}
         if self.plan.run.test and not self.pruned:
             with self.stopwatch.timed("test"), signals_kept():
-                set_temperature(trainer, task, data)
+                write_calibration(self.folder, fit_calibration(trainer, task, data), task)
                 found = trainer.test(task, datamodule=data, verbose=False)[0]
             metrics = {name.removeprefix("test/"): value for name, value in found.items()}
         if self.plan.run.train and trainer.is_global_zero:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bbframe.schema import Range
+
 BINS = 15
 COLDEST, HOTTEST = 0.05, 20.0  # where a temperature is sought
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """By what a classifier's scores are divided, fitted on a number of validation `images`; None stands for 1."""
+
+    temperature: Annotated[float, Range(0, 1000, low_open=True)] | None = None
+    images: Annotated[int, Range(0, 10**12)] = 0
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """The calibrated probabilities of scores (B, K), softmax(scores / temperature): (B, K) float32."""
+        return (scores.float() / (self.temperature or 1.0)).softmax(dim=1)
 
 
 def reliability(confidences: NDArray, right: NDArray, bins: int = BINS) -> NDArray:

@@ -16,7 +16,8 @@ from bbframe.backbone import Backbone
 from bbframe.heads import HeadOptions
 from bbframe.registry import PartOptions, make
 from bbframe.tasks.bootstrap import Interval, intervals, macro_f1, means
-from bbframe.tasks.calibration import calibration_error
+from bbframe.tasks.calibration import Calibration, calibration_error
+from bbframe.tasks.familiarity import Familiarity
 from bbframe.tasks.optimizer_options import OptimOptions
 from bbframe.tasks.task import Task
 from bbframe.tasks.task_options import AccuracyOptions, ClassificationOptions
@@ -28,7 +29,7 @@ class ClassifiedImage(NamedTuple):
     """One tested image: its index, its class, the predicted class, their probabilities, and the cross-entropy.
 
     `among_five` says whether its class has one of the five best scores; `scaled_probability` is the predicted class's
-    once the scores are divided by the temperature.
+    once the scores are divided by the temperature. `distance` is from the training images; see `Familiarity`.
     """
 
     image: int
@@ -39,6 +40,7 @@ class ClassifiedImage(NamedTuple):
     loss: float
     among_five: bool
     scaled_probability: float
+    distance: float
 
 
 class Classification(Task):
@@ -46,12 +48,14 @@ class Classification(Task):
 
     Labels are class indices (B,), or shares (B, num_classes) where augmentation has mixed images. After a test,
     `confusion` holds the counts (true class, predicted class), `class_f1` the score of each class, and `predictions`
-    a `ClassifiedImage` for every image. `temperature` is the one fitted on validation data before the test, if any.
+    a `ClassifiedImage` for every image. `calibrated` and `familiarity` are what was fitted on validation data before
+    the test, if any.
     """
 
     monitor = "val/accuracy"
     options: ClassificationOptions
     predictions: list[ClassifiedImage]
+    familiarity: Familiarity | None
 
     def __init__(
         self,
@@ -75,16 +79,30 @@ class Classification(Task):
         self.test_confusion = MulticlassConfusionMatrix(count)
         self.test_class_f1 = MulticlassF1Score(count, average="none")
         self.confusion, self.class_f1 = torch.zeros(count, count), torch.zeros(count)
-        self.temperature: float | None = None
+        self.calibrated = Calibration()
+        self.keep_familiarity(None)
         self.predict_every = 1  # of how many validation images one serves a temperature
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores (B, num_classes) of normalised images (B, C, H, W)."""
         return self.head(self.backbone(x).feature_maps)
 
+    def keep_familiarity(self, found: Familiarity | None) -> None:
+        """Set what tells images that are unlike those of the training, on the CPU; no checkpoint holds it."""
+        object.__setattr__(self, "familiarity", found)  # torch would make it a part of the network
+
+    def scores_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The class scores (B, num_classes) and the mean of the last map (B, C) of normalised images, both float32."""
+        maps = self.backbone(x).feature_maps
+        return self.head(maps).float(), maps[-1].float().mean((2, 3))
+
     def predict(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """The probability of each class, (num_classes,), for each normalised image (C, H, W)."""
-        return [*self(torch.stack(list(images))).float().softmax(dim=1)]
+        """The calibrated probability of each class, (num_classes,), for each normalised image (C, H, W)."""
+        return [*self.calibrated.probabilities(self.scores(images))]
+
+    def scores(self, images: Sequence[Tensor]) -> Tensor:
+        """The class scores (B, num_classes) float32 of normalised images (C, H, W)."""
+        return self(torch.stack(list(images))).float()
 
     def class_scores(self) -> dict[str, dict[str, float]]:
         values = [round(value, 6) for value in self.class_f1.tolist()]
@@ -100,15 +118,17 @@ class Classification(Task):
         return {name: ends for name, ends in found.items() if name in self.test_metrics}
 
     def calibration(self) -> dict[str, float]:
-        """The expected calibration error and, with a temperature, the error that it leaves and the temperature."""
+        """The expected calibration error, what a temperature leaves of it, and the share of unfamiliar test images."""
         if not self.predictions:
             return {}
         right = np.array([row.label == row.predicted for row in self.predictions])
         given, scaled = (np.array([getattr(row, name) for row in self.predictions]) for name in PROBABILITIES)
         found = {"ece": round(calibration_error(given, right), 6)}
-        if self.temperature is not None:
+        if self.calibrated.temperature is not None:
             found["ece_scaled"] = round(calibration_error(scaled, right), 6)
-            found["temperature"] = round(self.temperature, 6)
+            found["temperature"] = round(self.calibrated.temperature, 6)
+        if self.familiarity is not None:
+            found["unfamiliar"] = round(float(np.mean([row.distance > 1 for row in self.predictions])), 6)
         return found
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -125,7 +145,7 @@ class Classification(Task):
         self.log_dict(self.val_metrics, batch_size=size)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        scores, labels = self(batch["image"]).float(), batch["label"]
+        (scores, features), labels = self.scores_and_features(batch["image"]), batch["label"]
         losses = F.cross_entropy(scores, labels, reduction="none")
         self.log_mean("test/loss", self.loss(scores, labels), len(scores))
         self.test_metrics.update(scores, labels)
@@ -134,17 +154,19 @@ class Classification(Task):
         self.test_class_f1.update(scores, labels)
         shares = scores.softmax(dim=1)
         best, predicted = shares.max(dim=1)
-        scaled = (scores / (self.temperature or 1.0)).softmax(dim=1).max(dim=1).values
+        scaled = self.calibrated.probabilities(scores).max(dim=1).values
         true = shares.gather(1, labels[:, None])[:, 0]
         among_five = (scores.topk(min(5, scores.shape[1])).indices == labels[:, None]).any(dim=1)
-        columns = (batch["index"], labels, predicted, best, true, losses, among_five, scaled)
+        far = losses.new_zeros(len(losses)) if self.familiarity is None else self.familiarity(features.cpu())
+        columns = (batch["index"], labels, predicted, best, true, losses, among_five, scaled, far)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         self.predictions.extend(ClassifiedImage(*row) for row in rows)
 
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
-        """The scores (N, num_classes) and the labels (N,) of validation images, on the CPU: for a temperature."""
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The scores, labels and features of images, on the CPU, of one in `predict_every`: for a calibration."""
         chosen = batch["index"] % self.predict_every == 0
-        return self(batch["image"])[chosen].float().cpu(), batch["label"][chosen].cpu()
+        scores, features = self.scores_and_features(batch["image"])
+        return scores[chosen].cpu(), batch["label"][chosen].cpu(), features[chosen].cpu()
 
     def on_test_epoch_end(self) -> None:
         self.gather_predictions()

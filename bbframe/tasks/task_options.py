@@ -50,13 +50,15 @@ class AccuracyOptions:
 class ClassificationOptions(TaskOptions):
     """Image classification. `label_smoothing` is the share of each label that is spread over all classes.
 
-    `metrics` are measured beside accuracy, top5 (of six classes or more) and f1.
+    `metrics` are measured beside accuracy, top5 (of six classes or more) and f1. `unfamiliar` makes the trained
+    network tell images that are unlike those of the training; for that it looks again at some of them.
     """
 
     name: Literal["classification"] = "classification"
     loss: Loss = CrossEntropyOptions()
     label_smoothing: Rate = 0.0
     metrics: Annotated[tuple[Metric, ...], Length(0, 100)] = ()
+    unfamiliar: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from bbframe.data import make_data
 from bbframe.data.boxes.box_options import DigitScenesOptions
 from bbframe.data.images.digits import scans
 from bbframe.predict import trained_network
+from bbframe.predict.image_results import ClassResult
 from bbframe.predict.input_images import InputImage, find_images
 from bbframe.predict.predict_options import PredictOptions, read_arguments
 from bbframe.predict.prediction import check_out, find_checkpoint, predict_images, results_folder
 from bbframe.predict.prediction_results import BoxResults, BoxRow, ClassResults, ClassRow, LoadedImage
 from bbframe.predict.trained_network import TrainedNetwork, load_trained_network
 from bbframe.preprocessing import Preprocessing
+from bbframe.tasks.calibration import Calibration
 
 TINY = ["backbone=convnextv2_atto", "backbone.depths=[1,1,1,1]", "backbone.hidden_sizes=[8,16,24,32]", "optim.lr=0.01"]
 
@@ -335,10 +338,13 @@ def test_how_and_where_it_was_trained_does_not_matter(classifier, tmp_path):
     assert network.category_ids == record["category_ids"]
     assert not network.task.training
     assert network.class_names == [str(digit) for digit in range(10)]
-    pixels, _ = network.prepare(Image.new("L", (8, 8)))
+    image = Image.new("L", (8, 8))
+    original = load_trained_network(classifier / "checkpoints" / "best.ckpt")
+    # the calibration lies in the run folder, and the moved checkpoint is without it
     assert torch.equal(
-        network([pixels])[0], load_trained_network(classifier / "checkpoints" / "best.ckpt")([pixels])[0]
+        network.task.scores([network.preprocessing(image)]), original.task.scores([original.preprocessing(image)])
     )
+    assert (network.calibration, network(image).unfamiliar) == (Calibration(), None)
 
 
 def test_a_strangers_checkpoint_asks_nobody_for_its_backbone(classifier, tmp_path, monkeypatch):
@@ -378,7 +384,8 @@ def test_classes_are_those_that_the_network_says(classifier, photos, capsys):
         pixels = torch.from_numpy(np.array(grey.resize((32, 32), Image.Resampling.BICUBIC))).float() / 255
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         with torch.no_grad():
-            shares = network.task(((pixels.expand(3, -1, -1) - mean) / std)[None]).softmax(1)[0]
+            scores = network.task(((pixels.expand(3, -1, -1) - mean) / std)[None])
+            shares = (scores / network.calibration.temperature).softmax(1)[0]
         best = shares.sort(descending=True)
         ends = ["", "_2", "_3", "_4", "_5"]
         assert [row[f"predicted{end}"] for end in ends] == [str(i) for i in best.indices[:5].tolist()]
@@ -432,9 +439,9 @@ def test_what_was_done_before_an_interruption_is_written(classifier, photos, mon
         calls.append(len(images))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return [torch.full((10,), 0.1)] * len(images)
+        return [ClassResult(torch.full((10,), 0.1), network.class_names)] * len(images)
 
-    monkeypatch.setattr(TrainedNetwork, "__call__", tired)
+    monkeypatch.setattr(TrainedNetwork, "answers", tired)
     with pytest.raises(KeyboardInterrupt):
         predict_images(PredictOptions(run=str(classifier), images=(str(photos),), out="out", batch_size=2))
     assert len(table(Path("out/predictions.csv"))) == 2
@@ -487,7 +494,7 @@ def test_a_detector_whose_maps_are_not_finite_finds_nothing_silently_no_more(det
 
 
 def test_names_in_the_table_are_exact_but_for_control_characters(tmp_path):
-    network = TrainedNetwork(None, None, ["=1+1", "a\x1b[31m\nb", "@x, y"], [0, 1, 2], torch.device("cpu"))
+    network = SimpleNamespace(class_names=["=1+1", "a\x1b[31m\nb", "@x, y"])
     rows = [ClassRow("-rf\udce9.png", list(zip(network.class_names, (0.5, 0.3, 0.2), strict=True)))]
     ClassResults(network).write(tmp_path, rows)
     (row,) = table(tmp_path / "predictions.csv")
@@ -544,10 +551,10 @@ def test_detections_are_those_of_the_network_in_pixels_of_the_image(detector, sc
     network = load_trained_network(detector / "checkpoints" / "best.ckpt")
     for name, number in ids.items():
         image = Image.open(scenes / name)
-        pixels, scale = network.prepare(image)
+        pixels, scale = network.preprocessing(image), network.preprocessing.scale(image.size)
         assert pixels.shape[1:] == (48, 48)
         assert scale == pytest.approx((48 / image.width, 48 / image.height))
-        (found,) = network([pixels])
+        (found,) = network.answers([pixels])
         said = [row for row in rows if row["image_id"] == number]
         assert len(said) == len(found["scores"]) == 5
         corners = found["boxes"] * image.width / 48
@@ -572,8 +579,7 @@ def test_tools_for_coco_read_the_results(detector, scenes):
 
 def canned(**more):
     """A network of two classes without weights."""
-    given = {"class_names": ["cat", "dog"], "category_ids": [3, 17], "device": torch.device("cpu"), **more}
-    return TrainedNetwork(task=None, prepare=None, **given)
+    return SimpleNamespace(**{"class_names": ["cat", "dog"], "category_ids": [3, 17], **more})
 
 
 def loaded(number, image, scale):

@@ -13,8 +13,8 @@ import json, resource, sys
 from pathlib import Path
 import numpy as np
 import torch
-from bbframe.features.feature_set import ImageChoice, extract
-from bbframe.features.feature_store import FeatureStore
+from bbframe.extraction.feature_set import ImageChoice, extract
+from bbframe.extraction.feature_store import FeatureStore
 from bbframe.rank.gathering import Gathered, CommonRows
 from bbframe.rank.backbone_ranking import score_backbone
 from bbframe.rank.resampling import Resampling

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bbframe.features.class_scores import correct_rows, one_hot, signed_targets, top_class
-from bbframe.features.nearest_neighbours import knn_scores
-from bbframe.features.ridge import ridge_at_penalty, ridge_class_scores, ridge_leave_one_out
-from bbframe.features.standardised_features import StandardisedFeatures
+from bbframe.extraction.class_scores import correct_rows, one_hot, signed_targets, top_class
+from bbframe.extraction.nearest_neighbours import knn_scores
+from bbframe.extraction.ridge import ridge_at_penalty, ridge_class_scores, ridge_leave_one_out
+from bbframe.extraction.standardised_features import StandardisedFeatures
 from bbframe.rank.discriminant import lda_scores, ledoit_wolf
 from bbframe.rank.logme import logme
 
@@ -32,8 +32,8 @@ def standardised(X):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few rows, so that every loop over blocks runs more than once."""
-    monkeypatch.setattr("bbframe.features.standardised_features.BLOCK", 64)
-    monkeypatch.setattr("bbframe.features.nearest_neighbours.BLOCK", 64)
+    monkeypatch.setattr("bbframe.extraction.standardised_features.BLOCK", 64)
+    monkeypatch.setattr("bbframe.extraction.nearest_neighbours.BLOCK", 64)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -283,11 +283,11 @@ def test_logme_of_degenerate_input():
 
 MEMORY = """
 import resource, sys, numpy as np
-from bbframe.features.class_scores import one_hot
+from bbframe.extraction.class_scores import one_hot
 from bbframe.rank.discriminant import lda_scores
 from bbframe.rank.logme import logme
-from bbframe.features.nearest_neighbours import knn_scores
-from bbframe.features.ridge import ridge_class_scores
+from bbframe.extraction.nearest_neighbours import knn_scores
+from bbframe.extraction.ridge import ridge_class_scores
 random = np.random.default_rng(0)
 y = random.integers(0, 10, 100_000)
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -13,10 +13,10 @@ import numpy as np
 from bbframe.data.boxes.annotated_files import AnnotatedFiles, Reading
 from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.data.boxes.box_options import FileDetectionOptions
-from bbframe.data.decode import significant_bits
 from bbframe.data.exclusion import read_exclusion
 from bbframe.data.faults import Skipped, raise_all
 from bbframe.data.split import stratified
+from bbframe.imaging.deep_pixels import significant_bits
 
 
 class AnnotatedDataModule(DetectionDataModule):

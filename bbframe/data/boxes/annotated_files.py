@@ -13,9 +13,9 @@ from PIL import Image
 from bbframe.data.boxes.box_options import FileDetectionOptions
 from bbframe.data.boxes.image_paths import ImagePaths
 from bbframe.data.boxes.objects import Objects
-from bbframe.data.decode import AS_USUAL, Decoding, glance, read_image, reason
 from bbframe.data.exclusion import read_exclusion
 from bbframe.data.faults import Faults
+from bbframe.imaging.decode import AS_USUAL, Decoding, glance, read_image, reason
 
 MASK_BYTES = 2**34  # that the masks of one image may take
 TOLERANCE = 1.0  # pixels by which rounding may carry a box or a polygon over the border

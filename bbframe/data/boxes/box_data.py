@@ -13,7 +13,7 @@ from bbframe.data.batch_loader import Batch, Batches, Images, Key
 from bbframe.data.boxes.box_options import DetectionDataOptions
 from bbframe.data.boxes.box_transforms import Sample, eval_boxes, select, train_boxes
 from bbframe.data.data_module import DataModule
-from bbframe.data.pixels import normalise
+from bbframe.imaging.image_fit import normalise
 
 
 class Annotated(Images, Protocol):

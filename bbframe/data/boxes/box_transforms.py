@@ -18,8 +18,8 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes, Mask, TVTensor
 
 from bbframe.data.boxes.box_options import DetectionDataOptions
-from bbframe.data.decode import MAX_PIXELS
-from bbframe.data.pixels import ChosenTransforms, ToTensor, mirror_steps
+from bbframe.data.pixels import ChosenTransforms, mirror_steps
+from bbframe.imaging.image_fit import ToTensor, check_resized_size, scaled_sides, times
 from bbframe.preprocessing import Preprocessing
 
 Sample = dict[str, Any]
@@ -69,14 +69,9 @@ class Resize(nn.Module):
         self.sizes, self.longest, self.mode = sizes, longest, mode
 
     def forward(self, sample: Sample) -> Sample:
-        sides = sample["image"].size
-        factor = 1.0
-        if self.sizes:
-            drawn = int(torch.randint(len(self.sizes), ())) if len(self.sizes) > 1 else 0
-            factor = self.sizes[drawn] / min(sides)
-        if self.longest is not None:
-            factor = min(factor, self.longest / max(sides))
-        return resized(sample, factor, self.mode)
+        drawn = int(torch.randint(len(self.sizes), ())) if len(self.sizes) > 1 else 0
+        shorter = self.sizes[drawn] if self.sizes else None
+        return _resized(sample, scaled_sides(sample["image"].size, shorter, self.longest), self.mode)
 
 
 class ScaleJitter(nn.Module):
@@ -90,20 +85,18 @@ class ScaleJitter(nn.Module):
         width, height = sample["image"].size
         low, high = self.factors
         factor = low + (high - low) * float(torch.rand(()))
-        return resized(sample, factor * min(self.size[0] / height, self.size[1] / width), self.mode)
+        factor *= min(self.size[0] / height, self.size[1] / width)
+        return _resized(sample, times((width, height), factor), self.mode)
 
 
-def resized(sample: Sample, factor: float, mode: InterpolationMode) -> Sample:
-    """Both sides times `factor`, rounded down to whole pixels; `scale` says how much that is."""
+def _resized(sample: Sample, sides: tuple[int, int], mode: InterpolationMode) -> Sample:
+    """Everything resized to (height, width); `scale` says how much that is."""
     width, height = sample["image"].size
-    if factor == 1:
+    if sides == (height, width):
         return sample
-    # the small term keeps 800 / 375 * 375 from becoming 799
-    new = [max(1, int(side * factor + 1e-6)) for side in (height, width)]
-    if new[0] * new[1] > max(MAX_PIXELS, width * height):
-        raise ValueError(f"{width}x{height} would become {new[1]}x{new[0]} pixels; set data.max_size, say to 1333")
-    scale = sample["scale"] * torch.tensor([new[1] / width, new[0] / height])
-    return {**_geometric(sample, lambda x: F.resize(x, new, mode)), "scale": scale}
+    check_resized_size((width, height), sides)
+    scale = sample["scale"] * torch.tensor([sides[1] / width, sides[0] / height])
+    return {**_geometric(sample, lambda x: F.resize(x, list(sides), mode)), "scale": scale}
 
 
 class RandomCrop(nn.Module):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from bbframe.data.decode import SUFFIXES
+from bbframe.imaging.decode import SUFFIXES
 
 SPELLING = "images found under another spelling of their name"
 SUFFIX = "images found with another suffix"

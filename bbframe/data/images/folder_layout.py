@@ -7,8 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
-from bbframe.data.decode import SUFFIXES
 from bbframe.data.faults import Faults, raise_all
+from bbframe.imaging.decode import SUFFIXES
 
 PART_NAMES = {
     "train": ("train", "training"),

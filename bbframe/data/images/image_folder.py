@@ -12,7 +12,6 @@ from typing import Any
 from PIL import Image
 
 from bbframe.data.data_module import ImageDataModule
-from bbframe.data.decode import AS_USUAL, SUFFIXES, UNREADABLE, Decoding, glance, read_image, reason, significant_bits
 from bbframe.data.exclusion import read_exclusion
 from bbframe.data.faults import Faults, Skipped, raise_all
 from bbframe.data.images.folder_layout import (
@@ -27,6 +26,16 @@ from bbframe.data.images.folder_layout import (
 from bbframe.data.images.image_options import ImageFolderOptions
 from bbframe.data.split import stratified
 from bbframe.files import encodable
+from bbframe.imaging.decode import (
+    AS_USUAL,
+    SUFFIXES,
+    UNREADABLE,
+    Decoding,
+    glance,
+    read_image,
+    reason,
+)
+from bbframe.imaging.deep_pixels import significant_bits
 
 
 @dataclass

@@ -2,73 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from PIL import Image
-from torch import Tensor, nn, tensor
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from bbframe.data.boxes.box_options import DetectionDataOptions
-from bbframe.data.boxes.box_transforms import eval_boxes
 from bbframe.data.images.image_options import AugmentOptions
 from bbframe.data.loading_options import LoadingOptions
-from bbframe.data.pixels import ChosenTransforms, ToTensor, mirror_steps, normalise, settle
-from bbframe.preprocessing import Preprocessing
+from bbframe.data.pixels import ChosenTransforms, mirror_steps, settle
+from bbframe.imaging.image_fit import Fit, ToTensor
+from bbframe.preprocessing import BoxPreprocessing, Preprocessing
 from bbframe.registry import PartOptions
 
-LONGEST = 16  # times the aspect ratio of the target; of a longer image the middle is enough
 POLICIES = {"randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWide, "autoaugment": v2.AutoAugment}
-
-
-class Fit(nn.Module):
-    """Resize to `size` as the checkpoint was evaluated: a centre crop, or both sides squashed.
-
-    For the crop the image is first made to cover `size / crop_pct`, rounded down as timm and torchvision do.
-    """
-
-    def __init__(self, preprocessing: Preprocessing):
-        super().__init__()
-        self.size, self.mode = preprocessing.size, InterpolationMode(preprocessing.interpolation)
-        squash = preprocessing.crop_mode == "squash"
-        # the small term keeps 224 / (224 / 375), the edge 375 of a processor, from becoming 374
-        height, width = (int(side / preprocessing.crop_pct + 1e-6) for side in self.size)
-        self.cover = None if squash else (height, width)
-
-    def forward(self, image: Image.Image) -> Image.Image:
-        if self.cover is None:
-            return F.resize(image, list(self.size), self.mode)
-        image = self._middle(image, self.cover)
-        return F.center_crop(F.resize(image, self._covering(image.size), self.mode), list(self.size))
-
-    def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """What is left of an image of a (width, height): left, top, right and bottom as shares of its sides."""
-        if self.cover is None:
-            return 0.0, 0.0, 1.0, 1.0
-        middle = _long_middle(size, self.cover)
-        high, wide = self._covering(middle)
-        x = min(1.0, self.size[1] / wide) * middle[0] / size[0] / 2
-        y = min(1.0, self.size[0] / high) * middle[1] / size[1] / 2
-        return 0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y
-
-    def _covering(self, size: tuple[int, int]) -> list[int]:
-        """The (height, width) to which an image of a (width, height) is made."""
-        assert self.cover is not None
-        width, height = size
-        if self.cover[0] * width > self.cover[1] * height:  # wider than the target: the heights meet
-            return [self.cover[0], max(self.cover[1], int(self.cover[0] * width / height))]
-        return [max(self.cover[0], int(self.cover[1] * height / width)), self.cover[1]]
-
-    def _middle(self, image: Image.Image, cover: tuple[int, ...]) -> Image.Image:
-        """What the crop can see of an image that is very long or very high, which would become huge."""
-        width, height = _long_middle(image.size, cover)
-        return image if (width, height) == image.size else F.center_crop(image, [height, width])
-
-
-def _long_middle(size: tuple[int, int], cover: tuple[int, ...]) -> tuple[int, int]:
-    width = min(size[0], math.ceil(LONGEST * size[1] * cover[1] / cover[0]))
-    return width, min(size[1], math.ceil(LONGEST * size[0] * cover[0] / cover[1]))
 
 
 class ByteRandomResizedCrop(v2.RandomResizedCrop):
@@ -131,23 +80,12 @@ def batch_mix(
     return v2.RandomChoice(mixers) if len(mixers) > 1 else mixers[0] if mixers else None
 
 
-def eval_input(
-    options: LoadingOptions, preprocessing: Preprocessing, num_channels: int
-) -> Callable[[Image.Image], tuple[Tensor, tuple[float, float]]]:
-    """What an evaluation makes of an image, for images outside any data set.
+def eval_preprocessing(options: LoadingOptions, preprocessing: Preprocessing, num_channels: int) -> Preprocessing:
+    """What an evaluation makes of an image, for images outside any data set: call it.
 
-    `preprocessing` is the data module's, or the one saved with the backbone. The function returns the normalised
-    pixels (C, H, W), and the (x, y) by which detection scaled the image, (1, 1) for classification.
+    `preprocessing` is the data module's, or the one saved with the backbone.
     """
-    preprocessing = settle(options, preprocessing, num_channels)
-    mean, std = tensor(preprocessing.mean), tensor(preprocessing.std)
+    settled = settle(options, preprocessing, num_channels)
     if isinstance(options, DetectionDataOptions):
-        boxed = eval_boxes(options, preprocessing, num_channels)
-
-        def scaled(image: Image.Image) -> tuple[Tensor, tuple[float, float]]:
-            sample = boxed({"image": image})
-            return normalise(sample["image"], mean, std), tuple(sample["scale"].tolist())
-
-        return scaled
-    fit = eval_transform(preprocessing, num_channels)
-    return lambda image: (normalise(fit(image), mean, std), (1.0, 1.0))
+        return BoxPreprocessing(**vars(settled), min_size=options.min_size, max_size=options.max_size)
+    return settled

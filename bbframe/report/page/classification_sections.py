@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from bbframe.data.data_module import ImageDataModule
-from bbframe.data.pixels import normalise
 from bbframe.files import visible
+from bbframe.imaging.image_fit import normalise
 from bbframe.report.page.finished_run import FinishedRun, ScoredImage, read_predictions, read_table
 from bbframe.report.page.gradcam import heat_maps
 from bbframe.report.page.html_page import Section
@@ -236,4 +236,5 @@ MEASURES = (
     ("ece", "calibration error", "expected, 15 bins"),
     ("ece_scaled", "with temperature", "the error that is left"),
     ("temperature", "temperature", "fitted on validation images"),
+    ("unfamiliar", "unlike the training", "share of test images; 0.05 of validation images"),
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bbframe.data.boxes.box_data import Annotated, DetectionDataModule
-from bbframe.data.decode import reason
+from bbframe.imaging.decode import reason
 from bbframe.report.detection_errors import BOTH, IGNORED, OUTCOMES, DetectionErrors
 from bbframe.report.page.mask_outlines import mask_outline
 from bbframe.report.page.thumbnails import data_uri

@@ -9,7 +9,7 @@ from PIL import Image
 
 from bbframe.data.boxes.box_options import DetectionAugmentOptions, DetectionDataOptions
 from bbframe.data.boxes.box_transforms import RandomCrop, eval_boxes, tight, train_boxes
-from bbframe.data.images.image_transforms import eval_input
+from bbframe.data.images.image_transforms import eval_preprocessing
 from bbframe.data.seeds import torch_seed
 from bbframe.preprocessing import Preprocessing
 from tests.data.helpers import build, load_coco, write_coco
@@ -270,11 +270,13 @@ def test_a_single_image_is_seen_as_an_evaluation_sees_it(name, num_channels, tmp
         data = load_coco(tmp_path, min_size=50, max_size=60, num_channels=num_channels)
     else:
         data = build(name, num_channels=num_channels, **({"min_size": 120} if name == "digit_scenes" else {}))
-    see = eval_input(data.options, data.preprocessing, num_channels)
+    preprocessing = eval_preprocessing(data.options, data.preprocessing, num_channels)
     batch = next(iter(data.val_dataloader()))
-    image, scale = see(data.parts["val"].read(0))
-    assert torch.equal(image, batch["image"][0])
-    assert scale == pytest.approx(batch["target"][0]["scale"].tolist() if "target" in batch else (1, 1))
+    image = data.parts["val"].read(0)
+    assert torch.equal(preprocessing(image), batch["image"][0])
+    assert preprocessing.scale(image.size) == pytest.approx(
+        batch["target"][0]["scale"].tolist() if "target" in batch else (1, 1)
+    )
 
 
 def test_batches_travel_to_a_spawned_worker(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bbframe.data.decode import SUFFIXES, glance, read_image
+from bbframe.imaging.decode import SUFFIXES, glance, read_image
 from tests.data.helpers import write
 from tests.data.images.test_image_folder import FLAT, fault, load, names, told
 

@@ -11,13 +11,12 @@ from torchvision.transforms import InterpolationMode, v2
 from bbframe.data.images.image_options import AugmentOptions
 from bbframe.data.images.image_transforms import (
     ByteRandomResizedCrop,
-    Fit,
     batch_mix,
     eval_transform,
     train_transform,
 )
-from bbframe.data.pixels import normalisation
 from bbframe.data.seeds import torch_seed
+from bbframe.imaging.image_fit import Fit, normalisation
 from bbframe.preprocessing import Preprocessing
 
 NOISE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)

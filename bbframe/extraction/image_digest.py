@@ -30,7 +30,7 @@ def image_digest(images: Any, index: int, boxes: np.ndarray | None = None) -> by
 
 def image_digests(images: Any, indices: Sequence[int]) -> tuple[list[bytes | None], dict[int, str]]:
     """The digest of each image, None for one that cannot be read, and {index: reason} of those."""
-    from bbframe.data.decode import reason
+    from bbframe.imaging.decode import reason
 
     found: list[bytes | None] = []
     lost: dict[int, str] = {}

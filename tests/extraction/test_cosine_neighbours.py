@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bbframe.features import cosine_neighbours
-from bbframe.features.cosine_neighbours import nearest_rows
+from bbframe.extraction import cosine_neighbours
+from bbframe.extraction.cosine_neighbours import nearest_rows
 
 
 def whole_table(X, Y, alone):

@@ -8,10 +8,10 @@ from PIL import Image
 from bbframe.data import make_data
 from bbframe.data.boxes.box_options import DigitScenesOptions
 from bbframe.data.images.image_options import DigitsOptions, ImageFolderOptions
-from bbframe.features import feature_set
-from bbframe.features.feature_set import ImageChoice, common_images, extract
-from bbframe.features.feature_store import FeatureStore
-from bbframe.features.stage_pooling import StagePooling
+from bbframe.extraction import feature_set
+from bbframe.extraction.feature_set import ImageChoice, common_images, extract
+from bbframe.extraction.feature_store import FeatureStore
+from bbframe.extraction.stage_pooling import StagePooling
 from bbframe.preprocessing import Preprocessing
 from tests.tiny import tiny
 

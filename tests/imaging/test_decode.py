@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
-from bbframe.data.decode import SUFFIXES, Decoding, glance, read_image
+from bbframe.imaging.decode import SUFFIXES, Decoding, glance, read_image
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(8, 32)
 COLOUR = np.stack([RAMP, RAMP[::-1], np.full_like(RAMP, 60)], -1)
@@ -313,7 +313,7 @@ def test_a_file_without_its_last_bytes_is_read_as_far_as_it_goes(name, lost, tmp
 
 def test_only_a_file_without_its_end_is_decoded(tmp_path, monkeypatch):
     decoded = []
-    monkeypatch.setattr("bbframe.data.decode.read_image", lambda path, *_: decoded.append(path))
+    monkeypatch.setattr("bbframe.imaging.decode.read_image", lambda path, *_: decoded.append(path))
     paths = [written(name, tmp_path) for name in KINDS]
     for path in paths:
         glance(path)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from bbframe.extraction.stage_pooling import CLASS_TOKEN, MEAN, StagePooling, make_with_all_stages, network_digest
 from bbframe.factory import check_backbone
-from bbframe.features.stage_pooling import CLASS_TOKEN, MEAN, StagePooling, make_with_all_stages, network_digest
 from tests.tiny import names, tiny
 
 

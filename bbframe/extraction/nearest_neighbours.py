@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from bbframe.features.class_scores import checked_labels
-from bbframe.features.standardised_features import BLOCK, StandardisedFeatures, row_blocks
+from bbframe.extraction.class_scores import checked_labels
+from bbframe.extraction.standardised_features import BLOCK, StandardisedFeatures, row_blocks
 
 ROUNDING = 1e-11  # similarities this close are equal
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bbframe.features.stage_pooling import Key
+from bbframe.extraction.stage_pooling import Key
 from bbframe.files import atomic, remove_parts
 
 MOST_BYTES = 20 * 2**30  # of all features that are kept; the networks asked for least recently go first

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky
 from scipy.linalg.lapack import dtrtri
 
-from bbframe.features.class_scores import checked_labels, signed_targets
-from bbframe.features.standardised_features import StandardisedFeatures
+from bbframe.extraction.class_scores import checked_labels, signed_targets
+from bbframe.extraction.standardised_features import StandardisedFeatures
 
 PENALTIES = tuple(10.0 ** (step / 2) for step in range(-10, 5))  # a row: 1e-5 .. 1e2
 

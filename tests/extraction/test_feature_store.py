@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bbframe.features.feature_store import FeatureStore, features_root, trim_features
+from bbframe.extraction.feature_store import FeatureStore, features_root, trim_features
 
 KEYS = [("stage1", "mean"), ("stage2", "mean"), ("stage2", "class_token")]
 

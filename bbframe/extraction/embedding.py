@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from bbframe.backbone import Backbone
-from bbframe.data.decode import AS_USUAL, Decoding, read_image, reason
-from bbframe.features.stage_pooling import MEAN, StagePooling
+from bbframe.extraction.stage_pooling import MEAN, StagePooling
 from bbframe.files import atomic, encodable
+from bbframe.imaging.decode import AS_USUAL, Decoding, read_image, reason
 from bbframe.schema import nearest
 
 FORMATS = (".npy", ".parquet")
@@ -59,7 +59,7 @@ class Embedder:
         rows: list[np.ndarray] = [np.empty(0)] * len(inputs)
         for shape in dict.fromkeys(x.shape for x in inputs):
             places = [i for i, x in enumerate(inputs) if x.shape == shape]
-            batch = torch.stack([inputs[i] for i in places]).to(self.net.device)
+            batch = torch.stack([inputs[i] for i in places]).to(self.net.device, self.net.dtype)
             for i, row in zip(places, self.pooling.images(batch)[self.key].numpy(), strict=True):
                 rows[i] = row
         return np.stack(rows)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from bbframe import __version__
 from bbframe.data.data_module import DataModule
-from bbframe.features.feature_store import FeatureStore
-from bbframe.features.image_digest import countable_boxes, image_digests
-from bbframe.features.stage_pooling import Key, StagePooling, network_digest
+from bbframe.extraction.feature_store import FeatureStore
+from bbframe.extraction.image_digest import countable_boxes, image_digests
+from bbframe.extraction.stage_pooling import Key, StagePooling, network_digest
 
 FLUSH_BYTES, FLUSH_SECONDS = 64 * 2**20, 5.0  # what a killed process may lose
 VERSION = 1  # of how features are computed; another one computes them anew

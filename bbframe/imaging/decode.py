@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageFile, features
 
-from bbframe.data.file_ends import ends_as_it_should, has_late_notes, nearly_whole
-from bbframe.data.image_files import check_regular, open_image, read_header
+from bbframe.imaging.deep_pixels import deep_pixels, peak_value, scaled, scaled_to_bytes, told_bits
+from bbframe.imaging.file_ends import ends_as_it_should, has_late_notes, nearly_whole
+from bbframe.imaging.image_files import MAX_PIXELS, check_regular, open_image, read_header
 
-MAX_PIXELS = 178_956_970  # more than this Pillow takes for an attack: 512 MiB of colours
 # not every Pillow is built with every decoder; one too old to know of AVIF would warn of the question
 _LACKING = {
     suffix
@@ -31,7 +30,7 @@ UNREADABLE = _LACKING | {
 }
 _GREY = {"1", "L", "LA"}
 _ORIENTATION = 0x0112
-_WIDTH, _HEIGHT, _SAMPLE_BITS, _PHOTOMETRIC = 256, 257, 258, 262  # tags of a TIFF
+_WIDTH, _HEIGHT = 256, 257  # tags of a TIFF
 _TURNS = dict(
     zip(
         range(2, 9),
@@ -117,7 +116,7 @@ def _read(path: str | Path, decoding: Decoding, said: tuple[int, int] | None) ->
     assumed: list[str] = []
     with open_image(path, decoding.max_pixels) as image:
         orientation = _orientation(image, assumed) if image.format == "TIFF" else 1  # Pillow forgets it once applied
-        deep = _deep_pixels(path, image)
+        deep = deep_pixels(path, image)
         if image.mode in ("I", "F") and deep is None:
             raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range; save it with 8 or 16 bits")
         if getattr(image, "is_animated", False) and image.format != "MPO":
@@ -126,7 +125,7 @@ def _read(path: str | Path, decoding: Decoding, said: tuple[int, int] | None) ->
         image.load()
         if image.format != "TIFF":
             orientation = _orientation(image, assumed)
-        seen: Image.Image = image if deep is None else _scaled(deep, decoding.bits or _told_bits(path, image), assumed)
+        seen: Image.Image = image if deep is None else scaled(deep, decoding.bits or told_bits(path, image), assumed)
         if deep is not None and (clear := image.info.get("transparency")) is not None:
             hidden = (deep.reshape(*deep.shape[:2], -1) == clear).all(-1)
             seen.paste("white", mask=Image.fromarray(hidden))
@@ -136,14 +135,35 @@ def _read(path: str | Path, decoding: Decoding, said: tuple[int, int] | None) ->
     if image.format == "TIFF" and seen.mode in ("LA", "RGBA") and not _is_alpha(image, seen):
         assumed.append("TIFF files whose last channel is no transparency, and is left out")
         seen = seen.convert(seen.mode[:-1])
-    grey = seen.mode in _GREY
-    if seen.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in seen.info:
-        layer = seen.convert("RGBA")
-        seen = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    mode = "L" if grey else "RGB"
-    seen = seen if seen.mode == mode else seen.convert(mode)
+    seen = opaque(seen)
     seen.info["assumed"] = assumed
     return seen
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """An image of any mode of bytes in mode L (no colours in its own mode) or RGB; transparency lies on white."""
+    grey = image.mode in _GREY
+    if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    mode = "L" if grey else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def opened(image: Image.Image) -> Image.Image:
+    """A PIL image as `read_image` gives the file of such pixels: upright by its EXIF, in mode L or RGB.
+
+    16-bit pixels are scaled as those of a file that does not tell its bits. Raises ValueError for 32-bit ones, and
+    whatever the decoder raises.
+    """
+    if image.mode in ("I", "F") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
+        raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range; give 8 or 16 bits, or an array")
+    image.load()
+    orientation = _orientation(image, [])
+    deep = image.mode.startswith("I")
+    seen = scaled_to_bytes(np.asarray(image).astype(np.uint32)) if deep else image
+    seen = seen.transpose(_TURNS[orientation]) if orientation in _TURNS else seen
+    return opaque(seen)
 
 
 def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:
@@ -165,9 +185,9 @@ def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:
                 upright = stored[::-1] if orientation in (5, 6, 7, 8) else stored
                 facts = ImageFacts(upright, stored, orientation in _TURNS, assumed)
                 looked = getattr(image, "is_animated", False) or image.format in ("TIFF", "ICO")
-                if decoding.bits is None and _told_bits(path, image) is None:
-                    deep = _deep_pixels(path, image)
-                    facts.peak = None if deep is None else _peak(deep)
+                if decoding.bits is None and told_bits(path, image) is None:
+                    deep = deep_pixels(path, image)
+                    facts.peak = None if deep is None else peak_value(deep)
             if not whole or looked:
                 seen = read_image(path, decoding)
                 facts.assumed = list(seen.info["assumed"]) if seen is not None else assumed
@@ -211,63 +231,6 @@ def _lies_as_stored(
     if said is not None and orientation >= 5 and stored[0] != stored[1]:
         return said == stored
     return decoding.as_stored
-
-
-def _deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
-    """The values of 16-bit pixels, (H, W) or (H, W, C) up to 65535, None for others; Pillow keeps half their bits."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        values = np.asarray(image).astype(np.uint32)
-        tags: Any = getattr(image, "tag_v2", {})
-        if tags.get(_PHOTOMETRIC) == 0:  # 0 is white; of 8 bits Pillow knows
-            return 2 ** tags[_SAMPLE_BITS][0] - 1 - values
-        return values
-    tiles: list[Any] = getattr(image, "tile", [])
-    tile = tiles[0] if tiles else None
-    raw = "" if tile is None else tile.args if isinstance(tile.args, str) else str(tile.args[0])
-    if raw.endswith(";16N"):  # as it comes from a compressed TIFF: in this machine's order
-        order = {"little": "L", "big": "B"}[sys.byteorder]
-        raw = raw[:-1] + order
-    if tile is None or not raw.endswith((";16B", ";16L")):
-        return None
-    # unpacked as if the other byte came first, it is the low one that is kept; grey with alpha is unpacked as bytes
-    other = "RGBA" if raw == "LA;16B" else raw[:-1] + ("L" if raw.endswith("B") else "B")
-    with open_image(path, image.width * image.height) as low:
-        low.tile = [tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:]))]
-        pair = np.asarray(low).astype(np.uint32)
-    if raw == "LA;16B":
-        return pair[..., ::2] * 256 + pair[..., 1::2]
-    return np.asarray(image).astype(np.uint32) * 256 + pair
-
-
-def _told_bits(path: str | Path, image: Image.Image) -> int | None:
-    """The significant bits of 16 that a PNG names (sBIT)."""
-    if image.format != "PNG":
-        return None
-    with open(path, "rb") as file:
-        head = file.read(4096).partition(b"IDAT")[0]
-    place = head.find(b"sBIT")
-    return head[place + 4] if 0 <= place < len(head) - 4 and 0 < head[place + 4] <= 16 else None
-
-
-def significant_bits(peak: int) -> int:
-    """The bits of a camera, a scanner or a map of labels whose largest value is `peak`."""
-    return next(bits for bits in (8, 10, 12, 14, 16) if peak < 2**bits)
-
-
-def _scaled(pixels: np.ndarray, bits: int | None, assumed: list[str]) -> Image.Image:
-    """16-bit values, of which `bits` are significant, in 8 bits."""
-    if bits is None:
-        bits = 12 if 1024 <= _peak(pixels) < 4096 else 16
-        if bits == 12:
-            assumed.append("16-bit images whose values have 12 bits")
-    most = 2**bits - 1
-    return Image.fromarray(((pixels.clip(0, most) * 255 + most // 2) // most).astype(np.uint8))
-
-
-def _peak(pixels: np.ndarray) -> int:
-    """The largest value of (H, W) or (H, W, C), transparency left out."""
-    colours = pixels[..., :-1] if pixels.ndim == 3 and pixels.shape[2] in (2, 4) else pixels
-    return int(colours.max(initial=0))
 
 
 def _is_alpha(image: Image.Image, seen: Image.Image) -> bool:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
+MAX_PIXELS = 178_956_970  # more than this Pillow takes for an attack: 512 MiB of colours
 # a name says little about what a file holds; left out are formats that start a program, such as EPS, and rare ones
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 

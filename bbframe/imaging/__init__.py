@@ -1,0 +1,1 @@
+"""Image files and pixels: from any picture to what a network takes."""

@@ -19,7 +19,12 @@ import bbframe.testing
 from bbframe import registry
 from bbframe.app.cli import COMMANDS
 from bbframe.auto import backbone_class
+from bbframe.predict.image_predictor import ImagePredictor
+from bbframe.predict.image_results import BoxResult, ClassResult
+from bbframe.predict.trained_network import TrainedNetwork
 
+# what public functions return, beside the names of bbframe itself
+RETURNED = (TrainedNetwork, ImagePredictor, ClassResult, BoxResult)
 LIST = Path(__file__).with_name("public_api.txt")
 
 
@@ -29,6 +34,8 @@ def public_api() -> list[str]:
     for module in (bbframe.fast, bbframe.testing):
         for name in module.__all__:
             lines += described(f"{module.__name__}.{name}", getattr(module, name))
+    for value in RETURNED:
+        lines += described(f"{value.__module__}.{value.__name__}", value)
     for name in registry.names("backbone"):
         backbone = backbone_class(name)
         if backbone.__module__.startswith("bbframe."):

@@ -13,6 +13,7 @@ from bbframe.app.places import HOME
 from bbframe.heads.levels import choose_pyramid
 from bbframe.registry import KINDS
 from bbframe.run.configuration import parse_configuration
+from docs.rooms import ROWS
 
 README = (HOME / "README.md").read_text(encoding="utf-8")
 PICTURES = sorted((HOME / "docs" / "pictures").glob("*.png"))
@@ -49,6 +50,11 @@ def test_links_beside_the_site_lead_to_files_and_headings(name):
 def test_every_recipe_is_in_the_table():
     for recipe in sorted(path.stem for path in (HOME / "recipes").glob("*.yaml")):
         assert f"| `{recipe}` |" in page("fine-tune.md")
+
+
+def test_every_room_is_in_the_table():
+    table = "\n".join(re.findall(r"^\| (`.+?) \|", page("architecture.md"), re.MULTILINE))
+    assert {room for row in ROWS for room in row} == set(re.findall(r"`(\w+)`", table))
 
 
 def test_every_kind_of_part_is_in_the_table():

@@ -28,6 +28,10 @@ SMALL_IMAGES = {
     "voc": {"data.min_size": "64", "data.max_size": "96", "data.num_workers": "0"},
     "digit_scenes": {"data.train_scenes": "16", "data.val_scenes": "8", "data.test_scenes": "8"},
 }
+# Appended to a training of boxes: an untrained detector finds many, and each is drawn.
+FEW_BOXES = {"head.detections_per_image": "5"}
+# The recipes of the pages that are for boxes, and the data that they choose.
+BOX_RECIPES = {"recipes=two_things": "coco"}
 # Appended to `bbframe rank`: few images, and a race of two that ends at once.
 SHORT_RANK = {"images": "24", "image_size": "64", "finalists": "2", "budget": "20s"}
 # Put in the place of what a page says.
@@ -73,9 +77,12 @@ def shortened(words: Sequence[str]) -> list[str]:
     given = {word.partition("=")[0] for word in arguments}
     ranks = words[1] == "rank"
     more = dict(SHORT if not ranks else SHORT | SHORT_RANK)
+    boxes = bool({"task=detection", *BOX_RECIPES} & set(arguments))
     names = [word.partition("=")[2] for word in arguments if word.startswith("data=")]
-    data = names[0] if names else "digit_scenes" if "task=detection" in arguments else "digits"
-    more |= SMALL_IMAGES.get(data, {})
+    data = names[0] if names else next((BOX_RECIPES[word] for word in arguments if word in BOX_RECIPES), None)
+    more |= SMALL_IMAGES.get(data or ("digit_scenes" if boxes else "digits"), {})
+    if boxes and not ranks:
+        more |= FEW_BOXES
     if ranks:
         more.pop("data.image_size", None)
     return [*arguments, *(f"{key}={value}" for key, value in more.items() if key not in given)]

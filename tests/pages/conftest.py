@@ -91,10 +91,12 @@ def place(template, tmp_path, monkeypatch):
     shutil.copytree(template, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
     monkeypatch.syspath_prepend(str(tmp_path / "place"))
-    for name in ("_parts", "_modules", "_plugins"):
-        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
-    before = set(sys.modules)
+    before, plugins = set(sys.modules), dict(registry._plugins)
     yield tmp_path / "place"
+    for key in [key for key, part in registry._parts.items() if part.plugin and part.plugin not in plugins]:
+        del registry._parts[key]
+    registry._plugins.clear()
+    registry._plugins.update(plugins)
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import re
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -133,7 +134,10 @@ def perform(block: Block, names, monkeypatch, capfd) -> None:
     else:
         for words in command_lines(block):
             if commands.is_ours(words) and not commands.why_not_run(words):
+                began = time.monotonic()
                 code = commands.run(words, monkeypatch)
+                with capfd.disabled():
+                    print(f"\n{time.monotonic() - began:6.1f} s  {' '.join(words)}", end="", flush=True)
                 assert code == 0, f"{block.place}: {' '.join(words)}: {capfd.readouterr().err[-2000:]}"
 
 

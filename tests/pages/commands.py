@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bbframe.app import cli, train
@@ -117,17 +117,18 @@ def check(words: Sequence[str]) -> None:
         raise AssertionError(f"a command of an unknown kind: {' '.join(words)}")
 
 
-def is_ours(words: Sequence[str]) -> bool:
-    """Whether a test runs the command, rather than look it up."""
-    return is_training(words) or words[0] in ("bbframe", "pytest")
+def is_ours(words: Sequence[str], written: Collection[str]) -> bool:
+    """Whether a test runs the command, rather than look it up; `written` are the files that its page holds."""
+    return is_training(words) or words[0] in ("bbframe", "pytest") or words[1] in written
 
 
 def run(words: Sequence[str], monkeypatch) -> int:
     """Run a command of ours in this process, shortened; its exit code."""
     if is_training(words):
         return train.main(shortened(words))
-    if words[0] == "pytest":
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words[1:]]
+    if words[0] in ("pytest", "python"):
+        first = ["-m", "pytest", "-p", "no:cacheprovider"] if words[0] == "pytest" else []
+        command = [sys.executable, *first, *words[1:]]
         return subprocess.run(command, env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path.cwd()}"}).returncode
     arguments = ["rank", *shortened(words)] if words[1:2] == ["rank"] else list(words[1:])
     monkeypatch.setattr(sys, "argv", ["bbframe", *arguments])

@@ -79,8 +79,13 @@ def test_a_block_is_what_it_says(block):
                 assert [name.name for name in node.names if not hasattr(module, name.name)] == []
     elif block.use in ("run", "compare"):
         for words in command_lines(block):
-            if not commands.is_ours(words):
+            if not commands.is_ours(words, written(block.page)):
                 commands.check(words)
+
+
+def written(page: Path) -> set[str]:
+    """The files that a page holds."""
+    return {block.title for block in BLOCKS if block.page == page and block.use == "write"}
 
 
 def extras(page: Path) -> list[tuple[str, str] | None]:
@@ -133,7 +138,7 @@ def perform(block: Block, names, monkeypatch, capfd) -> None:
             compare(expected, (out + err).splitlines(), f"{block.place}: {' '.join(words)}")
     else:
         for words in command_lines(block):
-            if commands.is_ours(words) and not commands.why_not_run(words):
+            if commands.is_ours(words, written(block.page)) and not commands.why_not_run(words):
                 began = time.monotonic()
                 code = commands.run(words, monkeypatch)
                 with capfd.disabled():

@@ -1,4 +1,4 @@
-# make train, make test, make slow, make extras, make lint, make bench, make kill, make gpu: each makes .venv first when it is missing
+# make train, make test, make slow, make extras, make lint, make docs, make bench, make kill, make gpu: each makes .venv first when it is missing
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: train test slow extras lint bench kill gpu wheel clean
+.PHONY: train test slow extras lint docs bench kill gpu wheel clean
 train: $(VENV)/.ready
 	$(BIN)/python train.py $(ARGS)
 
@@ -24,6 +24,10 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+	$(BIN)/python -m pytest -m docs tests/pages
+
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.compare $(ARGS)
 
@@ -37,7 +41,7 @@ wheel: $(VENV)/.ready
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist build site .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -58,5 +62,13 @@ $(VENV)/.bench: $(VENV)/.ready
 		uv pip install --python $(BIN)/python -e '.[dev,bench]'; \
 	else \
 		$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev,bench]'; \
+	fi
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.ready
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --python $(BIN)/python -e '.[dev,docs]'; \
+	else \
+		$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev,docs]'; \
 	fi
 	@touch $@

@@ -20,6 +20,7 @@ from bbframe.fast import convert
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.foreign_arguments import without_foreign
 from bbframe.hub.late_draws import LateDraws
+from bbframe.hub.state_dict import StateDict
 from bbframe.hub.stated_config import plain_config, stated_config
 from bbframe.schema import nearest, printable
 
@@ -128,6 +129,40 @@ class AutoBackbone:
             config = _backbone_part(config)
             backbone = _class_for("config", plain_config(config))
         return ready(backbone.from_pretrained(files, config=config, **options), fast)
+
+    @staticmethod
+    def from_state_dict(
+        config: Any,
+        state: Mapping[str, Any] | torch.nn.Module,
+        *,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        fast: bool = True,
+        **fields: Any,
+    ) -> Backbone:
+        """A backbone with weights that are in memory, in eval mode; its `load_report` says what was loaded.
+
+        `state` maps names to tensors, those of transformers, of timm or of the authors, with or without a classifier;
+        a module stands for its own. `config` is that of `from_config`, or timm's name of the network, as
+        "timm/resnet50". `dtype`, `fast` and `fields`, such as `out_indices=[1, 3]`, are those of `from_config`. The
+        preprocessing is timm's for its networks, else ImageNet's: set `net.preprocessing` where it is another. Raises
+        one ValueError that lists all that is missing, unexpected or misshapen.
+        """
+        cast = checked_dtype(one_dtype(dtype, torch_dtype))
+        fields = without_foreign("from_state_dict", fields)
+        if isinstance(config, str):
+            if not config.startswith(("timm/", "hf-hub:", "hf_hub:")):
+                raise ValueError(
+                    f"config={config!r} must be a config, a mapping with a model_type or timm's name of a network: "
+                    f"'timm/{config}'; a folder or an id on the Hub is for from_pretrained"
+                )
+            config = {"model_type": "timm_backbone", "backbone": config}
+        plain = plain_config(_backbone_part(config))
+        backbone = _class_for("config", plain)
+        backbone.config_class.refuse_unknown(fields)
+        stated = stated_config("config", plain, backbone)
+        net = backbone.from_state(StateDict(state, plain), stated.config(fields), stated)
+        return ready(net if cast is None else net.to(cast), fast)
 
 
 def _changed(data: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

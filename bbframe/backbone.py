@@ -17,6 +17,7 @@ from bbframe.hub.client import first_line
 from bbframe.hub.foreign_arguments import SAVING, without_foreign
 from bbframe.hub.late_draws import LateDraws
 from bbframe.hub.saving import save_checkpoint
+from bbframe.hub.state_dict import StateDict
 from bbframe.hub.stated_config import StatedConfig, plain_config, stated_beside, stated_config
 from bbframe.hub.strict_loading import LoadReport, adapt_input_channels, load_weights, read_preprocessing
 from bbframe.keymap import Host, KeyMap
@@ -100,6 +101,11 @@ class Backbone(BackboneMixin, nn.Module):
         report.unknown_config = [] if stated is None else stated.unknown
         net.preprocessing = read_preprocessing(files, report)
         return net.eval()
+
+    @classmethod
+    def from_state(cls: type[B], state: StateDict, config: BackboneConfigMixin, stated: StatedConfig) -> B:
+        """As `from_files`, with weights in memory."""
+        return cls.from_files(state, config, stated)
 
     @classmethod
     def adapt_config(cls, config: Any, made_with: Any) -> str | None:

@@ -1,70 +1,75 @@
-"""What the README says is tried: every command line composes, every example in Python runs."""
+"""The README stays short, and its pictures and tables are what the code says; tests/pages runs its blocks."""
 
 from __future__ import annotations
 
 import re
-import shlex
-import sys
-import types
+from pathlib import Path
 
 import pytest
-import torch
 
 import bbframe
-from bbframe.app.combinations import expand, with_ends
 from bbframe.app.composition import composition, plain_data
-from bbframe.app.help import usage
 from bbframe.app.places import HOME
 from bbframe.heads.levels import choose_pyramid
+from bbframe.registry import KINDS
 from bbframe.run.configuration import parse_configuration
+from docs.rooms import ROWS
 
-README = (HOME / "README.md").read_text()
-COMMANDS = re.findall(r"^python train\.py ([^#\n]+?) *(?:#.*)?$", README, flags=re.MULTILINE)
-HELP = re.findall(r"^  python train\.py (.+)$", usage(), flags=re.MULTILINE)
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("line", [line for line in [*COMMANDS, *HELP] if not re.search(r"<(run|sweep)>", line)])
-def test_every_command_line_composes_and_passes(line):
-    given = [word for word in shlex.split(line) if word != "-m" and not word.startswith("hydra.sweeper.")]
-    with composition() as compose:
-        for overrides in expand(with_ends(given)):
-            assert parse_configuration(plain_data(compose, overrides)).backbone.config.channels
+README = (HOME / "README.md").read_text(encoding="utf-8")
+PICTURES = sorted((HOME / "docs" / "pictures").glob("*.png"))
 
 
-def test_there_are_commands_to_try():
-    assert len(COMMANDS) >= 8
-    assert len(HELP) == 3
+def page(name: str) -> str:
+    return (HOME / "docs" / name).read_text(encoding="utf-8")
 
 
-def test_the_example_of_ones_own_backbone_works(monkeypatch):
-    code = next(block for block in BLOCKS if "TwoBackbone" in block)
-    module = types.ModuleType("readme")
-    monkeypatch.setitem(sys.modules, "readme", module)
-    names = vars(module)
-    exec(code.replace("@register\n", ""), names)  # registered for good it would show up in other tests
-    net = names["TwoBackbone"](names["TwoConfig"](out_indices=[0, 1]))
-    maps = net(torch.zeros(1, 3, 16, 24)).feature_maps
-    assert [tuple(x.shape) for x in maps] == [(1, 16, 4, 6), (1, 32, 2, 3)]
-    pruned = names["TwoBackbone"](names["TwoConfig"](out_features=["stem"]))
-    assert len(pruned.stages) == 0
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
 
 
-def test_the_names_in_the_library_examples_exist():
-    for name in re.findall(r"from bbframe import (.+)", README):
-        for part in name.split(","):
-            assert hasattr(bbframe, part.strip())
+@pytest.mark.parametrize("path", PICTURES, ids=[path.stem for path in PICTURES])
+def test_a_picture_is_small_and_shown(path):
+    assert path.stat().st_size < 150_000
+    texts = [README, *(file.read_text(encoding="utf-8") for file in (HOME / "docs").rglob("*.md"))]
+    assert any(f"pictures/{path.name}" in text for text in texts)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links_beside_the_site_lead_to_files_and_headings(name):
+    """`make docs` checks the links between pages."""
+    for link in re.findall(r"\]\(([^)]+)\)", (HOME / name).read_text(encoding="utf-8")):
+        file, _, anchor = link.partition("#")
+        if not file.startswith("https://"):
+            assert (HOME / file).is_file(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", (HOME / file).read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in anchors, link
 
 
 def test_every_recipe_is_in_the_table():
     for recipe in sorted(path.stem for path in (HOME / "recipes").glob("*.yaml")):
-        assert f"| `{recipe}` |" in README
+        assert f"| `{recipe}` |" in page("fine-tune.md")
+
+
+def test_every_room_is_in_the_table():
+    table = "\n".join(re.findall(r"^\| (`.+?) \|", page("architecture.md"), re.MULTILINE))
+    assert {room for row in ROWS for room in row} == set(re.findall(r"`(\w+)`", table))
+
+
+def test_every_kind_of_part_is_in_the_table():
+    assert set(re.findall(r"^\| `(\w+)` \| ", page("own-parts.md"), re.MULTILINE)) == set(KINDS)
+
+
+def test_every_public_name_is_on_a_page_of_the_api():
+    shown = "\n".join(path.read_text(encoding="utf-8") for path in Path(HOME / "docs" / "api").glob("*.md"))
+    for name in set(bbframe.__all__) - {"__version__", "BackboneType"}:
+        assert re.search(rf"^::: \S+\.{name}$|\b{name}\b", shown, re.MULTILINE), name
 
 
 def test_the_matrix_of_detection_has_every_backbone_and_its_pyramid():
-    rows = dict(
-        re.findall(r"^\| `(\w+)` \| (feature|simple|by its strides) \| ✓ \| ✓ \| ✓ \| ✓ \|$", README, re.MULTILINE)
-    )
+    row = r"^\| `(\w+)` \| (feature|simple|by its strides) \| ✓ \| ✓ \| ✓ \| ✓ \|$"
+    rows = dict(re.findall(row, page("detect.md"), re.MULTILINE))
     assert set(rows) == set(bbframe.list_backbones())
     for name in set(rows) - {"timm"}:
         with composition() as compose:

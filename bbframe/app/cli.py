@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from bbframe.app import train
 from bbframe.app.data_command import audit_images
 from bbframe.app.embed_command import embed
+from bbframe.app.export_command import EXPORT_HELP, export
 from bbframe.app.help import (
     COMPARE_HELP,
     DATA_HELP,
@@ -162,6 +163,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "embed": (embed, EMBED_HELP),
     "data": (audit_images, DATA_HELP),
     "predict": (predict, PREDICT_HELP),
+    "export": (export, EXPORT_HELP),
     "push": (push, PUSH_HELP),
     "serve": (serve, SERVE_HELP),
     "runs": (runs, RUNS_HELP),

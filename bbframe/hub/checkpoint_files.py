@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from bbframe.hub.client import Repository, first_line, json_fault
-from bbframe.hub.pickled_weights import unpickled
+from bbframe.hub.pickled_weights import conversion, unpickled
 
 # in the order of preference; `.bin` files are read with weights_only=True
 WEIGHT_FILES = (
@@ -233,6 +233,13 @@ class Checkpoint:
         inside = self.path / "backbone"
         hint = f"; it is a run's folder: give {inside}" if self.local and inside.is_dir() else ""
         raise ValueError(f"{self.source}: holds no weights; looked for {', '.join(WEIGHT_FILES)}{hint}")
+
+    def choice(self, prefixes: Sequence[str]) -> str:
+        """What to do where the weights hold several networks, whose names follow these prefixes."""
+        (path, *others) = self.weight_paths()
+        if others:
+            return f"keep one in each file of {self.source}"
+        return f"choose: {' or '.join(conversion(path, prefix) for prefix in prefixes)}"
 
     def _shards(self, index: Path) -> list[Path]:
         weight_map = (self.json(index.name) or {}).get("weight_map")

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.inner_network import inner_network
-from bbframe.hub.pickled_weights import conversion
 from bbframe.keymap import KeyMap, OwnNames
 from bbframe.preprocessing import Preprocessing
 from bbframe.schema import parse
@@ -96,7 +95,8 @@ def load_weights(
 def read_tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], LoadReport]:
     """All tensors of a checkpoint, and the beginning of its report; ValueError when two files hold the same one."""
     files = checkpoint.weights
-    report = LoadReport(checkpoint.source, checkpoint.revision, {file.name: file.sha256 for file in files})
+    hashed = {file.name: file.sha256 for file in files if file.sha256}
+    report = LoadReport(checkpoint.source, checkpoint.revision, hashed)
     report.notes = [checkpoint.note] * bool(checkpoint.note) + [f"{f.name}: {f.picked}" for f in files if f.picked]
     tensors: dict[str, Tensor] = {}
     for file in files:
@@ -120,11 +120,11 @@ def unwrapped(
     """
     found = inner_network(own, tables, list(tensors))
     if len(found.equals) > 1:
-        (path, *others) = checkpoint.weight_paths()
-        which = " or ".join(conversion(path, prefix) for prefix in found.equals[:8])
         names = ", ".join(map(repr, found.equals[:8]))
-        choose = f"keep one in each file of {checkpoint.source}" if others else f"choose: {which}"
-        raise ValueError(f"{report.source}: holds the network several times, its names follow {names}; {choose}")
+        raise ValueError(
+            f"{report.source}: holds the network several times, its names follow {names}; "
+            f"{checkpoint.choice(found.equals[:8])}"
+        )
     prefix = found.prefix
     if not prefix:
         return found.keys, dict(tensors)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bbframe.hub.checkpoint_files import Checkpoint, is_hub_id
-from bbframe.predict.prediction import find_checkpoint
+from bbframe.run.record import read_record
 
 if TYPE_CHECKING:
     from bbframe.predict.image_predictor import ImagePredictor
 
+EXPORTED = (".pt2", ".onnx", ".torchscript", ".xml")
 SAVED = "bbframe.json"  # a folder with it holds a saved network
 
 
@@ -51,6 +52,11 @@ def load(
     return LOADERS[found.kind](found.source, device, {"revision": revision, **hub})
 
 
+def is_exported(path: Path) -> bool:
+    """Whether a path is called like a file that `bbframe export` writes."""
+    return path.suffix in EXPORTED
+
+
 def load_predictor(source: str, device: str = "auto") -> ImagePredictor:
     """What `load` returns, for a command line that names a network by `run=`."""
     found: ImagePredictor = load(source, device=device)
@@ -64,6 +70,8 @@ def find_network(source: str | os.PathLike[str]) -> FoundNetwork:
     """
     text = os.fspath(source)
     path = Path(text).expanduser()
+    if is_exported(path):
+        return FoundNetwork("exported", str(path), path.parent)
     if is_hub_id(text):
         return FoundNetwork("hub", text, Path("outputs", text.replace("/", "--")))
     if (path / SAVED).is_file():
@@ -75,6 +83,26 @@ def find_network(source: str | os.PathLike[str]) -> FoundNetwork:
     checkpoint = find_checkpoint(path)
     home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     return FoundNetwork("checkpoint", str(checkpoint), home)
+
+
+def find_checkpoint(run: Path) -> Path:
+    """The checkpoint file of a run: best.ckpt, else last.ckpt. Raises ValueError for a run that has none."""
+    if run.is_file():
+        return run
+    read_record(run)
+    for name in ("best.ckpt", "last.ckpt"):
+        if (path := run / "checkpoints" / name).is_file():
+            return path
+    raise ValueError(
+        f"{run}: the run left no checkpoints/best.ckpt or last.ckpt, as with debug=true, train=false or "
+        "trainer.keep=0; give another"
+    )
+
+
+def _load_exported(source: str, device: str, hub: Mapping[str, Any]) -> ImagePredictor:
+    from bbframe.predict.exported_file import open_exported
+
+    return open_exported(Path(source))
 
 
 def _load_checkpoint(source: str, device: str, hub: Mapping[str, Any]) -> ImagePredictor:
@@ -91,6 +119,7 @@ def _load_saved(source: str, device: str, hub: Mapping[str, Any]) -> ImagePredic
 
 # by the kinds that `find_network` tells apart: each takes the source, the device and the options of the Hub
 LOADERS: dict[str, Callable[[str, str, Mapping[str, Any]], ImagePredictor]] = {
+    "exported": _load_exported,
     "checkpoint": _load_checkpoint,
     "saved": _load_saved,
     "hub": _load_saved,

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bbframe.predict.input_images import TABLES, InputImage, find_images
+from bbframe.predict.network_loading import load_predictor
 from bbframe.predict.predict_options import PredictOptions
 from bbframe.run.masking import outward
-from bbframe.run.record import read_record
 
 LISTED = 20  # skipped images that the last lines name
 
@@ -28,7 +28,7 @@ def predict_images(options: PredictOptions) -> int:
     Raises ValueError if an option or a file that it names is wrong.
     """
     started = time.perf_counter()
-    from bbframe.predict.network_loading import find_network, load_predictor
+    from bbframe.predict.network_loading import find_network
 
     found = find_network(options.run)
     out = Path(options.out) if options.out else found.home / "predictions"
@@ -45,20 +45,6 @@ def predict_images(options: PredictOptions) -> int:
     seconds = time.perf_counter() - started
     print(f"predicted {count} of {len(inputs)} images, {len(skipped)} skipped, {seconds:.1f} s: {outward(str(out))}")
     return 0 if count else 1
-
-
-def find_checkpoint(run: Path) -> Path:
-    """The checkpoint file of a run: best.ckpt, else last.ckpt. Raises ValueError for a run that has none."""
-    if run.is_file():
-        return run
-    read_record(run)
-    for name in ("best.ckpt", "last.ckpt"):
-        if (path := run / "checkpoints" / name).is_file():
-            return path
-    raise ValueError(
-        f"{run}: the run left no checkpoints/best.ckpt or last.ckpt, as with debug=true, train=false or "
-        "trainer.keep=0; give another"
-    )
 
 
 def check_out(out: Path, inputs: Sequence[InputImage], overwrite: bool) -> None:

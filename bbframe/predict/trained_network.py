@@ -51,7 +51,7 @@ class TrainedNetwork(nn.Module, ImagePredictor):
         fitted: FittedCalibration | None = None,
         origin: str = "",
         fast: bool = True,
-        told: Callable[[], TrainingFacts] = TrainingFacts,
+        told: Callable[[], TrainingFacts] | None = None,
     ):
         super().__init__()
         self.task = task.eval()
@@ -60,7 +60,7 @@ class TrainedNetwork(nn.Module, ImagePredictor):
         self.class_names = list(task.class_names)
         self.category_ids = list(category_ids or range(len(self.class_names)))
         self.preprocessing, self.decoding, self.origin = preprocessing, decoding, origin
-        self.fast, self._told = fast, told
+        self.fast, self._told = fast, told or TrainingFacts
         fitted = fitted or FittedCalibration()
         self.calibration, self.familiarity = fitted.calibration, fitted.familiarity
         if isinstance(task, Classification):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,137 +17,24 @@ from bbframe.backbone_mixin import BackboneType
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.late_draws import LateDraws
+from bbframe.hub.state_dict import StateDict
 from bbframe.hub.stated_config import StatedConfig
 from bbframe.keymap import OwnNames
 from bbframe.preprocessing import Preprocessing
-from bbframe.registry import find, register
-from bbframe.schema import Name, Range, Rate
-from bbframe.selection import Integers, Stage, StageNames, align
+from bbframe.registry import register
+from bbframe.timm_backbone.timm_config import TimmBackboneConfig, without_loading
 from bbframe.timm_backbone.timm_network import (
-    RESERVED,
     Names,
-    Network,
     accepted_sizes,
     adapt_grid,
     build,
     maps,
-    matched,
-    network,
     reached_parameters,
     takes_argument,
 )
-from bbframe.timm_backbone.weights import load_timm_weights, registered
-
-
-@dataclasses.dataclass(kw_only=True)
-class TimmBackboneConfig(BackboneConfigMixin):
-    """A network by timm's name: `resnet50`, `resnet50.a1_in1k`, `hf-hub:user/model@revision`, `local-dir:folder`.
-
-    Stages are timm's feature levels, named after its modules. `drop_path_rate` null is timm's own. `model_args` are
-    further arguments of the network, such as `img_size`. `stages_of`, the data of a native config, keeps that config's
-    stage names and indices instead; `source: timm` sets it. With `use_pretrained_backbone` a backbone made from this
-    config loads timm's weights. No config makes a tensor.
-    """
-
-    model_type: ClassVar[str] = "timm_backbone"
-    attribute_map: ClassVar[Mapping[str, str]] = {"name": "backbone"}
-    ignored_fields: ClassVar[frozenset[str]] = frozenset({"use_timm_backbone"})
-
-    backbone: Name = "resnet18"
-    features_only: bool = True
-    freeze_batch_norm_2d: bool = False
-    use_pretrained_backbone: bool = False
-    output_stride: Annotated[int, Range(1, 64)] | None = None
-    drop_path_rate: Rate | None = None
-    model_args: dict[str, Any] = dataclasses.field(default_factory=dict)
-    stages_of: dict[str, Any] | None = None
-
-    def validate(self) -> None:
-        if not self.features_only:
-            raise ValueError("timm_backbone: features_only must stay true; a backbone gives maps, not logits")
-        for key in self.model_args:
-            if key in RESERVED:
-                field = {"in_chans": "num_channels"}.get(key, key)
-                hint = f"; set {field} itself" if field in self.__dataclass_fields__ else ""
-                raise ValueError(f"timm_backbone: model_args may not hold {key!r}{hint}")
-        self.backbone, self.checkpoint_cfg, stated = registered(self.backbone)
-        self.model_args = {**stated, **self.model_args}
-
-    @classmethod
-    def of_native(cls, native: BackboneConfigMixin, name: str) -> TimmBackboneConfig:
-        """timm's version of a native architecture: timm's network, with the stages and the selection of `native`."""
-        return cls(
-            backbone=name,
-            num_channels=native.num_channels,
-            drop_path_rate=getattr(native, "drop_path_rate", None),
-            stages_of=native.to_dict(),
-            out_features=native.out_features,
-        )
-
-    @property
-    def stated(self) -> str:
-        """The arguments of the network in JSON, those of this config's fields included."""
-        options = {
-            "in_chans": self.num_channels,
-            "output_stride": self.output_stride,
-            "drop_path_rate": self.drop_path_rate,
-            "pretrained_cfg": self.checkpoint_cfg,
-            **self.model_args,
-        }
-        try:
-            return json.dumps({key: value for key, value in options.items() if value is not None})
-        except TypeError as error:
-            raise ValueError(f"timm_backbone: model_args={self.model_args} must be plain data ({error})") from error
-
-    @property
-    def network(self) -> Network:
-        """What timm makes of these fields; ValueError when it refuses them."""
-        return network(self.backbone, self.stated)
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        return _native_stages(json.dumps(self.stages_of)) if self.stages_of else self.network.levels
-
-    @property
-    def taps(self) -> dict[int, int | str]:
-        """Where the map of each stage comes from, a level of timm's or a child module; of the stages that have one."""
-        if self.stages_of:
-            return matched(self.backbone, self.stated, str(self.stages_of.get("model_type")), self.stages)
-        return {index: index for index, level in enumerate(self.network.info) if level["module"]}
-
-    @property
-    def selectable_names(self) -> list[str]:
-        return [self.stage_names[index] for index in self.taps]
-
-    def select(
-        self, out_features: StageNames = None, out_indices: Integers = None, out_strides: Integers = None
-    ) -> None:
-        selection = align(self.model_type, self.stages, out_features, out_indices, out_strides)
-        known = self.selectable_names
-        for name in selection.features:
-            if name not in known:
-                raise ValueError(
-                    f"timm_backbone: timm does not expose the map of {name} in {self.backbone}; "
-                    f"choose from: {', '.join(known)}"
-                )
-        self.selection = selection
-
+from bbframe.timm_backbone.weights import fill_from_timm, load_timm_weights
 
 _BY_SIZE = re.compile(r"bias_table|attention_biases|rel_pos|pos_embed")
-
-
-def _fresh(config: Any) -> TimmBackboneConfig:
-    """A copy of a config whose backbone is made without loading weights."""
-    config = copy.deepcopy(config)
-    config.use_pretrained_backbone = False
-    return config
-
-
-@lru_cache(maxsize=64)
-def _native_stages(config: str) -> tuple[Stage, ...]:
-    data = json.loads(config)
-    backbone: type[Backbone] = find("backbone", data.get("model_type"), "stages_of: model_type").load()
-    return backbone.config_class.from_dict(data).stages
 
 
 @register
@@ -185,7 +69,7 @@ class TimmBackbone(Backbone):
             self._backbone = timm.layers.freeze_batch_norm_2d(self._backbone)
         self.preprocessing = dataclasses.replace(Preprocessing.from_timm(net.cfg), size=net.input_size)
         if config.use_pretrained_backbone:
-            self.config = _fresh(config)  # its weights are this module's from now on
+            self.config = without_loading(config)  # its weights are this module's from now on
             self.load_report = load_timm_weights(self, self._names)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
@@ -229,7 +113,17 @@ class TimmBackbone(Backbone):
     def from_files(
         cls, files: Checkpoint, config: BackboneConfigMixin, stated: StatedConfig | None = None
     ) -> TimmBackbone:
-        return super().from_files(files, _fresh(config), stated)
+        return super().from_files(files, without_loading(config), stated)
+
+    @classmethod
+    def from_state(cls, state: StateDict, config: BackboneConfigMixin, stated: StatedConfig) -> TimmBackbone:
+        """A backbone with weights in memory, by timm's names or by those of `save_pretrained`, in eval mode."""
+        if any(name.startswith("_backbone.") for file in state.weights for name in file.tensors):
+            return cls.from_files(state, config, stated)
+        with LateDraws():
+            net = cls(without_loading(config))
+            net.load_report = fill_from_timm(net, net._names, state)
+        return net.eval()
 
     @classmethod
     def from_timm(cls, config: TimmBackboneConfig, hub: Mapping[str, Any]) -> TimmBackbone:
@@ -238,7 +132,7 @@ class TimmBackbone(Backbone):
         `hub` are options of `Checkpoint`. Raises ValueError when a tensor is missing, unexpected or of another shape.
         """
         with LateDraws():
-            net = cls(_fresh(config))
+            net = cls(without_loading(config))
             net.load_report = load_timm_weights(net, net._names, **hub)
         return net.eval()
 

@@ -87,6 +87,12 @@ def load_timm_weights(backbone: Any, names: Names, revision: str | None = None, 
         checkpoint = hub_checkpoint(cfg["hf_hub_id"], revision, **hub_options)
     else:
         raise ValueError(_no_weights(net))
+    return fill_from_timm(backbone, names, checkpoint)
+
+
+def fill_from_timm(backbone: Any, names: Names, checkpoint: Checkpoint) -> LoadReport:
+    """Fill a backbone with a checkpoint of timm's, strictly; ValueError when it does not fit."""
+    net: Network = backbone.config.network
     tensors, report = read_tensors(checkpoint)
     _, tensors = unwrapped(list(backbone.state_dict(keep_vars=True)), [names], tensors, checkpoint, report)
     report.preprocessing, report.images = "pretrained_cfg", str(backbone.preprocessing)

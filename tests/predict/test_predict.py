@@ -22,8 +22,9 @@ from bbframe.data.images.digits import scans
 from bbframe.predict import trained_network
 from bbframe.predict.image_results import ClassResult
 from bbframe.predict.input_images import InputImage, find_images
+from bbframe.predict.network_loading import find_checkpoint
 from bbframe.predict.predict_options import PredictOptions, read_arguments
-from bbframe.predict.prediction import check_out, find_checkpoint, predict_images, results_folder
+from bbframe.predict.prediction import check_out, predict_images, results_folder
 from bbframe.predict.prediction_results import BoxResults, BoxRow, ClassResults, ClassRow, LoadedImage
 from bbframe.predict.trained_network import TrainedNetwork, load_trained_network
 from bbframe.preprocessing import Preprocessing

@@ -236,4 +236,5 @@ MEASURES = (
     ("ece", "calibration error", "expected, 15 bins"),
     ("ece_scaled", "with temperature", "the error that is left"),
     ("temperature", "temperature", "fitted on validation images"),
+    ("unfamiliar", "unlike the training", "share of test images; 0.05 of validation images"),
 )

@@ -1,0 +1,68 @@
+"""`bbframe export`: a trained network as a file for other programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from bbframe.schema import parse
+
+EXPORT_HELP = """A trained network as a file for other programs, checked against PyTorch on real images.
+
+usage: bbframe export run=<run folder> [format=onnx] [key=value] ...
+
+The file takes any number of images of any height and width, and holds class names, preprocessing and thresholds in
+its metadata. A detector gives boxes, scores, labels and their count, chosen as in a prediction. export.json beside it
+says how far it is from PyTorch, and how long both take. bbframe predict run=model.onnx images=... uses it.
+
+options:
+  run=FOLDER          a run folder, or one of its checkpoints
+  format=onnx         onnx, torchscript, pt2 or openvino (pip install 'bbframe[onnx]' or 'bbframe[openvino]')
+  out=FILE            default: <run folder>/export/model.<ending>
+  preprocessing=true  the file takes bytes (B, 3, H, W), red green blue, of any size, and prepares them itself
+  quantize=int8       eight-bit numbers, calibrated on training images; the loss on the test images is measured
+  images=PATH         images for the check; default: those that the run was tested on
+  overwrite=true      replace an export that is there
+
+examples:
+  bbframe export run=outputs/classification/<run>
+  bbframe export run=outputs/detection/<run> format=openvino preprocessing=true"""
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Write a trained network as a command line says; returns the exit code."""
+    from bbframe.export.export_options import ExportOptions
+    from bbframe.predict.predict_options import read_paths
+
+    given: dict[str, Any] = {}
+    last = ""
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if last == "images" and (not equals or os.path.exists(argument)):
+            given["images"].append(os.path.expanduser(argument))
+            continue
+        if not equals or argument.startswith("-"):
+            raise ValueError(f"{argument!r} is no option; write key=value; bbframe export --help shows what there is")
+        if key == "images":
+            given.setdefault("images", []).extend(read_paths(value))
+        elif key in ("preprocessing", "overwrite") and value.lower() in ("true", "false"):
+            given[key] = value.lower() == "true"
+        else:
+            given[key] = None if value == "null" else value
+        last = key
+    options = parse(ExportOptions, given, "export")
+    from bbframe.export.network_export import export_network
+    from bbframe.run.masking import outward
+
+    path, said = export_network(options)
+    times = said["latency"]["batch 1"]
+    size = sum(file["bytes"] for file in said["files"].values()) / 1e6
+    worst = ", ".join(f"{name} within {value:.1e}" for name, value in said["worst"].items())
+    print(
+        f"{outward(str(path))}: {size:.1f} MB, {said['agreeing']} of {said['compared']} results as PyTorch's "
+        f"({worst}), {times['export_ms']:.1f} ms an image (PyTorch {times['pytorch_ms']:.1f} ms)"
+    )
+    if "quantize" in said:
+        print(said["quantize"]["summary"])
+    return 0

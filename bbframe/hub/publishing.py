@@ -92,6 +92,6 @@ def _upload_failure(name: str, error: Exception, left: bool) -> ValueError:
     if connection_broken(error):
         place = mirror() or "the Hub"
         return ValueError(f"{name}: {place} cannot be reached ({told}); try again where there is a network{again}")
-    if isinstance(error, ValueError) and status is None:  # of the client, or of ours: it says what to change
+    if isinstance(error, ValueError) and status is None:  # the client's or our own: it says what to change
         return ValueError(f"{name}: {' '.join(str(error).split())[:500]}{again}")
     return ValueError(f"{name}: could not be uploaded ({told}); try again{again}")

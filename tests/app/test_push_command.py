@@ -146,7 +146,7 @@ def test_what_is_private_goes_to_no_public_repository(hub):
     net.push_to_hub("anna/x", token=TOKEN)
     before = files(hub, "anna/x")
     text = refused(lambda: net.push_to_hub("anna/x", token=TOKEN, private=True, overwrite=True, licence="mit"))
-    assert text == "anna/x: private=true, and the repository is there already and public; make it private there first"
+    assert text == "anna/x: private=true, and the repository is there already and public; make it private on its page"
     assert files(hub, "anna/x") == before
 
 

@@ -129,7 +129,8 @@ def run(words: Sequence[str], monkeypatch) -> int:
     if words[0] in ("pytest", "python"):
         first = ["-m", "pytest", "-p", "no:cacheprovider"] if words[0] == "pytest" else []
         command = [sys.executable, *first, *words[1:]]
-        return subprocess.run(command, env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path.cwd()}"}).returncode
+        found = os.pathsep.join([str(ROOT), str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(command, env={**os.environ, "PYTHONPATH": found}).returncode
     arguments = ["rank", *shortened(words)] if words[1:2] == ["rank"] else list(words[1:])
     monkeypatch.setattr(sys, "argv", ["bbframe", *arguments])
     return cli.main()

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from bbframe.app import train
 from bbframe.app.data_command import audit_images
 from bbframe.app.embed_command import embed
+from bbframe.app.export_command import export
 from bbframe.app.help import (
     COMPARE_HELP,
     DATA_HELP,
     EMBED_HELP,
+    EXPORT_HELP,
     HELP,
     INFO_HELP,
     LIST_HELP,
@@ -159,6 +161,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "embed": (embed, EMBED_HELP),
     "data": (audit_images, DATA_HELP),
     "predict": (predict, PREDICT_HELP),
+    "export": (export, EXPORT_HELP),
     "runs": (runs, RUNS_HELP),
     "compare": (compare, COMPARE_HELP),
     "report": (report, REPORT_HELP),

@@ -8,6 +8,8 @@ from typing import Any
 
 from bbframe.predict.image_predictor import ImagePredictor
 
+EXPORTED = (".pt2", ".onnx", ".torchscript", ".xml")
+
 
 def load(
     source: str | os.PathLike[str],
@@ -31,7 +33,16 @@ def load(
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"load: {source!r:.60} must be a run folder, a saved folder, an id on the Hub or a file")
     path = Path(source).expanduser()
+    if is_exported(path):
+        from bbframe.predict.exported_file import open_exported
+
+        return open_exported(path)
     return load_trained_network(find_checkpoint(path), device)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a path is called like a file that `bbframe export` writes."""
+    return path.suffix in EXPORTED
 
 
 def load_predictor(source: str, device: str = "auto") -> ImagePredictor:

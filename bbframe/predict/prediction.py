@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bbframe.predict.input_images import TABLES, InputImage, find_images
+from bbframe.predict.network_loading import is_exported, load_predictor
 from bbframe.predict.predict_options import PredictOptions
 from bbframe.run.masking import outward
 from bbframe.run.record import read_record
@@ -28,16 +29,16 @@ def predict_images(options: PredictOptions) -> int:
     Raises ValueError if an option or a file that it names is wrong.
     """
     started = time.perf_counter()
-    checkpoint = find_checkpoint(Path(options.run))
+    exported = is_exported(Path(options.run))
+    checkpoint = Path(options.run) if exported else find_checkpoint(Path(options.run))
     home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     out = Path(options.out) if options.out else home / "predictions"
     inputs = find_images(options.images, out)
     check_out(out, inputs, options.overwrite)
     with results_folder(out):
         from bbframe.predict.prediction_results import write_predictions
-        from bbframe.predict.trained_network import load_trained_network
 
-        network = load_trained_network(checkpoint, options.device)
+        network = load_predictor(str(checkpoint), options.device)
         count, skipped = write_predictions(network, inputs, out, options.threshold, options.batch_size)
     if skipped:
         more = f"\n  and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""

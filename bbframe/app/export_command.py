@@ -1,0 +1,47 @@
+"""`bbframe export`: a trained network as a file for other programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from bbframe.schema import parse
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Write a trained network as a command line says; returns the exit code."""
+    from bbframe.export.export_options import ExportOptions
+    from bbframe.predict.predict_options import read_paths
+
+    given: dict[str, Any] = {}
+    last = ""
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if last == "images" and (not equals or os.path.exists(argument)):
+            given["images"].append(os.path.expanduser(argument))
+            continue
+        if not equals or argument.startswith("-"):
+            raise ValueError(f"{argument!r} is no option; write key=value; bbframe export --help shows what there is")
+        if key == "images":
+            given.setdefault("images", []).extend(read_paths(value))
+        elif key in ("preprocessing", "overwrite") and value.lower() in ("true", "false"):
+            given[key] = value.lower() == "true"
+        else:
+            given[key] = None if value == "null" else value
+        last = key
+    options = parse(ExportOptions, given, "export")
+    from bbframe.export.network_export import export_network
+    from bbframe.run.masking import outward
+
+    path, said = export_network(options)
+    times = said["latency"]["batch 1"]
+    size = sum(file["bytes"] for file in said["files"].values()) / 1e6
+    worst = ", ".join(f"{name} within {value:.1e}" for name, value in said["worst"].items())
+    print(
+        f"{outward(str(path))}: {size:.1f} MB, {said['agreeing']} of {said['compared']} results as PyTorch's "
+        f"({worst}), {times['export_ms']:.1f} ms an image (PyTorch {times['pytorch_ms']:.1f} ms)"
+    )
+    if "quantize" in said:
+        print(said["quantize"]["summary"])
+    return 0

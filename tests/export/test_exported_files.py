@@ -1,0 +1,158 @@
+"""Files of every format: what they hold, that they are called as the network itself, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bbframe
+from bbframe.app import cli
+from bbframe.data.images.digits import parted, scans
+from bbframe.export.export_check import compare_outputs, demand_agreement, tolerances
+from bbframe.export.export_options import ExportOptions
+from bbframe.export.exported_formats import write_exported
+from bbframe.export.network_export import as_outputs, describe
+from bbframe.export.network_graphs import network_graph
+from bbframe.predict import exported_file
+from bbframe.predict.exported_file import open_exported
+from tests.export.made_networks import CLASSES, inputs, made_network
+from tests.predict.test_load import trained
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "onnx_classifier.py"
+
+
+def written(network, path, format, inside=False, size=(73, 91)):
+    graph = network_graph(network, inside)
+    metadata = describe(network, graph.outputs, inside)
+    example = torch.randint(255, (2, 3, *size), dtype=torch.uint8) if inside else inputs(network, *size, 2)
+    write_exported(graph, example, path, format, metadata)
+    return open_exported(path)
+
+
+def test_a_detector_as_torchscript_is_the_network_at_other_sizes(tmp_path):
+    network = made_network("resnet", "fcos")
+    exported = written(network, tmp_path / "model.torchscript", "torchscript")
+    for height, width, batch in ((64, 96, 3), (110, 45, 1)):
+        x = inputs(network, height, width, batch)
+        result = compare_outputs(exported.outputs(x), as_outputs(network, list(x), exported.metadata["outputs"]))
+        assert result["agreeing"] == result["compared"] > 10
+        assert max(result["worst"].values()) < 1e-4
+
+
+def test_a_detector_with_its_preprocessing_inside_finds_boxes_in_the_pixels_of_the_image(tmp_path):
+    network = made_network("resnet", "faster_rcnn")
+    exported = written(network, tmp_path / "model.torchscript", "torchscript", inside=True)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (70, 130, 3), np.uint8))
+    ours, theirs = exported(image, threshold=0), network(image, threshold=0)
+    assert ours.size == theirs.size == (130, 70)
+    assert len(theirs) > 5
+    near = (ours.boxes[:, None] - theirs.boxes[None]).abs().amax(2).amin(0)  # the order may differ by a rounding
+    assert (near < 2).float().mean() > 0.9
+
+
+def test_a_pt2_file_says_what_it_is_and_is_called_as_the_network(tmp_path):
+    network = made_network("convnextv2", "multi_level")
+    exported = written(network, tmp_path / "model.pt2", "pt2")
+    metadata = exported.metadata
+    assert (metadata["version"], metadata["task"], metadata["class_names"]) == (1, "classification", CLASSES)
+    assert metadata["preprocessing"]["size"] == [64, 64]
+    assert metadata["thresholds"]["temperature"] == 1.5
+    assert metadata["sides"][1] == 8192
+    loaded = bbframe.load(tmp_path / "model.pt2")
+    images = [Image.fromarray(np.full((50 + i, 80, 3), 60 * i, np.uint8)) for i in range(3)]
+    for ours, theirs in zip(loaded(images), network(images), strict=True):
+        assert ours.label == theirs.label
+        torch.testing.assert_close(ours.probabilities, theirs.probabilities)
+        assert ours.distance == pytest.approx(theirs.distance, rel=1e-4)
+    with pytest.raises(ValueError, match=r"images of 9000x64 pixels; sides must be from \d+ to 8192"):
+        exported.outputs(torch.zeros(1, 3, 64, 9000))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantize": "int8", "format": "pt2"}, "quantize=int8 makes ONNX files; use format=onnx, not pt2"),
+        ({"quantize": "int8", "preprocessing": True}, "leave preprocessing out"),
+        ({"quantize": "int8", "images": ("a",)}, "leave images out"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ExportOptions(run="a", **options)
+
+
+def test_a_missing_package_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ValueError, match=r"openvino is not installed; pip install 'bbframe\[openvino\]'"):
+        exported_file.demand_package("openvino")
+
+
+@pytest.mark.parametrize("name", ["model.bin", "missing.onnx"])
+def test_files_that_are_no_exports_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"ends in \.pt2|there is no such file"):
+        open_exported(tmp_path / name)
+
+
+def test_an_export_that_differs_is_refused_with_its_numbers():
+    result = {"compared": 10, "agreeing": 10, "worst": {"probabilities": 0.02}, "mean": {}}
+    with pytest.raises(ValueError, match=r"probabilities differ by up to 0\.02 from PyTorch's, more than 0\.001"):
+        demand_agreement("model.onnx", result, tolerances(inside=False))
+    demand_agreement("model.onnx", result, tolerances(inside=True))
+    with pytest.raises(ValueError, match="only 3 of 10 results are PyTorch's"):
+        demand_agreement("model.onnx", {**result, "agreeing": 3, "worst": {}}, tolerances(inside=False))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("run"), "trainer.max_epochs=1", "backbone.out_indices=[4]")
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_by_one_command(run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bbframe", "export", f"run={run}", "format=torchscript"])
+    assert cli.main() == 0
+    assert "results as PyTorch's" in capsys.readouterr().out
+    said = json.loads((run / "export" / "export.json").read_text())
+    assert said["agreeing"] == said["compared"] > 16
+    assert said["files"]["model.torchscript"]["bytes"] == (run / "export" / "model.torchscript").stat().st_size
+    assert len(said["images"]) == 16
+    assert cli.main() == 1
+    assert "is there already; give another out=, or overwrite=true replaces it" in capsys.readouterr().err
+
+
+@pytest.mark.onnx
+@pytest.mark.filterwarnings("ignore")
+def test_the_example_needs_onnxruntime_alone(run, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "model.onnx"
+    monkeypatch.setattr(sys, "argv", ["bbframe", "export", f"run={run}", "preprocessing=true", f"out={path}"])
+    assert cli.main() == 0
+    assert "bbframe" not in [line.split()[1] for line in EXAMPLE.read_text().splitlines() if line.startswith("import")]
+    net = bbframe.load(run)
+    for index in parted()["test"][:3]:
+        image = Image.fromarray(scans()[0][index]).resize((60, 50))
+        image.save(tmp_path / "digit.png")
+        done = subprocess.run([sys.executable, EXAMPLE, path, tmp_path / "digit.png"], capture_output=True, text=True)
+        label, probability = done.stdout.splitlines()[0].split("\t")
+        assert label == net(image).label
+        assert float(probability) == pytest.approx(net(image).probability, abs=1e-3)
+
+
+@pytest.mark.onnx
+@pytest.mark.filterwarnings("ignore")
+def test_eight_bits_keep_most_of_the_accuracy(run, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "small.onnx"
+    monkeypatch.setattr(sys, "argv", ["bbframe", "export", f"run={run}", "quantize=int8", f"out={path}"])
+    assert cli.main() == 0
+    assert "int8: accuracy" in capsys.readouterr().out
+    said = json.loads(path.with_suffix(".json").read_text())["quantize"]
+    assert said["int8"]["accuracy"] > said["float32"]["accuracy"] - 0.05
+    assert bbframe.load(path)(Image.fromarray(scans()[0][0])).label in open_exported(path).class_names

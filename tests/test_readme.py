@@ -57,8 +57,9 @@ def test_every_room_is_in_the_table():
     assert {room for row in ROWS for room in row} == set(re.findall(r"`(\w+)`", table))
 
 
-def test_every_kind_of_part_is_in_the_table():
-    assert set(re.findall(r"^\| `(\w+)` \| ", page("own-parts.md"), re.MULTILINE)) == set(KINDS)
+@pytest.mark.parametrize("name", ["own-parts.md", "api/testing.md"])
+def test_every_kind_of_part_is_in_the_tables(name):
+    assert set(re.findall(r"^\| `(\w+)` \| ", page(name), re.MULTILINE)) == set(KINDS)
 
 
 def test_every_public_name_is_on_a_page_of_the_api():

@@ -35,7 +35,7 @@ BOX_RECIPES = {"recipes=two_things": "coco"}
 # Appended to `bbframe rank`: few images, and a race of two that ends at once.
 SHORT_RANK = {"images": "24", "image_size": "64", "finalists": "2", "budget": "20s"}
 # Put in the place of what a page says.
-REPLACED = {"hydra.sweeper.trials": "2"}
+REPLACED = {"hydra.sweeper.trials": "2", "trainer.max_epochs": "2"}
 # Taken as typed: these repeat or describe what is there already.
 AS_TYPED = re.compile(r"^(rerun|ckpt_path|resume|train)=|^--(help|cfg|info|version)\b|^-h$")
 # Not run by any test, and why; each is composed all the same.

@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from bbframe.app import train
 from bbframe.app.data_command import audit_images
 from bbframe.app.embed_command import embed
-from bbframe.app.export_command import export
+from bbframe.app.export_command import EXPORT_HELP, export
 from bbframe.app.help import (
     COMPARE_HELP,
     DATA_HELP,
     EMBED_HELP,
-    EXPORT_HELP,
     HELP,
     INFO_HELP,
     LIST_HELP,

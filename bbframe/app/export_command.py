@@ -8,6 +8,27 @@ from typing import Any
 
 from bbframe.schema import parse
 
+EXPORT_HELP = """A trained network as a file for other programs, checked against PyTorch on real images.
+
+usage: bbframe export run=<run folder> [format=onnx] [key=value] ...
+
+The file takes any number of images of any height and width, and holds class names, preprocessing and thresholds in
+its metadata. A detector gives boxes, scores, labels and their count, chosen as in a prediction. export.json beside it
+says how far it is from PyTorch, and how long both take. bbframe predict run=model.onnx images=... uses it.
+
+options:
+  run=FOLDER          a run folder, or one of its checkpoints
+  format=onnx         onnx, torchscript, pt2 or openvino (pip install 'bbframe[onnx]' or 'bbframe[openvino]')
+  out=FILE            default: <run folder>/export/model.<ending>
+  preprocessing=true  the file takes bytes (B, 3, H, W), red green blue, of any size, and prepares them itself
+  quantize=int8       eight-bit numbers, calibrated on training images; the loss on the test images is measured
+  images=PATH         images for the check; default: those that the run was tested on
+  overwrite=true      replace an export that is there
+
+examples:
+  bbframe export run=outputs/classification/<run>
+  bbframe export run=outputs/detection/<run> format=openvino preprocessing=true"""
+
 
 def export(arguments: Sequence[str]) -> int:
     """Write a trained network as a command line says; returns the exit code."""

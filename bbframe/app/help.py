@@ -128,27 +128,6 @@ examples:
   bbframe embed backbone=dinov2_small backbone.pretrained=true images=photos --knn 5
   bbframe embed run=outputs/classification/<run> images=photos out=photos.parquet stage=stage3"""
 
-EXPORT_HELP = """A trained network as a file for other programs, checked against PyTorch on real images.
-
-usage: bbframe export run=<run folder> [format=onnx] [key=value] ...
-
-The file takes any number of images of any height and width, and holds class names, preprocessing and thresholds in
-its metadata. A detector gives boxes, scores, labels and their count, chosen as in a prediction. export.json beside it
-says how far it is from PyTorch, and how long both take. bbframe predict run=model.onnx images=... uses it.
-
-options:
-  run=FOLDER          a run folder, or one of its checkpoints
-  format=onnx         onnx, torchscript, pt2 or openvino (pip install 'bbframe[onnx]' or 'bbframe[openvino]')
-  out=FILE            default: <run folder>/export/model.<ending>
-  preprocessing=true  the file takes bytes (B, 3, H, W), red green blue, of any size, and prepares them itself
-  quantize=int8       eight-bit numbers, calibrated on training images; the loss on the test images is measured
-  images=PATH         images for the check; default: those that the run was tested on
-  overwrite=true      replace an export that is there
-
-examples:
-  bbframe export run=outputs/classification/<run>
-  bbframe export run=outputs/detection/<run> format=openvino preprocessing=true"""
-
 DATA_HELP = """What the images say before anything is trained.
 
 usage: bbframe data [--out fixes.csv] [--json] [group=choice] [key=value] ...

@@ -34,7 +34,7 @@ def compare_outputs(ours: Outputs, theirs: Outputs) -> dict[str, Any]:
         for i in range(len(ours["count"])):
             many, found = int(ours["count"][i]), int(theirs["count"][i])
             total += max(many, found)
-            for j, k in matched(ours, theirs, i):
+            for j, k in same_detections(ours, theirs, i):
                 again += 1
                 for name in ("boxes", "scores", "masks"):
                     if name in ours:
@@ -50,7 +50,7 @@ def compare_outputs(ours: Outputs, theirs: Outputs) -> dict[str, Any]:
     }
 
 
-def matched(ours: Outputs, theirs: Outputs, image: int) -> list[tuple[int, int]]:
+def same_detections(ours: Outputs, theirs: Outputs, image: int) -> list[tuple[int, int]]:
     """Pairs of detections of an image that are the same in both, each used once."""
     many, found = int(ours["count"][image]), int(theirs["count"][image])
     if not many or not found:
@@ -106,7 +106,7 @@ def demand_agreement(name: str, result: dict[str, Any], allowed: dict[str, float
         )
 
 
-def latency(run: Callable[[Tensor], Any], images: Tensor) -> float:
+def milliseconds(run: Callable[[Tensor], Any], images: Tensor) -> float:
     """The median time of a call in milliseconds."""
     run(images)
     times = []

@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 import bbframe
 from bbframe.export.check_images import named_pictures, run_images, tested_pictures
-from bbframe.export.export_check import Outputs, compare_outputs, demand_agreement, latency, merge, tolerances
+from bbframe.export.export_check import Outputs, compare_outputs, demand_agreement, merge, milliseconds, tolerances
 from bbframe.export.export_options import ExportOptions
 from bbframe.export.exported_formats import ENDS, LARGEST, write_exported
 from bbframe.export.network_graphs import network_graph
@@ -53,12 +53,12 @@ def export_network(options: ExportOptions) -> tuple[Path, dict[str, Any]]:
     graph = network_graph(network, options.preprocessing)
     data = None if options.images else _data_of(checkpoint, network)
     pictures = named_pictures(options.images, network) if data is None else tested_pictures(data)
-    metadata = describe(network, graph.outputs, options.preprocessing)
+    metadata = file_metadata(network, graph.outputs, options.preprocessing)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         draft = Path(folder) / path.name
-        example = torch.stack([prepared(network, pictures[0][1], options.preprocessing)] * 2)
-        files = write_exported(graph, enlarged(example, metadata["sides"][0]), draft, options.format, metadata)
+        example = torch.stack([file_input(network, pictures[0][1], options.preprocessing)] * 2)
+        files = write_exported(graph, larger_example(example, metadata["sides"][0]), draft, options.format, metadata)
         said: dict[str, Any] = {"format": options.format, **compared(network, graph, draft, pictures, options)}
         if options.quantize:
             from bbframe.export.quantization import quantized
@@ -76,7 +76,7 @@ def export_network(options: ExportOptions) -> tuple[Path, dict[str, Any]]:
     return path, said
 
 
-def describe(network: TrainedNetwork, outputs: Sequence[str], inside: bool) -> dict[str, Any]:
+def file_metadata(network: TrainedNetwork, outputs: Sequence[str], inside: bool) -> dict[str, Any]:
     """What a file says of itself."""
     model = getattr(network.head, "model", None)
     heads = getattr(model, "roi_heads", model)
@@ -109,12 +109,12 @@ def describe(network: TrainedNetwork, outputs: Sequence[str], inside: bool) -> d
     }
 
 
-def prepared(network: TrainedNetwork, picture: Image.Image, inside: bool) -> Tensor:
+def file_input(network: TrainedNetwork, picture: Image.Image, inside: bool) -> Tensor:
     """What a file takes of an image: bytes, or the normalised input."""
     return pil_to_tensor(picture.convert("RGB")) if inside else network.preprocessing(picture)
 
 
-def enlarged(example: Tensor, least: int) -> Tensor:
+def larger_example(example: Tensor, least: int) -> Tensor:
     """An example whose sides are odd, unlike each other and well above the least one, which tracers remember."""
     height, width = (
         max(side, 3 * least) // 2 * 2 + more for side, more in zip(example.shape[-2:], (1, 5), strict=True)
@@ -156,15 +156,15 @@ def compared(
         results.append(compare_outputs(exported.outputs(batch), expected))
     found = merge(results)
     demand_agreement(path.name, found, tolerances(options.preprocessing))
-    image = prepared(network, pictures[0][1], options.preprocessing)
+    image = file_input(network, pictures[0][1], options.preprocessing)
     times: dict[str, Any] = {}
     for size in BATCHES:
         batch = torch.stack([image] * size)
         with torch.no_grad():
-            ours = latency(graph, batch)
+            ours = milliseconds(graph, batch)
         times[f"batch {size}"] = {
             "pytorch_ms": round(ours, 3),
-            "export_ms": round(latency(exported.outputs, batch), 3),
+            "export_ms": round(milliseconds(exported.outputs, batch), 3),
         }
     return {
         **found,
@@ -180,11 +180,11 @@ def _batches(network: TrainedNetwork, exported: ExportedNetwork, pictures: Seque
     names = exported.metadata["outputs"]
     alike: dict[tuple[int, ...], list[Image.Image]] = {}
     for picture in pictures:
-        alike.setdefault(tuple(prepared(network, picture, inside).shape), []).append(picture)
+        alike.setdefault(tuple(file_input(network, picture, inside).shape), []).append(picture)
     for group in alike.values():
         for part in (group[:1], group[1:3], group[3:]):
             if part:
-                batch = torch.stack([prepared(network, picture, inside) for picture in part])
+                batch = torch.stack([file_input(network, picture, inside) for picture in part])
                 expected = as_outputs(network, [network.preprocessing(picture) for picture in part], names)
                 if inside and isinstance(network.preprocessing, BoxPreprocessing):
                     x, y = network.preprocessing.scale(part[0].size)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bbframe.data.data_module import DataModule
-from bbframe.export.export_check import latency
+from bbframe.export.export_check import milliseconds
 from bbframe.predict.exported_file import ExportedNetwork, demand_package, open_exported
 from bbframe.predict.trained_network import TrainedNetwork
 from bbframe.tasks.classification import Classification
@@ -82,7 +82,7 @@ def measured(network: TrainedNetwork, path: Path, data: DataModule, image: Tenso
     return {
         **score(network.task, exported, data),
         "bytes": path.stat().st_size,
-        "latency_ms": round(latency(exported.outputs, image[None]), 3),
+        "latency_ms": round(milliseconds(exported.outputs, image[None]), 3),
     }
 
 

@@ -84,5 +84,5 @@ class TwoStageGraph(nn.Module):
 
 
 def large(boxes: Tensor, side: float) -> Tensor:
-    """Whether both sides of boxes (..., 4) have at least so many pixels: (...)."""
+    """Whether both sides of boxes (..., 4) have at least `side` pixels: (...)."""
     return (boxes[..., 2] - boxes[..., 0] >= side) & (boxes[..., 3] - boxes[..., 1] >= side)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from bbframe.export.export_check import compare_outputs, latency, merge
+from bbframe.export.export_check import compare_outputs, merge, milliseconds
 from bbframe.export.exported_formats import ENDS
 from bbframe.export.network_export import as_outputs
 from tests.export.made_networks import CLASSIFIERS, DETECTORS, TIMM, inputs, made_network
@@ -29,7 +29,7 @@ def check(backbone, head, format, path):
         )
     found = merge(results)
     if table := os.environ.get("BBFRAME_EXPORT_TABLE"):
-        ms = latency(exported.outputs, x)
+        ms = milliseconds(exported.outputs, x)
         worst = "  ".join(f"{name} {value:.1e}" for name, value in found["worst"].items())
         with open(table, "a") as file:
             file.write(f"{backbone:15} {head:12} {format:12} sides from {least:4} ")

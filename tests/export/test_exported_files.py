@@ -18,7 +18,7 @@ from bbframe.data.images.digits import parted, scans
 from bbframe.export.export_check import compare_outputs, demand_agreement, tolerances
 from bbframe.export.export_options import ExportOptions
 from bbframe.export.exported_formats import write_exported
-from bbframe.export.network_export import as_outputs, describe
+from bbframe.export.network_export import as_outputs, file_metadata
 from bbframe.export.network_graphs import network_graph
 from bbframe.predict import exported_file
 from bbframe.predict.exported_file import open_exported
@@ -30,7 +30,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "onnx_classifier.py"
 
 def written(network, path, format, inside=False, size=(73, 91)):
     graph = network_graph(network, inside)
-    metadata = describe(network, graph.outputs, inside)
+    metadata = file_metadata(network, graph.outputs, inside)
     example = torch.randint(255, (2, 3, *size), dtype=torch.uint8) if inside else inputs(network, *size, 2)
     write_exported(graph, example, path, format, metadata)
     return open_exported(path)

@@ -76,3 +76,7 @@ def test_the_matrix_of_detection_has_every_backbone_and_its_pyramid():
         with composition() as compose:
             plan = parse_configuration(plain_data(compose, ["task=detection", f"backbone={name}"]))
         assert rows[name] == {"fpn": "feature", "simple": "simple"}[choose_pyramid(None, plan.backbone.config.strides)]
+
+
+def test_the_example_on_the_page_of_exports_is_the_file_that_tests_run():
+    assert (HOME / "docs" / "examples" / "onnx_classifier.py").read_text(encoding="utf-8") in page("export.md")

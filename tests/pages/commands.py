@@ -85,6 +85,8 @@ def shortened(words: Sequence[str]) -> list[str]:
         more |= FEW_BOXES
     if ranks:
         more.pop("data.image_size", None)
+        if data == "coco":  # whose images have a shorter and a longer side
+            del more["image_size"]
     return [*arguments, *(f"{key}={value}" for key, value in more.items() if key not in given)]
 
 
@@ -122,10 +124,10 @@ def is_ours(words: Sequence[str], written: Collection[str]) -> bool:
     return is_training(words) or words[0] in ("bbframe", "pytest") or words[1] in written
 
 
-def run(words: Sequence[str], monkeypatch) -> int:
-    """Run a command of ours in this process, shortened; its exit code."""
+def run(words: Sequence[str], monkeypatch, *, as_typed: bool = False) -> int:
+    """Run a command of ours in this process, shortened unless it is to run as typed; its exit code."""
     if is_training(words):
-        return train.main(shortened(words))
+        return train.main(list(words[2:]) if as_typed else shortened(words))
     if words[0] in ("pytest", "python"):
         first = ["-m", "pytest", "-p", "no:cacheprovider"] if words[0] == "pytest" else []
         command = [sys.executable, *first, *words[1:]]

@@ -7,6 +7,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def traced_program(graph: nn.Module, example: Tensor, least: int) -> tuple[Expor
         oblivious, side = attempts.pop(0)
         sides = (max(side * 3, size) // 2 * 2 + 1 + 4 * place for place, size in enumerate(example.shape[-2:]))
         x = F.interpolate(example.float(), tuple(sides)).to(example.dtype)
-        with torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=oblivious):
+        with torch.no_grad(), _sizes_oblivious(oblivious):
             try:
                 return torch.export.export(graph, (x,), dynamic_shapes=_shapes(side)), side
             except UserError as error:
@@ -49,6 +50,13 @@ def traced_program(graph: nn.Module, example: Tensor, least: int) -> tuple[Expor
         f"export: torch.export cannot describe this network for images of any size ({why:.300}); try "
         "format=torchscript"
     )
+
+
+def _sizes_oblivious(on: bool) -> AbstractContextManager[Any]:
+    """Whether a traced size that may be 1 is asked if it is, where this torch has that setting."""
+    settings: Any = symbolic_shapes
+    known = hasattr(settings, "backed_size_oblivious")
+    return settings.patch(backed_size_oblivious=on) if known else nullcontext()
 
 
 def _shapes(least: int) -> tuple[dict[int, Any], ...]:

@@ -49,12 +49,16 @@ class DetectorGraph(nn.Module):
     (B, D, 28, 28) hold the probability of each part of a box.
     """
 
+    pyramid: Any
+    extra: Any
+    detect: Any
+
     def __init__(self, task: Detection):
         super().__init__()
         self.backbone, self.pyramid, self.extra = task.backbone, task.head.pyramid, task.head.extra
         self.multiple = task.head.multiple
-        two_stages = isinstance(task.head, FasterRCNNDetector)
-        self.detect = (TwoStageGraph if two_stages else OneStageGraph)(task.head)
+        head: Any = task.head
+        self.detect = (TwoStageGraph if isinstance(head, FasterRCNNDetector) else OneStageGraph)(head)
         self.outputs = ("boxes", "scores", "labels", "count", *(("masks",) if self.detect.masks else ()))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -78,7 +78,7 @@ def quantized(network: TrainedNetwork, path: Path, data: DataModule) -> dict[str
 def measured(network: TrainedNetwork, path: Path, data: DataModule, image: Tensor) -> dict[str, float]:
     """The task's metric on the test images by an exported file, its size, and its latency for one image."""
     exported = open_exported(path, torch.get_num_threads())
-    score = _average_precision if isinstance(network.task, Detection) else _accuracy
+    score: Any = _average_precision if isinstance(network.task, Detection) else _accuracy
     return {
         **score(network.task, exported, data),
         "bytes": path.stat().st_size,

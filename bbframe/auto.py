@@ -143,7 +143,7 @@ class AutoBackbone:
         """A backbone with weights that are in memory, in eval mode; its `load_report` says what was loaded.
 
         `state` maps names to tensors, those of transformers, of timm or of the authors, with or without a classifier;
-        a module stands for its own. `config` is that of `from_config`, or timm's name of the network, as
+        a module stands for its own. `config` is as in `from_config`, or timm's name of the network, as
         "timm/resnet50". `dtype`, `fast` and `fields`, such as `out_indices=[1, 3]`, are those of `from_config`. The
         preprocessing is timm's for its networks, else ImageNet's: set `net.preprocessing` where it is another. Raises
         one ValueError that lists all that is missing, unexpected or misshapen.

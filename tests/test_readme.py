@@ -57,8 +57,9 @@ def test_every_room_is_in_the_table():
     assert {room for row in ROWS for room in row} == set(re.findall(r"`(\w+)`", table))
 
 
-def test_every_kind_of_part_is_in_the_table():
-    assert set(re.findall(r"^\| `(\w+)` \| ", page("own-parts.md"), re.MULTILINE)) == set(KINDS)
+@pytest.mark.parametrize("name", ["own-parts.md", "api/testing.md"])
+def test_every_kind_of_part_is_in_the_tables(name):
+    assert set(re.findall(r"^\| `(\w+)` \| ", page(name), re.MULTILINE)) == set(KINDS)
 
 
 def test_every_public_name_is_on_a_page_of_the_api():
@@ -75,3 +76,7 @@ def test_the_matrix_of_detection_has_every_backbone_and_its_pyramid():
         with composition() as compose:
             plan = parse_configuration(plain_data(compose, ["task=detection", f"backbone={name}"]))
         assert rows[name] == {"fpn": "feature", "simple": "simple"}[choose_pyramid(None, plan.backbone.config.strides)]
+
+
+def test_the_example_on_the_page_of_exports_is_the_file_that_tests_run():
+    assert (HOME / "docs" / "examples" / "onnx_classifier.py").read_text(encoding="utf-8") in page("export.md")

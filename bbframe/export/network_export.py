@@ -31,6 +31,7 @@ from bbframe.preprocessing import BoxPreprocessing
 from bbframe.run.record import cpu_name
 
 VERSION = 1  # of the metadata
+REPORT = "export.json"
 BATCHES = (1, 8)  # whose latency is measured
 
 
@@ -46,9 +47,9 @@ def export_network(options: ExportOptions) -> tuple[Path, dict[str, Any]]:
     path = Path(options.out).expanduser() if options.out else home / "export" / f"model{end}"
     if path.suffix != end:
         raise ValueError(f"export: out={path} must end in {end} for format={options.format}")
-    report = path.with_name("export.json") if path.stem == "model" else path.with_suffix(".json")
-    if not options.overwrite and (there := next((p for p in (path, report) if p.exists()), None)):
-        raise ValueError(f"export: {there} is there already; give another out=, or overwrite=true replaces it")
+    if path.exists() and not options.overwrite:
+        raise ValueError(f"export: {path} is there already; give another out=, or overwrite=true replaces it")
+    reports = read_reports(path.with_name(REPORT))
     network = load_trained_network(checkpoint, "cpu")
     graph = network_graph(network, options.preprocessing)
     data = None if options.images else _data_of(checkpoint, network)
@@ -72,8 +73,21 @@ def export_network(options: ExportOptions) -> tuple[Path, dict[str, Any]]:
         for name, file in ((file.name, path.with_name(file.name)) for file in files)
     }
     said |= {"metadata": metadata, "versions": versions(), "processor": cpu_name(), "threads": torch.get_num_threads()}
-    write_text(report, json.dumps(said, indent=1) + "\n")
+    write_text(path.with_name(REPORT), json.dumps({**reports, path.name: said}, indent=1) + "\n")
     return path, said
+
+
+def read_reports(path: Path) -> dict[str, Any]:
+    """What export.json says of the files beside it: {file name: its report}. Raises ValueError for another file."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"export: {path} cannot be read ({error}); remove it, or give another out=") from error
+    if not isinstance(found, dict) or not all(isinstance(one, dict) and "format" in one for one in found.values()):
+        raise ValueError(f"export: {path} is no report of exports; move it, or give another out=")
+    return found
 
 
 def file_metadata(network: TrainedNetwork, outputs: Sequence[str], inside: bool) -> dict[str, Any]:

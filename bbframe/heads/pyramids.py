@@ -62,13 +62,28 @@ class SimplePyramid(nn.Module):
             layers.append(nn.ConvTranspose2d(channels, max(channels // 2, 1), 2, stride=2))
             channels = max(channels // 2, 1)
         if power < 0:
-            layers.append(nn.MaxPool2d(2**-power, ceil_mode=True))  # the last row of an odd map counts too
+            layers.append(WholeMaxPool(2**-power))
         layers += [nn.Conv2d(channels, out_channels, 1, bias=False), LayerNorm2d(out_channels)]
         layers += [nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), LayerNorm2d(out_channels)]
         return nn.Sequential(*layers)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         return [level(maps[self.reads[0]]) for level in self.levels]
+
+
+class WholeMaxPool(nn.Module):
+    """Max pooling of squares of `size` places, in which the last row and column of an odd map count too.
+
+    torch.export cannot describe the `ceil_mode` of torch's for maps of any size.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        more = self.size - 1  # what a square that begins with the last place lacks; further squares do not fit
+        return F.max_pool2d(F.pad(x, (0, more, 0, more), value=-math.inf), self.size)
 
 
 class ConvolvedLevels(nn.Module):

@@ -18,7 +18,7 @@ from bbframe.data.images.digits import parted, scans
 from bbframe.export.export_check import compare_outputs, demand_agreement, tolerances
 from bbframe.export.export_options import ExportOptions
 from bbframe.export.exported_formats import write_exported
-from bbframe.export.network_export import as_outputs, file_metadata
+from bbframe.export.network_export import as_outputs, file_metadata, read_reports
 from bbframe.export.network_graphs import network_graph
 from bbframe.predict import exported_file
 from bbframe.predict.exported_file import open_exported
@@ -114,17 +114,26 @@ def run(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("run"), "trainer.max_epochs=1", "backbone.out_indices=[4]")
 
 
-@pytest.mark.slow
 def test_a_run_is_exported_by_one_command(run, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bbframe", "export", f"run={run}", "format=torchscript"])
     assert cli.main() == 0
     assert "results as PyTorch's" in capsys.readouterr().out
-    said = json.loads((run / "export" / "export.json").read_text())
+    said = json.loads((run / "export" / "export.json").read_text())["model.torchscript"]
     assert said["agreeing"] == said["compared"] > 16
     assert said["files"]["model.torchscript"]["bytes"] == (run / "export" / "model.torchscript").stat().st_size
     assert len(said["images"]) == 16
     assert cli.main() == 1
     assert "is there already; give another out=, or overwrite=true replaces it" in capsys.readouterr().err
+
+
+def test_the_reports_of_several_files_stand_side_by_side(tmp_path):
+    assert read_reports(tmp_path / "export.json") == {}
+    (tmp_path / "export.json").write_text('{"model.onnx": {"format": "onnx"}}')
+    assert read_reports(tmp_path / "export.json") == {"model.onnx": {"format": "onnx"}}
+    for content, text in (("[1]", "is no report of exports"), ("{", "cannot be read"), ('{"a": 1}', "is no report")):
+        (tmp_path / "export.json").write_text(content)
+        with pytest.raises(ValueError, match=text):
+            read_reports(tmp_path / "export.json")
 
 
 @pytest.mark.onnx
@@ -153,6 +162,6 @@ def test_eight_bits_keep_most_of_the_accuracy(run, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(sys, "argv", ["bbframe", "export", f"run={run}", "quantize=int8", f"out={path}"])
     assert cli.main() == 0
     assert "int8: accuracy" in capsys.readouterr().out
-    said = json.loads(path.with_suffix(".json").read_text())["quantize"]
+    said = json.loads(path.with_name("export.json").read_text())["small.onnx"]["quantize"]
     assert said["int8"]["accuracy"] > said["float32"]["accuracy"] - 0.05
     assert bbframe.load(path)(Image.fromarray(scans()[0][0])).label in open_exported(path).class_names

@@ -9,7 +9,7 @@ import torch
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from bbframe.heads.head_options import TWO_STAGE
-from bbframe.heads.pyramids import FPN, ConvolvedLevels, SimplePyramid, SubsampledLevels, make_pyramid
+from bbframe.heads.pyramids import FPN, ConvolvedLevels, SimplePyramid, SubsampledLevels, WholeMaxPool, make_pyramid
 from bbframe.registry import find
 
 
@@ -131,3 +131,10 @@ def test_the_strides_that_a_detector_reads_of_those_that_a_backbone_has(name, de
 def test_strides_are_known_without_torch():
     code = "import sys, bbframe.heads.levels; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("sides", [(8, 8), (7, 9), (1, 3), (5, 4)])
+def test_whole_max_pooling_is_torchs_of_ceil_mode(size, sides):
+    x = torch.randn(2, 3, *sides)
+    assert torch.equal(WholeMaxPool(size)(x), torch.nn.functional.max_pool2d(x, size, ceil_mode=True))

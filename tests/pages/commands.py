@@ -35,7 +35,7 @@ BOX_RECIPES = {"recipes=two_things": "coco"}
 # Appended to `bbframe rank`: few images, and a race of two that ends at once.
 SHORT_RANK = {"images": "24", "image_size": "64", "finalists": "2", "budget": "20s"}
 # Put in the place of what a page says.
-REPLACED = {"hydra.sweeper.trials": "2"}
+REPLACED = {"hydra.sweeper.trials": "2", "trainer.max_epochs": "2"}
 # Taken as typed: these repeat or describe what is there already.
 AS_TYPED = re.compile(r"^(rerun|ckpt_path|resume|train)=|^--(help|cfg|info|version)\b|^-h$")
 # Not run by any test, and why; each is composed all the same.
@@ -87,6 +87,8 @@ def shortened(words: Sequence[str]) -> list[str]:
         more |= FEW_BOXES
     if ranks:
         more.pop("data.image_size", None)
+        if data == "coco":  # whose images have a shorter and a longer side
+            del more["image_size"]
     return [*arguments, *(f"{key}={value}" for key, value in more.items() if key not in given)]
 
 
@@ -124,14 +126,15 @@ def is_ours(words: Sequence[str], written: Collection[str]) -> bool:
     return is_training(words) or words[0] in ("bbframe", "pytest") or words[1] in written
 
 
-def run(words: Sequence[str], monkeypatch) -> int:
-    """Run a command of ours in this process, shortened; its exit code."""
+def run(words: Sequence[str], monkeypatch, *, as_typed: bool = False) -> int:
+    """Run a command of ours in this process, shortened unless it is to run as typed; its exit code."""
     if is_training(words):
-        return train.main(shortened(words))
+        return train.main(list(words[2:]) if as_typed else shortened(words))
     if words[0] in ("pytest", "python"):
         first = ["-m", "pytest", "-p", "no:cacheprovider"] if words[0] == "pytest" else []
         command = [sys.executable, *first, *words[1:]]
-        return subprocess.run(command, env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path.cwd()}"}).returncode
+        found = os.pathsep.join([str(ROOT), str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(command, env={**os.environ, "PYTHONPATH": found}).returncode
     arguments = ["rank", *shortened(words)] if words[1:2] == ["rank"] else list(words[1:])
     monkeypatch.setattr(sys, "argv", ["bbframe", *arguments])
     return cli.main()

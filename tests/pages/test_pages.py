@@ -133,7 +133,7 @@ def perform(block: Block, names, monkeypatch, capfd) -> None:
     elif block.kind == "console":
         for words, expected in dialogue(block):
             capfd.readouterr()
-            commands.run(words, monkeypatch)
+            commands.run(words, monkeypatch, as_typed=True)
             out, err = capfd.readouterr()
             compare(expected, (out + err).splitlines(), f"{block.place}: {' '.join(words)}")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -32,6 +33,8 @@ class Backbone(BackboneMixin, nn.Module):
     keys: ClassVar[KeyMap]
     hosts: ClassVar[Mapping[str, Host]] = {}  # bigger models whose checkpoints hold this backbone, by model_type
     originals: ClassVar[Sequence[KeyMap]] = ()  # the names of the authors' own checkpoints, which have no config.json
+    # patterns of names that transformers gives weights in memory alone, and what stands for them in its files
+    in_memory: ClassVar[Sequence[tuple[str, str]]] = ()
     adaptable: ClassVar[frozenset[str]] = frozenset()  # fields that `adapt_weight` can make up for
     load_report: LoadReport | None = None
 
@@ -106,6 +109,18 @@ class Backbone(BackboneMixin, nn.Module):
     def from_state(cls: type[B], state: StateDict, config: BackboneConfigMixin, stated: StatedConfig) -> B:
         """As `from_files`, with weights in memory."""
         return cls.from_files(state, config, stated)
+
+    @classmethod
+    def as_in_files(cls, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors by the names of the Hub's files, where transformers has given them those of its modules."""
+        if not any(re.search(r"\battention\.q_proj\.", name) for name in tensors):
+            return tensors
+        renamed = {}
+        for name, tensor in tensors.items():
+            for pattern, there in cls.in_memory:
+                name = re.sub(pattern, there, name)
+            renamed[name] = tensor
+        return renamed if len(renamed) == len(tensors) else tensors
 
     @classmethod
     def adapt_config(cls, config: Any, made_with: Any) -> str | None:

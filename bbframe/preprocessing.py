@@ -70,7 +70,7 @@ class Preprocessing:
         from bbframe.imaging.image_input import as_pictures
 
         pictures, single = as_pictures(images)
-        inputs = [self.normalised(self.pixels(picture)) for picture in pictures]
+        inputs = [self.prepared(picture) for picture in pictures]
         if single:
             return inputs[0]
         if sizes := {tuple(x.shape[1:]) for x in inputs[1:] if x.shape != inputs[0].shape}:
@@ -80,6 +80,10 @@ class Preprocessing:
                 "prepare them one by one"
             )
         return torch.stack(inputs)
+
+    def prepared(self, image: Image.Image) -> Tensor:
+        """What the network takes of a PIL image in mode L or RGB that is upright: (C, H, W) float32."""
+        return self.normalised(self.pixels(image))
 
     def pixels(self, image: Image.Image) -> Tensor:
         """The bytes of a PIL image once resized and cropped: (C, H, W) uint8. Raises ValueError as a call does."""

@@ -108,6 +108,13 @@ def demand(ok: bool, option: str, value: object, rule: str) -> None:
         raise ValueError(f"{option}={printable(value)} {rule}")
 
 
+def whole_number(name: str, value: Any) -> int:
+    """A whole number above 0, of Python or numpy; ValueError, which names the argument, for anything else."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+        raise ValueError(f"{name}={value!r} must be a whole number above 0")
+    return int(value)
+
+
 def parse(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     """Build the options dataclass `cls` from plain data.
 

@@ -134,7 +134,7 @@ def _of_run(options: EmbedOptions) -> tuple[Embedder, Decoding]:
     network = load_predictor(str(options.run))
     if not isinstance(network, TrainedNetwork):
         raise ValueError(f"embed: run={options.run}: an exported file gives no features; name the run, or its folder")
-    embedder = Embedder(network.backbone, network.preprocessing, options.stage, options.kind)
+    embedder = Embedder(network.backbone, network.preprocessing.prepared, options.stage, options.kind)
     return embedder, network.decoding
 
 
@@ -169,7 +169,7 @@ def _of_backbone(options: EmbedOptions, others: Sequence[str]) -> tuple[Embedder
         sides = (size, size) if isinstance(size, int) else size
         preprocessing = dataclasses.replace(preprocessing, size=sides)
     prepare = eval_preprocessing(ImageFolderOptions(root="."), preprocessing, net.config.num_channels)
-    return Embedder(net, prepare, options.stage, options.kind), AS_USUAL
+    return Embedder(net, prepare.prepared, options.stage, options.kind), AS_USUAL
 
 
 def _beside(out: Path, end: str) -> Path:

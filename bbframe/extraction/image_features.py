@@ -10,6 +10,7 @@ from bbframe.backbone import Backbone
 from bbframe.extraction.embedding import Embedder
 from bbframe.imaging.decode import AS_USUAL
 from bbframe.imaging.image_input import as_pictures
+from bbframe.schema import whole_number
 
 
 def features(
@@ -25,17 +26,16 @@ def features(
     backbone = getattr(network, "backbone", network)
     if not isinstance(backbone, Backbone):
         raise ValueError(
-            f"features: a {type(network).__name__} is no backbone of bbframe; give AutoBackbone.from_pretrained(...) "
-            "or bbframe.load(run)"
+            f"features: a {type(network).__name__} has no backbone of bbframe; give AutoBackbone.from_pretrained(...) "
+            "or what bbframe.load makes of a run or a saved folder"
         )
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"features: batch_size={batch_size!r} must be a whole number above 0")
+    batch_size = whole_number("batch_size", batch_size)
     pictures, single = as_pictures(images, getattr(network, "decoding", AS_USUAL))
     if not pictures:
         raise ValueError("features: there is no image")
     training = backbone.training
     try:
-        embedder = Embedder(backbone, network.preprocessing, None if stage is None else str(stage), kind)
+        embedder = Embedder(backbone, network.preprocessing.prepared, None if stage is None else str(stage), kind)
         parts = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
         rows = np.concatenate([embedder(part) for part in parts])
     finally:

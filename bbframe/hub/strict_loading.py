@@ -86,6 +86,7 @@ def load_weights(
 ) -> LoadReport:
     """`fill` a backbone from a checkpoint by the one of these tables that knows most of its names."""
     tensors, report = read_tensors(checkpoint)
+    tensors = module.as_in_files(tensors)
     own = list(module.state_dict(keep_vars=True))
     keys, tensors = unwrapped(own, [*tables, OwnNames()], tensors, checkpoint, report)
     fill(module, keys, tensors, report, made_with)

@@ -137,7 +137,7 @@ def _read(path: str | Path, decoding: Decoding, said: tuple[int, int] | None) ->
         assumed.append("TIFF files whose last channel is no transparency, and is left out")
         seen = seen.convert(seen.mode[:-1])
     seen = opaque(seen)
-    seen.info["assumed"] = assumed
+    seen.info = {"assumed": assumed}  # its turn is applied: whoever reads it again must not find it
     return seen
 
 
@@ -157,14 +157,19 @@ def opened(image: Image.Image) -> Image.Image:
     16-bit pixels are scaled as those of a file that does not tell its bits. Raises ValueError for 32-bit ones, and
     whatever the decoder raises.
     """
+    if 0 in image.size:
+        raise ValueError(f"an image of {image.width}x{image.height} pixels shows nothing")
     if image.mode in ("I", "F") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
         raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range; give 8 or 16 bits, or an array")
     image.load()
     orientation = _orientation(image, [])
     deep = image.mode.startswith("I")
     seen = scaled_to_bytes(np.asarray(image).astype(np.uint32)) if deep else image
-    seen = seen.transpose(_TURNS[orientation]) if orientation in _TURNS else seen
-    return opaque(seen)
+    done = image.format == "TIFF" and _ORIENTATION not in getattr(image, "tag_v2", {})  # Pillow turned it
+    seen = opaque(seen.transpose(_TURNS[orientation]) if orientation in _TURNS and not done else seen)
+    seen = seen.copy() if seen is image else seen
+    seen.info = {}
+    return seen
 
 
 def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:

@@ -27,6 +27,7 @@ def as_pictures(images: Any, decoding: Decoding = AS_USUAL) -> tuple[list[Image.
     floating-point numbers 0..1; colours are RGB. Several are an iterable of them, or an array or tensor with one more
     axis. Raises ValueError, in one line, for anything else and for a file that cannot be read.
     """
+    images = bytes(images) if isinstance(images, memoryview) else images
     if isinstance(images, (str, os.PathLike, bytes, bytearray, Image.Image)) or hasattr(images, "read"):
         return [_picture(images, decoding)], True
     if isinstance(images, (np.ndarray, torch.Tensor)) or hasattr(images, "__array__"):
@@ -49,22 +50,27 @@ def _picture(image: Any, decoding: Decoding) -> Image.Image:
         except (OSError, ValueError, UnidentifiedImageError) as error:
             raise ValueError(f"the bytes given are no image that can be read: {reason(error)}") from error
     if isinstance(image, (str, os.PathLike)):
-        return _from_file(Path(image).expanduser(), decoding)
+        return _from_file(image, decoding)
     if isinstance(image, torch.Tensor):
+        if image.layout != torch.strided or image.is_meta or image.is_quantized or image.is_complex():
+            raise ValueError(f"a tensor ({image.dtype}, {image.layout}, {image.device}) is no image; {_ACCEPTED}")
         values = image.detach().cpu()
         values = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
         last = values.ndim == 3 and values.shape[0] not in _CHANNELS and values.shape[2] in _CHANNELS
-        return _from_array(values.numpy(), channels_first=values.ndim == 3 and not last, kind="tensor")
+        return _from_array(values.numpy(), channels_first=values.ndim == 3 and not last, kind="a tensor")
     if hasattr(image, "__array__"):
         array = np.asarray(image)
         first = array.ndim == 3 and array.shape[2] not in _CHANNELS and array.shape[0] in _CHANNELS
-        return _from_array(array, channels_first=first, kind="array")
+        return _from_array(array, channels_first=first, kind="an array")
     raise ValueError(f"{_ACCEPTED}; this is a {type(image).__name__}")
 
 
-def _from_file(path: Path, decoding: Decoding) -> Image.Image:
-    if str(path).lower().startswith(("http:/", "https:/")):
-        raise ValueError(f"{path}: is a URL; download it and give the path, or the bytes")
+def _from_file(given: str | os.PathLike[str], decoding: Decoding) -> Image.Image:
+    path = Path(given).expanduser()
+    if not str(given):
+        raise ValueError(f"the path of an image is empty; {_ACCEPTED}")
+    if str(given).lower().startswith(("http:/", "https:/")):
+        raise ValueError(f"{given}: is a URL; download it and give the path, or the bytes")
     if path.is_dir():
         raise ValueError(f"{path}: is a folder; give its files: sorted(Path({str(path)!r}).glob('*.jpg'))")
     try:
@@ -76,11 +82,11 @@ def _from_file(path: Path, decoding: Decoding) -> Image.Image:
 def _from_array(values: np.ndarray, channels_first: bool, kind: str) -> Image.Image:
     shape = "x".join(map(str, values.shape))
     if values.ndim not in (2, 3) or 0 in values.shape:
-        raise ValueError(f"an {kind} of {shape} is no image; {_ACCEPTED}".replace("an tensor", "a tensor"))
+        raise ValueError(f"{kind} of {shape or 'one number'} is no image; {_ACCEPTED}")
     if channels_first:
         values = np.moveaxis(values, 0, 2)
     if values.ndim == 3 and values.shape[2] not in _CHANNELS:
-        raise ValueError(f"an {kind} of {shape} has {values.shape[2]} channels; give 1, 3 or 4")
+        raise ValueError(f"{kind} of {shape} has {values.shape[2]} channels; give 1, 3 or 4")
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     values = np.ascontiguousarray(values)
@@ -95,6 +101,8 @@ def _bytes(values: np.ndarray, kind: str) -> np.ndarray:
     """Booleans, numbers 0..1 and whole numbers 0..255 as bytes."""
     if values.dtype == bool:
         return values.astype(np.uint8) * 255
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{kind} of {values.dtype} is no image; {_ACCEPTED}")
     low, high = float(values.min()), float(values.max())
     if values.dtype.kind in "iu" and low >= 0 and high <= 255:
         return values.astype(np.uint8)
@@ -102,4 +110,5 @@ def _bytes(values: np.ndarray, kind: str) -> np.ndarray:
         return np.round(values.clip(0, 1) * 255).astype(np.uint8)
     rule = "0..1" if values.dtype.kind == "f" else "0..255"
     hint = "; is it normalised already? Give it as it was before" if low < 0 else ""
-    raise ValueError(f"the values of this {kind} ({values.dtype}) lie in {low:.4g}..{high:.4g}, not in {rule}{hint}")
+    hint = "; divide it by 255" if values.dtype.kind == "f" and low >= 0 and 1 < high <= 255 else hint
+    raise ValueError(f"the values of {kind} ({values.dtype}) lie in {low:.4g}..{high:.4g}, not in {rule}{hint}")

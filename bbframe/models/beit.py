@@ -178,6 +178,17 @@ class BeitBackbone(Backbone):
         spare=["embeddings.mask_token", "fpn?.*"],  # checkpoints of segmentation have a pyramid
         ignored="*.relative_position_index layernorm.* pooler.* classifier.* *_head.*".split(),
     )
+    in_memory = (
+        (r"(^|\.)layers\.(\d+)\.", r"\1encoder.layer.\2."),
+        (r"(layer\.\d+\.attention)\.q_proj", r"\1.attention.query"),
+        (r"(layer\.\d+\.attention)\.k_proj", r"\1.attention.key"),
+        (r"(layer\.\d+\.attention)\.v_proj", r"\1.attention.value"),
+        (r"(layer\.\d+\.attention)\.o_proj", r"\1.output.dense"),
+        (r"(layer\.\d+)\.relative_position_bias\.", r"\1.attention.attention.relative_position_bias."),
+        (r"^(\w+\.)*shared_position_bias\.", r"\1encoder.relative_position_bias."),
+        (r"(layer\.\d+)\.mlp\.fc1", r"\1.intermediate.dense"),
+        (r"(layer\.\d+)\.mlp\.fc2", r"\1.output.dense"),
+    )
 
     def __init__(self, config: BeitConfig):
         super().__init__(config)

@@ -155,6 +155,12 @@ class Dinov2Backbone(Backbone):
         fresh=["mask_token"],
     )
     originals = (_authors_keys,)  # of its authors, and of timm
+    in_memory = (
+        (r"(layer\.\d+\.attention)\.q_proj", r"\1.attention.query"),
+        (r"(layer\.\d+\.attention)\.k_proj", r"\1.attention.key"),
+        (r"(layer\.\d+\.attention)\.v_proj", r"\1.attention.value"),
+        (r"(layer\.\d+\.attention)\.o_proj", r"\1.output.dense"),
+    )
 
     def __init__(self, config: Dinov2Config):
         super().__init__(config)

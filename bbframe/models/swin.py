@@ -195,6 +195,15 @@ class SwinBackbone(Backbone):
         fresh=["hidden_states_norms.*"],
     )
     originals = (_timm_keys,)
+    in_memory = (
+        (r"(blocks\.\d+\.attention)\.q_proj", r"\1.self.query"),
+        (r"(blocks\.\d+\.attention)\.k_proj", r"\1.self.key"),
+        (r"(blocks\.\d+\.attention)\.v_proj", r"\1.self.value"),
+        (r"(blocks\.\d+\.attention)\.o_proj", r"\1.output.dense"),
+        (r"(blocks\.\d+\.attention)\.relative_position_bias\.(relative_position_\w+)", r"\1.self.\2"),
+        (r"(blocks\.\d+)\.mlp\.fc1", r"\1.intermediate.dense"),
+        (r"(blocks\.\d+)\.mlp\.fc2", r"\1.output.dense"),
+    )
 
     def __init__(self, config: SwinConfig):
         super().__init__(config)

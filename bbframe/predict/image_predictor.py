@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from PIL import Image
@@ -13,6 +14,7 @@ from bbframe.imaging.decode import AS_USUAL, Decoding
 from bbframe.imaging.image_input import as_pictures
 from bbframe.predict.image_results import BoxResult, ClassResult, box_result
 from bbframe.preprocessing import Preprocessing
+from bbframe.schema import whole_number
 from bbframe.tasks.calibration import Calibration
 
 THRESHOLD = 0.5  # scores of objects that count, unless the caller says otherwise
@@ -51,18 +53,17 @@ class ImagePredictor(ABC):
         gives a `ClassResult`, a detector a `BoxResult` with the objects whose score is `threshold` or more (0: all
         that it finds). Raises ValueError, in one line, for what is no image.
         """
-        if not 0 <= threshold <= 1:
+        if not isinstance(threshold, Real) or not 0 <= float(threshold) <= 1:
             raise ValueError(f"threshold={threshold!r} must be from 0 to 1; 0 gives all objects that were found")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size!r} must be a whole number above 0")
+        batch_size = whole_number("batch_size", batch_size)
         pictures, single = as_pictures(images, self.decoding)
         found: list[Any] = []
         for start in range(0, len(pictures), batch_size):
             part = pictures[start : start + batch_size]
-            answers = self.answers([self.preprocessing(picture) for picture in part])
+            answers = self.answers([self.preprocessing.prepared(picture) for picture in part])
             found += [self.labelled(answer, picture) for answer, picture in zip(answers, part, strict=True)]
         if self.task_name == "detection":
-            found = [result.above(threshold) if isinstance(result, BoxResult) else result for result in found]
+            found = [result.above(float(threshold)) if isinstance(result, BoxResult) else result for result in found]
         return found[0] if single else found
 
     def labelled(self, answer: Any, image: Image.Image) -> ClassResult | BoxResult | Any:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bbframe.schema import whole_number
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -51,7 +53,8 @@ class ClassResult:
         return None if self.distance is None else self.distance > 1
 
     def top(self, count: int = LISTED) -> list[tuple[str, float]]:
-        """The most probable classes with their probabilities, the best first."""
+        """The most probable classes with their probabilities, the best first; ValueError for an impossible count."""
+        count = whole_number("count", count)
         shares, places = self.probabilities.topk(min(count, len(self.class_names)))
         return [(self.class_names[i], share) for i, share in zip(places.tolist(), shares.tolist(), strict=True)]
 

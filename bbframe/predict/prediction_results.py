@@ -148,7 +148,7 @@ def write_predictions(
         try:
             image = read_image(item.path, network.decoding)
             return LoadedImage(
-                number, item, image, network.preprocessing(image), network.preprocessing.scale(image.size)
+                number, item, image, network.preprocessing.prepared(image), network.preprocessing.scale(image.size)
             )
         except Exception as error:  # a decoder may raise anything on a broken file
             return reason(error)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bbframe.backbone import Backbone
 from bbframe.data.images.image_transforms import eval_preprocessing
-from bbframe.hub.client import no_repository
+from bbframe.hub.client import first_line, no_repository
 from bbframe.imaging.decode import AS_USUAL, Decoding
 from bbframe.predict.image_predictor import THRESHOLD, ImagePredictor
 from bbframe.predict.image_results import ClassResult
@@ -60,6 +60,7 @@ class TrainedNetwork(nn.Module, ImagePredictor):
         self.class_names = list(task.class_names)
         self.category_ids = list(category_ids or range(len(self.class_names)))
         self.preprocessing, self.decoding, self.origin = preprocessing, decoding, origin
+        task.backbone.preprocessing = preprocessing  # as the run prepared images
         self.fast, self._told = fast, told or TrainingFacts
         fitted = fitted or FittedCalibration()
         self.calibration, self.familiarity = fitted.calibration, fitted.familiarity
@@ -202,9 +203,21 @@ def checked_network(network: TrainedNetwork, device: str) -> TrainedNetwork:
     demand_finite(network.origin, network.task.parameters())
     # a detector leaves boxes without a finite score out, so that its maps are looked at too
     network.backbone.register_forward_hook(FiniteMaps(network.origin))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return network.to("cuda" if device == "gpu" else device)
+    return network.to(chosen_device(device))
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of a name, "auto" and "gpu" among them. Raises ValueError for one that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device("cuda" if name == "gpu" else name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise ValueError(f"device={name!r} is not here ({first_line(error)}); use 'auto' or 'cpu'") from error
+    if device.type == "meta":
+        raise ValueError("device='meta' holds no numbers; use 'auto' or 'cpu'")
+    return device
 
 
 class FiniteMaps:

@@ -116,14 +116,26 @@ def read_calibration(folder: Path, task: Task) -> FittedCalibration:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("calibration", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        digest = facts.pop("head_sha256", None)
-        calibration = parse(Calibration, facts, "calibration")
-        familiarity = Familiarity(tensors["whitening"], tensors["centres"]) if tensors else None
-    except (ValueError, AttributeError, KeyError, RecursionError, SafetensorError, OSError) as error:
+        digest = dict(facts).get("head_sha256")
+        known = {key: value for key, value in dict(facts).items() if key != "head_sha256"}
+        calibration = parse(Calibration, known, "calibration")
+        familiarity = _familiarity(tensors) if tensors else None
+    except (ValueError, TypeError, KeyError, RecursionError, SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); remove it to go without a calibration") from error
     if digest != head_digest(task.head) or not _fits(familiarity, task):
         return FittedCalibration()
     return FittedCalibration(calibration, familiarity)
+
+
+def _familiarity(tensors: dict[str, Tensor]) -> Familiarity:
+    """Raises ValueError for tensors that are none of a familiarity."""
+    whitening, centres = tensors["whitening"], tensors["centres"]
+    square = whitening.ndim == centres.ndim == 2 and whitening.shape[0] == whitening.shape[1] == centres.shape[1]
+    if not square or not len(centres):
+        raise ValueError(f"whitening {list(whitening.shape)} and centres {list(centres.shape)} do not belong together")
+    if not all(x.is_floating_point() and x.isfinite().all() for x in (whitening, centres)):
+        raise ValueError("whitening and centres must hold finite numbers")
+    return Familiarity(whitening, centres)
 
 
 def _fits(familiarity: Familiarity | None, task: Task) -> bool:

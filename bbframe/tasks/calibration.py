@@ -20,7 +20,7 @@ COLDEST, HOTTEST = 0.05, 20.0  # where a temperature is sought
 class Calibration:
     """By what a classifier's scores are divided, fitted on a number of validation `images`; None stands for 1."""
 
-    temperature: Annotated[float, Range(0, 1000, low_open=True)] | None = None
+    temperature: Annotated[float, Range(COLDEST, HOTTEST)] | None = None
     images: Annotated[int, Range(0, 10**12)] = 0
 
     def probabilities(self, scores: Tensor) -> Tensor:

@@ -84,6 +84,34 @@ def test_an_object_of_transformers_and_its_state_are_enough():
     torch.testing.assert_close(net(x).feature_maps[-1], expected, atol=1e-5, rtol=1e-4)
 
 
+VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+WINDOWS = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+IN_MEMORY = {
+    "swin": ("SwinConfig", "SwinBackbone", WINDOWS),
+    "dinov2": ("Dinov2Config", "Dinov2Backbone", VIT),
+    "beit": ("BeitConfig", "BeitBackbone", {**VIT, "intermediate_size": 64, "use_relative_position_bias": True}),
+    "beit, one table": ("BeitConfig", "BeitBackbone", {**VIT, "use_shared_relative_position_bias": True}),
+    "swinv2": ("Swinv2Config", "Swinv2Backbone", WINDOWS),
+    "vitdet": ("VitDetConfig", "VitDetBackbone", {**VIT, "pretrain_image_size": 32}),
+}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("config", "network", "fields"), IN_MEMORY.values(), ids=IN_MEMORY.keys())
+def test_names_that_transformers_gives_in_memory_alone_are_read(config, network, fields):
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, config)(**fields, out_indices=[1, 2])
+    theirs = getattr(transformers, network)(config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    net = AutoBackbone.from_state_dict(config, theirs)
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        for one, other in zip(net(x).feature_maps, theirs(x).feature_maps, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
 def without(state, name):
     return {key: x for key, x in state.items() if key != name}
 

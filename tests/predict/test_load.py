@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 import bbframe
 from bbframe.app import train
@@ -166,10 +166,23 @@ def test_what_is_no_network_is_refused_in_one_line(source, text, tmp_path, monke
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("options", [{"threshold": 2}, {"threshold": -0.1}, {"batch_size": 0}])
+@pytest.mark.parametrize("options", [{"threshold": 2}, {"threshold": "a"}, {"batch_size": 0}, {"batch_size": True}])
 def test_impossible_arguments_are_refused(classifier, options):
     with pytest.raises(ValueError, match=r"(threshold|batch_size)=.* must be"):
         bbframe.load(classifier)(digit(0), **options)
+
+
+@pytest.mark.parametrize("device", ["tpu", "meta", "", "cuda:99", 3.5])
+def test_a_device_that_is_not_here_is_refused_in_one_line(classifier, device):
+    with pytest.raises(ValueError, match=r"device=.*; use 'auto' or 'cpu'") as error:
+        bbframe.load(classifier, device=device)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, None, True])
+def test_an_impossible_number_of_classes_is_refused(classifier, count):
+    with pytest.raises(ValueError, match="must be a whole number above 0"):
+        bbframe.load(classifier)(digit(0)).top(count)
 
 
 # features
@@ -209,5 +222,26 @@ def test_features_of_a_backbone_leave_its_mode_alone():
 def test_features_that_are_not_there_are_refused(classifier, options, text):
     with pytest.raises(ValueError, match=text):
         bbframe.features(bbframe.load(classifier), digit(0), **options)
-    with pytest.raises(ValueError, match="a Linear is no backbone of bbframe"):
+    with pytest.raises(ValueError, match="a Linear has no backbone of bbframe"):
         bbframe.features(torch.nn.Linear(1, 1), digit(0))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_file_is_turned_once(classifier, tmp_path, orientation):
+    """As path, bytes and open image; the network sees what a viewer shows."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    seen = ImageOps.exif_transpose(Image.open(tmp_path / "x.png"))
+    net = bbframe.load(classifier)
+    expected = net(np.asarray(seen))
+    with Image.open(tmp_path / "x.png") as opened:
+        for form in (tmp_path / "x.png", (tmp_path / "x.png").read_bytes(), opened):
+            assert torch.equal(net(form).probabilities, expected.probabilities)
+            np.testing.assert_array_equal(bbframe.features(net, form), bbframe.features(net, np.asarray(seen)))
+
+
+def test_the_backbone_of_a_run_prepares_images_as_the_run_did(classifier):
+    net = bbframe.load(classifier)
+    np.testing.assert_array_equal(bbframe.features(net.backbone, digit(0)), bbframe.features(net, digit(0)))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torchmetrics.classification import MulticlassRecall
 
 from bbframe.heads import ClassifierOptions
@@ -134,3 +135,27 @@ def test_metrics_that_are_not_measured_and_those_of_ones_own_have_no_interval(ta
     task.test_metrics.add_metrics({"mine": MulticlassRecall(3)})
     task.predictions = images(*[True, False] * 5)
     assert set(task.intervals()) == {"accuracy", "f1"}  # no top5 of three classes
+
+
+BROKEN = {
+    "nan": {"whitening": torch.full((4, 4), torch.nan), "centres": torch.ones(2, 4)},
+    "whole numbers": {"whitening": torch.ones(4, 4, dtype=torch.long), "centres": torch.ones(2, 4, dtype=torch.long)},
+    "no class": {"whitening": torch.ones(4, 4), "centres": torch.ones(0, 4)},
+    "one axis": {"whitening": torch.ones(4, 4), "centres": torch.ones(4)},
+    "one number": {"whitening": torch.ones(4, 4), "centres": torch.tensor(1.0)},
+    "one tensor": {"whitening": torch.ones(4, 4)},
+}
+
+
+@pytest.mark.parametrize("tensors", BROKEN.values(), ids=BROKEN.keys())
+def test_tensors_of_no_calibration_are_refused(task, tmp_path, tensors):
+    save_file(tensors, tmp_path / "calibration.safetensors", {"calibration": "{}"})
+    with pytest.raises(ValueError, match=r"calibration.safetensors: cannot be read"):
+        read_calibration(tmp_path, task)
+
+
+@pytest.mark.parametrize("facts", ["[]", "3", '{"temperature": 1e-30}', '{"temperature": "1"}', '{"more": 1}', "{"])
+def test_facts_of_no_calibration_are_refused(task, tmp_path, facts):
+    save_file({"whitening": torch.eye(2)}, tmp_path / "calibration.safetensors", {"calibration": facts})
+    with pytest.raises(ValueError, match=r"calibration.safetensors: cannot be read"):
+        read_calibration(tmp_path, task)

@@ -114,7 +114,7 @@ class SubsampledLevels(nn.Module):
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
         levels = list(levels)
         for _ in range(self.count):
-            levels.append(levels[-1][..., ::2, ::2])
+            levels.append(F.max_pool2d(levels[-1], 1, 2))  # torch.export cannot describe [::2] for any size
         return levels
 
 

@@ -100,6 +100,11 @@ def find_checkpoint(run: Path) -> Path:
 
 
 def _load_exported(source: str, device: str, hub: Mapping[str, Any]) -> ImagePredictor:
+    if device not in ("cpu", "auto"):
+        raise ValueError(
+            f"{source}: device={str(device)!r}: exported files run on the CPU here; leave device out, or load the run "
+            "itself"
+        )
     from bbframe.predict.exported_file import open_exported
 
     return open_exported(Path(source))

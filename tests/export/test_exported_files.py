@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,12 @@ from bbframe.app import cli
 from bbframe.data.images.digits import parted, scans
 from bbframe.export.export_check import compare_outputs, demand_agreement, tolerances
 from bbframe.export.export_options import ExportOptions
-from bbframe.export.exported_formats import write_exported
+from bbframe.export.exported_formats import ENDS, write_exported
 from bbframe.export.network_export import as_outputs, file_metadata, read_reports
 from bbframe.export.network_graphs import network_graph
 from bbframe.predict import exported_file
 from bbframe.predict.exported_file import open_exported
+from bbframe.predict.quiet_loggers import quiet_loggers
 from tests.export.made_networks import CLASSES, inputs, made_network
 from tests.predict.test_load import trained
 
@@ -98,6 +100,101 @@ def test_a_missing_package_is_one_line(monkeypatch):
 def test_files_that_are_no_exports_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"ends in \.pt2|there is no such file"):
         open_exported(tmp_path / name)
+
+
+BROKEN = {
+    "empty": lambda raw: b"",
+    "text": lambda raw: b"hello world",
+    "half": lambda raw: raw[: len(raw) // 2],
+    "short": lambda raw: raw[:-20],
+}
+
+
+def check_broken_files(path, capfd):
+    """A broken file of any kind is one line that names it, and nothing is logged."""
+    raw = path.read_bytes()
+    capfd.readouterr()
+    for kind, broken in BROKEN.items():
+        path.write_bytes(broken(raw))
+        with pytest.raises(ValueError, match="it is broken or incomplete: export it again") as caught:
+            bbframe.load(path)
+        text = str(caught.value)
+        assert text.startswith(f"{path}: cannot be read as "), kind
+        assert "\n" not in text, kind
+        assert len(text) < len(str(path)) + 250, kind
+        assert "ONNXRuntimeError" not in text, kind
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("format", ["torchscript", "pt2"])
+def test_a_broken_file_is_one_line(format, tmp_path, capfd):
+    path = tmp_path / f"model.{format}"
+    written(made_network("resnet", "linear"), path, format)
+    check_broken_files(path, capfd)
+
+
+@pytest.mark.onnx
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_a_broken_file_of_another_runtime_is_one_line(format, tmp_path, capfd):
+    pytest.importorskip("onnxruntime" if format == "onnx" else "openvino")
+    path = tmp_path / f"model{ENDS[format]}"
+    written(made_network("resnet", "linear"), path, format)
+    if format == "openvino":
+        whole = path.with_suffix(".bin").read_bytes()
+        path.with_suffix(".bin").write_bytes(whole[:100])
+        with pytest.raises(ValueError, match=r"export it again, or copy it with its \.bin"):
+            bbframe.load(path)
+        path.with_suffix(".bin").write_bytes(whole)
+    check_broken_files(path, capfd)
+
+
+def test_a_file_whose_metadata_lack_something_is_one_line(tmp_path):
+    network = made_network("resnet", "linear")
+    graph = network_graph(network, False)
+    path = tmp_path / "model.torchscript"
+    write_exported(graph, inputs(network, 73, 91, 2), path, "torchscript", {"task": "classification"})
+    with pytest.raises(ValueError, match=r"cannot be read as torchscript \(.*\); it is broken"):
+        bbframe.load(path)
+
+
+def test_an_exported_file_runs_on_the_cpu_and_says_what_it_is(tmp_path):
+    path = tmp_path / "model.torchscript"
+    written(made_network("resnet", "linear"), path, "torchscript")
+    assert (
+        repr(bbframe.load(path, device="auto"))
+        == f"ExportedNetwork({str(path)!r}, torchscript, classification, 3 classes)"
+    )
+    for device in ("cuda", "mps", "gpu"):
+        with pytest.raises(
+            ValueError, match=f"device='{device}': exported files run on the CPU here; leave device out"
+        ):
+            bbframe.load(path, device=device)
+
+
+@pytest.mark.onnx
+@pytest.mark.filterwarnings("ignore")
+def test_the_exporter_logs_nothing_and_its_loggers_speak_again(tmp_path, caplog, capfd):
+    pytest.importorskip("onnxruntime")
+    logger = logging.getLogger("onnx_ir._convenience")
+    written(made_network("resnet", "faster_rcnn"), tmp_path / "model.onnx", "onnx")
+    assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
+    assert capfd.readouterr() == ("", "")
+    logger.warning("afterwards")
+    assert caplog.messages[-1] == "afterwards"
+
+
+def test_loggers_are_quiet_below_a_name_only_and_for_a_while(caplog):
+    named, below, other = (logging.getLogger(name) for name in ("quiet_one", "quiet_one.below", "quiet_others"))
+    below.setLevel(logging.INFO)
+    with quiet_loggers("quiet_one"):
+        for logger in (named, below, logging.getLogger("quiet_one.later")):
+            logger.critical("inside")
+        other.warning("other")
+    for logger in (named, below):
+        logger.warning("after")
+    assert caplog.messages == ["other", "after", "after"]
+    assert (named.level, below.level) == (logging.NOTSET, logging.INFO)
 
 
 def test_an_export_that_differs_is_refused_with_its_numbers():

@@ -18,13 +18,12 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes
 from torch.nn import functional as F
 
-from bbframe.predict.exported_file import METADATA, SUFFIXES, demand_package
+from bbframe.predict.exported_file import METADATA, demand_package
 from bbframe.predict.quiet_loggers import quiet_loggers
 
 MOST_IMAGES, LARGEST = 1024, 8192  # of a batch; pixels along a side
 EXPORTERS = ("onnx_ir", "onnxscript", "torch.onnx", "torch.export")  # loggers; what they fail at is raised
 MOST_RAISED = 512  # pixels of a least side
-ENDS = {name: suffix for suffix, name in SUFFIXES.items()}
 
 
 def traced_program(graph: nn.Module, example: Tensor, least: int) -> tuple[ExportedProgram, int]:

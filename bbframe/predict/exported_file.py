@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from bbframe.imaging.decode import Decoding
 from bbframe.predict.image_predictor import THRESHOLD, ImagePredictor
 from bbframe.predict.image_results import ClassResult
+from bbframe.predict.network_loading import EXPORTED
 from bbframe.predict.quiet_loggers import quiet_loggers
 from bbframe.predict.trained_network import demand_finite
 from bbframe.preprocessing import BoxPreprocessing, Preprocessing
@@ -25,7 +26,6 @@ from bbframe.schema import parse
 from bbframe.tasks.calibration import Calibration
 
 METADATA = "bbframe.json"  # the name under which a file keeps what bbframe knows of it
-SUFFIXES = {".pt2": "pt2", ".onnx": "onnx", ".torchscript": "torchscript", ".xml": "openvino"}
 EXTRAS = {
     "onnxruntime.quantization": "onnx",
     "onnxruntime": "onnx",
@@ -76,7 +76,7 @@ class ExportedNetwork(ImagePredictor):
         )
 
     def __repr__(self) -> str:
-        format, count = SUFFIXES[self.path.suffix], len(self.class_names)
+        format, count = EXPORTED[self.path.suffix], len(self.class_names)
         return f"ExportedNetwork({str(self.path)!r}, {format}, {self.task_name}, {count} classes)"
 
     def __call__(self, images: Any, *, threshold: float = THRESHOLD, batch_size: int = 8) -> Any:
@@ -124,11 +124,11 @@ def open_exported(path: Path, threads: int | None = None) -> ExportedNetwork:
     Raises ValueError, in one line, for a file that is missing, broken, of no known format, or not written by
     `bbframe export`.
     """
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: an exported network ends in {', '.join(SUFFIXES)}")
+    if path.suffix not in EXPORTED:
+        raise ValueError(f"{path}: an exported network ends in {', '.join(EXPORTED)}")
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
-    format = SUFFIXES[path.suffix]
+    format = EXPORTED[path.suffix]
     if format in _RUNTIMES:
         demand_package(_RUNTIMES[format])
     try:

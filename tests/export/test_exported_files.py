@@ -17,8 +17,8 @@ import bbframe
 from bbframe.app import cli
 from bbframe.data.images.digits import parted, scans
 from bbframe.export.export_check import compare_outputs, demand_agreement, tolerances
-from bbframe.export.export_options import ExportOptions
-from bbframe.export.exported_formats import ENDS, write_exported
+from bbframe.export.export_options import ENDS, ExportOptions, export_source
+from bbframe.export.exported_formats import write_exported
 from bbframe.export.network_export import as_outputs, file_metadata, read_reports
 from bbframe.export.network_graphs import network_graph
 from bbframe.predict import exported_file
@@ -221,6 +221,72 @@ def test_a_run_is_exported_by_one_command(run, monkeypatch, capsys):
     assert len(said["images"]) == 16
     assert cli.main() == 1
     assert "is there already; give another out=, or overwrite=true replaces it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"run": "a/b.onnx"}, "run=a/b.onnx is exported already; give the run that it comes from"),
+        (
+            {"run": "anna/flowers"},
+            "run=anna/flowers is not here, .* on the Hub, .*; give images= to check",
+        ),
+        ({"run": "anna/flowers", "quantize": "int8"}, "quantize=int8 needs the images of a run, so give a run folder"),
+        ({"run": "saved"}, "run=saved is a saved network, .*; give images= to check the export on"),
+        ({"run": "saved", "out": "there.onnx", "images": ("a",)}, r"there\.onnx is there already; give another out="),
+        ({"run": "saved", "out": "a.pt2"}, r"out=a\.pt2 must end in \.onnx for format=onnx"),
+        ({"run": "nowhere"}, "nowhere: there is no 'nowhere' in "),
+    ],
+)
+def test_what_the_words_alone_decide_is_one_line(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "bbframe.json").touch()
+    (tmp_path / "there.onnx").touch()
+    with pytest.raises(ValueError, match=message) as caught:
+        export_source(ExportOptions(**options))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_place_of_an_export_is_beside_its_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "bbframe.json").touch()
+    for run, place in (("saved", "saved/export"), ("anna/flowers", "outputs/anna--flowers/export")):
+        assert export_source(ExportOptions(run=run, images=("a",), format="pt2"))[1] == Path(place, "model.pt2")
+
+
+def test_an_export_that_is_there_already_is_refused_before_torch_is_imported(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "export").mkdir()
+    for name in ("config.yaml", "checkpoints/best.ckpt", "export/model.onnx"):
+        (tmp_path / name).write_text("{}")
+    code = f"""
+import sys
+from bbframe.app.export_command import export
+try:
+    export(["run={tmp_path}"])
+except ValueError as error:
+    print(error)
+print("torch" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    text, heavy = done.stdout.splitlines()
+    assert "is there already; give another out=" in text
+    assert heavy == "False"
+
+
+def test_a_saved_folder_is_exported(run, tmp_path, monkeypatch, capsys):
+    bbframe.load(run).save_pretrained(tmp_path / "saved")
+    (tmp_path / "pictures").mkdir()
+    for index in range(3):
+        Image.fromarray(scans()[0][index]).save(tmp_path / "pictures" / f"{index}.png")
+    words = [f"run={tmp_path / 'saved'}", "format=torchscript", f"images={tmp_path / 'pictures'}"]
+    monkeypatch.setattr(sys, "argv", ["bbframe", "export", *words])
+    assert cli.main() == 0
+    assert "results as PyTorch's" in capsys.readouterr().out
+    exported, network = (bbframe.load(tmp_path / "saved" / end) for end in ("export/model.torchscript", ""))
+    image = tmp_path / "pictures" / "0.png"
+    assert exported(image).probability == pytest.approx(network(image).probability, abs=1e-4)
 
 
 def test_the_reports_of_several_files_stand_side_by_side(tmp_path):

@@ -17,12 +17,12 @@ its metadata. A detector gives boxes, scores, labels and their count, chosen as 
 says how far it is from PyTorch, and how long both take. bbframe predict run=model.onnx images=... uses it.
 
 options:
-  run=FOLDER          a run folder, or one of its checkpoints
+  run=SOURCE          a run folder, one of its checkpoints, a saved folder, or its id on the Hub
   format=onnx         onnx, torchscript, pt2 or openvino (pip install 'bbframe[onnx]' or 'bbframe[openvino]')
-  out=FILE            default: <run folder>/export/model.<ending>
+  out=FILE            default: <folder>/export/model.<ending>; from the Hub: outputs/<user>--<name>/export/...
   preprocessing=true  the file takes bytes (B, 3, H, W), red green blue, of any size, and prepares them itself
   quantize=int8       eight-bit numbers, calibrated on training images; the loss on the test images is measured
-  images=PATH         images for the check; default: those that the run was tested on
+  images=PATH         images for the check; default: those that the run was tested on; needed for a saved folder
   overwrite=true      replace an export that is there
 
 examples:
@@ -32,7 +32,7 @@ examples:
 
 def export(arguments: Sequence[str]) -> int:
     """Write a trained network as a command line says; returns the exit code."""
-    from bbframe.export.export_options import ExportOptions
+    from bbframe.export.export_options import ExportOptions, export_source
     from bbframe.predict.predict_options import read_paths
 
     given: dict[str, Any] = {}
@@ -52,6 +52,7 @@ def export(arguments: Sequence[str]) -> int:
             given[key] = None if value == "null" else value
         last = key
     options = parse(ExportOptions, given, "export")
+    export_source(options)  # what the words alone decide comes before heavy imports
     from bbframe.export.network_export import export_network
     from bbframe.run.masking import outward
 

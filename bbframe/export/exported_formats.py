@@ -18,11 +18,12 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes
 from torch.nn import functional as F
 
-from bbframe.predict.exported_file import METADATA, SUFFIXES, demand_package
+from bbframe.predict.exported_file import METADATA, demand_package
+from bbframe.predict.quiet_loggers import quiet_loggers
 
 MOST_IMAGES, LARGEST = 1024, 8192  # of a batch; pixels along a side
+EXPORTERS = ("onnx_ir", "onnxscript", "torch.onnx", "torch.export")  # loggers; what they fail at is raised
 MOST_RAISED = 512  # pixels of a least side
-ENDS = {name: suffix for suffix, name in SUFFIXES.items()}
 
 
 def traced_program(graph: nn.Module, example: Tensor, least: int) -> tuple[ExportedProgram, int]:
@@ -73,7 +74,7 @@ def write_exported(graph: Any, example: Tensor, path: Path, format: str, metadat
     if format in ("onnx", "openvino"):
         for name in ("onnx", "onnxscript", "onnxruntime" if format == "onnx" else "openvino"):
             demand_package(name)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet_loggers(*EXPORTERS):
         warnings.simplefilter("ignore")  # of tracers, about what is constant on purpose
         try:
             return _WRITERS[format](graph, example, path, metadata)

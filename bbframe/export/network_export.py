@@ -20,13 +20,13 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 import bbframe
 from bbframe.export.check_images import named_pictures, run_images, tested_pictures
 from bbframe.export.export_check import Outputs, compare_outputs, demand_agreement, merge, milliseconds, tolerances
-from bbframe.export.export_options import ExportOptions
-from bbframe.export.exported_formats import ENDS, LARGEST, write_exported
+from bbframe.export.export_options import ExportOptions, export_source
+from bbframe.export.exported_formats import LARGEST, write_exported
 from bbframe.export.network_graphs import network_graph
 from bbframe.files import write_text
 from bbframe.predict.exported_file import ExportedNetwork, open_exported
-from bbframe.predict.network_loading import find_checkpoint
-from bbframe.predict.trained_network import TrainedNetwork, load_trained_network
+from bbframe.predict.network_loading import load_predictor
+from bbframe.predict.trained_network import TrainedNetwork
 from bbframe.preprocessing import BoxPreprocessing
 from bbframe.run.record import cpu_name
 
@@ -41,18 +41,11 @@ def export_network(options: ExportOptions) -> tuple[Path, dict[str, Any]]:
     Nothing is left unless the file gives PyTorch's results on real images. Raises ValueError, in one line, for
     options, packages or networks with which that cannot be, and with the numbers for a file that differs.
     """
-    checkpoint = find_checkpoint(Path(options.run).expanduser())
-    home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    end = ENDS[options.format]
-    path = Path(options.out).expanduser() if options.out else home / "export" / f"model{end}"
-    if path.suffix != end:
-        raise ValueError(f"export: out={path} must end in {end} for format={options.format}")
-    if path.exists() and not options.overwrite:
-        raise ValueError(f"export: {path} is there already; give another out=, or overwrite=true replaces it")
+    source, path = export_source(options)
     reports = read_reports(path.with_name(REPORT))
-    network = load_trained_network(checkpoint, "cpu")
+    network: Any = load_predictor(source.source, "cpu")
     graph = network_graph(network, options.preprocessing)
-    data = None if options.images else _data_of(checkpoint, network)
+    data = None if options.images else _data_of(Path(source.source), network)
     pictures = named_pictures(options.images, network) if data is None else tested_pictures(data)
     metadata = file_metadata(network, graph.outputs, options.preprocessing)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from bbframe.hub.client import Repository, first_line, json_fault
+from bbframe.hub.hub_ids import HUB_ID, WEIGHT_SUFFIXES
 from bbframe.hub.pickled_weights import conversion, unpickled
 
 # in the order of preference; `.bin` files are read with weights_only=True
@@ -26,11 +27,9 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 _MOST_SHARDS = 1024
 _AGAIN = "delete it and fetch it again"
 RECORD = "bbframe"  # where a checkpoint of a run of bbframe holds the record of that run
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _PLAIN_NAME = re.compile(r"\w[\w .+-]{0,200}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -78,7 +77,7 @@ class Checkpoint:
         if self.local and revision is not None:
             raise ValueError(f"{self.source}: revision={revision!r} is for the Hub, this is local; leave it null")
         if not self.local:
-            if _suffix(self.path) in _SUFFIXES or not _HUB_ID.fullmatch(self.source):
+            if _suffix(self.path) in WEIGHT_SUFFIXES or not HUB_ID.fullmatch(self.source):
                 siblings = [p.name for p in self.path.parent.iterdir()] if self.path.parent.is_dir() else []
                 close = difflib.get_close_matches(self.path.name, siblings, n=1)
                 raise ValueError(
@@ -209,10 +208,10 @@ class Checkpoint:
     def weight_paths(self) -> list[Path]:
         """The files that hold the tensors, fetched if they are on the Hub. Raises ValueError when there are none."""
         if self.local and self.path.is_file():
-            if _suffix(self.path) not in _SUFFIXES:
+            if _suffix(self.path) not in WEIGHT_SUFFIXES:
                 raise ValueError(
                     f"{self.path}: not a weights file; give a .safetensors or .bin file, or a folder "
-                    f"({', '.join(_SUFFIXES[2:])} are read too)"
+                    f"({', '.join(WEIGHT_SUFFIXES[2:])} are read too)"
                 )
             return [self.path]
         for name in WEIGHT_FILES:
@@ -221,7 +220,7 @@ class Checkpoint:
                 return self._shards(path) if name.endswith(".index.json") else [path]
         if self._hub and self._hub.offline:
             raise self._hub.absent(WEIGHT_FILES[0])
-        others = sorted(p for p in self.path.iterdir() if _suffix(p) in _SUFFIXES) if self.local else []
+        others = sorted(p for p in self.path.iterdir() if _suffix(p) in WEIGHT_SUFFIXES) if self.local else []
         if len(others) == 1 and _suffix(others[0]) == ".safetensors":
             self._note = f"{others[0].name}: taken as the only weights in the folder"
             return others
@@ -249,7 +248,7 @@ class Checkpoint:
         if len(names) > _MOST_SHARDS:
             raise ValueError(f"{index}: refers to {len(names)} shards, where {_MOST_SHARDS} are the most")
         for name in names:
-            if not _PLAIN_NAME.fullmatch(name) or not name.endswith(_SUFFIXES):
+            if not _PLAIN_NAME.fullmatch(name) or not name.endswith(WEIGHT_SUFFIXES):
                 raise ValueError(f"{index}: refers to {name!r}; shards must be plain file names beside the index")
         paths = []
         for name in names:
@@ -260,13 +259,6 @@ class Checkpoint:
                 raise ValueError(f"{index}: the shard {name} is missing; fetch it into the same folder")
             paths.append(path)
         return paths
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a text is `user/name` on the Hub: nothing here has that name, and no folder is called `user`."""
-    path = Path(source).expanduser()
-    named = _HUB_ID.fullmatch(source) is not None and "/" in source and _suffix(path) not in _SUFFIXES
-    return named and not path.exists() and not path.parent.exists()
 
 
 def _suffix(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +18,14 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from bbframe.imaging.decode import Decoding
 from bbframe.predict.image_predictor import THRESHOLD, ImagePredictor
 from bbframe.predict.image_results import ClassResult
+from bbframe.predict.network_loading import EXPORTED
+from bbframe.predict.quiet_loggers import quiet_loggers
 from bbframe.predict.trained_network import demand_finite
 from bbframe.preprocessing import BoxPreprocessing, Preprocessing
 from bbframe.schema import parse
 from bbframe.tasks.calibration import Calibration
 
 METADATA = "bbframe.json"  # the name under which a file keeps what bbframe knows of it
-SUFFIXES = {".pt2": "pt2", ".onnx": "onnx", ".torchscript": "torchscript", ".xml": "openvino"}
 EXTRAS = {
     "onnxruntime.quantization": "onnx",
     "onnxruntime": "onnx",
@@ -31,6 +33,7 @@ EXTRAS = {
     "onnxscript": "onnx",
     "openvino": "openvino",
 }
+_RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}  # packages that open the formats
 
 
 def demand_package(name: str) -> Any:
@@ -71,6 +74,10 @@ class ExportedNetwork(ImagePredictor):
         self.preprocessing = (
             PixelsAsTheyAre() if metadata["inside"] else parse(kind, metadata["preprocessing"], "file")
         )
+
+    def __repr__(self) -> str:
+        format, count = EXPORTED[self.path.suffix], len(self.class_names)
+        return f"ExportedNetwork({str(self.path)!r}, {format}, {self.task_name}, {count} classes)"
 
     def __call__(self, images: Any, *, threshold: float = THRESHOLD, batch_size: int = 8) -> Any:
         """As `predict_images`."""
@@ -114,16 +121,37 @@ class ExportedNetwork(ImagePredictor):
 def open_exported(path: Path, threads: int | None = None) -> ExportedNetwork:
     """Open an exported file; `threads` bounds what it computes with where the format lets one say so.
 
-    Raises ValueError for a file that is missing, of no known format, or not written by `bbframe export`.
+    Raises ValueError, in one line, for a file that is missing, broken, of no known format, or not written by
+    `bbframe export`.
     """
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: an exported network ends in {', '.join(SUFFIXES)}")
+    if path.suffix not in EXPORTED:
+        raise ValueError(f"{path}: an exported network ends in {', '.join(EXPORTED)}")
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
-    text, run = _OPENERS[SUFFIXES[path.suffix]](path, threads)
-    if not text:
+    format = EXPORTED[path.suffix]
+    if format in _RUNTIMES:
+        demand_package(_RUNTIMES[format])
+    try:
+        with quiet_loggers("torch.export"):
+            text, run = _OPENERS[format](path, threads)
+        found = ExportedNetwork(path, json.loads(text), run) if text else None
+    except Exception as error:  # a reader may raise anything on a broken file
+        again = "export it again, or copy it with its .bin" if format == "openvino" else "export it again"
+        raise ValueError(
+            f"{path}: cannot be read as {format} ({_reason(error)}); it is broken or incomplete: {again}"
+        ) from error
+    if found is None:
         raise ValueError(f"{path}: bbframe export did not write this file; its metadata has no {METADATA}")
-    return ExportedNetwork(path, json.loads(text), run)
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in a few words."""
+    text = str(error).strip()
+    if text.startswith("Exception from"):  # OpenVINO begins with the places in its sources
+        text = text.splitlines()[-1]
+    text = re.sub(r"^\[ONNXRuntimeError\].*?failed: *", "", " ".join(text.split()))
+    return f"{text.split('. ')[0]:.150}".rstrip(".! ") or type(error).__name__
 
 
 def _open_pt2(path: Path, threads: int | None) -> tuple[str, Callable[[Tensor], list[Tensor]]]:
@@ -157,6 +185,9 @@ def _open_onnx(path: Path, threads: int | None) -> tuple[str, Callable[[Tensor],
 
 def _open_openvino(path: Path, threads: int | None) -> tuple[str, Callable[[Tensor], list[Tensor]]]:
     openvino = demand_package("openvino")
+    with path.open("rb") as file:
+        if b"<net" not in file.read(1000):  # OpenVINO would try its readers of all other formats, and they log
+            raise ValueError("it does not begin as a network")
     core = openvino.Core()
     model = core.read_model(path)
     text = model.get_rt_info(["bbframe"]).astype(str) if model.has_rt_info(["bbframe"]) else ""

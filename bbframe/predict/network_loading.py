@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bbframe.hub.checkpoint_files import Checkpoint, is_hub_id
-from bbframe.run.record import read_record
+from bbframe.hub.hub_ids import is_hub_id
+from bbframe.run.folder_record import read_folder_record
 
 if TYPE_CHECKING:
     from bbframe.predict.image_predictor import ImagePredictor
 
-EXPORTED = (".pt2", ".onnx", ".torchscript", ".xml")
+EXPORTED = {".pt2": "pt2", ".onnx": "onnx", ".torchscript": "torchscript", ".xml": "openvino"}  # formats by endings
 SAVED = "bbframe.json"  # a folder with it holds a saved network
 
 
@@ -89,7 +89,7 @@ def find_checkpoint(run: Path) -> Path:
     """The checkpoint file of a run: best.ckpt, else last.ckpt. Raises ValueError for a run that has none."""
     if run.is_file():
         return run
-    read_record(run)
+    read_folder_record(run)
     for name in ("best.ckpt", "last.ckpt"):
         if (path := run / "checkpoints" / name).is_file():
             return path
@@ -100,6 +100,11 @@ def find_checkpoint(run: Path) -> Path:
 
 
 def _load_exported(source: str, device: str, hub: Mapping[str, Any]) -> ImagePredictor:
+    if device not in ("cpu", "auto"):
+        raise ValueError(
+            f"{source}: device={str(device)!r}: exported files run on the CPU here; leave device out, or load the run "
+            "itself"
+        )
     from bbframe.predict.exported_file import open_exported
 
     return open_exported(Path(source))
@@ -112,6 +117,7 @@ def _load_checkpoint(source: str, device: str, hub: Mapping[str, Any]) -> ImageP
 
 
 def _load_saved(source: str, device: str, hub: Mapping[str, Any]) -> ImagePredictor:
+    from bbframe.hub.checkpoint_files import Checkpoint
     from bbframe.predict.network_reading import read_network
 
     return read_network(Checkpoint(source, **hub), device)

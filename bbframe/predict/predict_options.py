@@ -9,8 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
-
 from bbframe.schema import Name, Options, Range, Share, parse
 
 
@@ -37,9 +35,12 @@ class PredictOptions(Options):
         super().__post_init__()
         if not self.images:
             raise ValueError("predict: images must name files or folders")
-        if self.device in ("gpu", "cuda") and not torch.cuda.is_available():
-            finds = f"torch {torch.__version__} finds none here"
-            raise ValueError(f"predict: device={self.device}, but {finds}; use device=auto")
+        if self.device in ("gpu", "cuda"):
+            import torch
+
+            if not torch.cuda.is_available():
+                finds = f"torch {torch.__version__} finds none here"
+                raise ValueError(f"predict: device={self.device}, but {finds}; use device=auto")
 
 
 def read_arguments(arguments: Sequence[str]) -> PredictOptions:

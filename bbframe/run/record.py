@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import json
 import os
 import platform
@@ -21,9 +20,10 @@ from typing import Any
 
 import torch
 
-from bbframe.files import dump_yaml, read_yaml, write_text
+from bbframe.files import dump_yaml, write_text
 from bbframe.registry import plugins
 from bbframe.run.checkpoint import load_checkpoint
+from bbframe.run.folder_record import read_folder_record
 from bbframe.run.masking import mask_overrides, mask_secrets, outward
 
 PACKAGES = "bbframe torch torchvision timm lightning huggingface_hub safetensors torchmetrics".split()
@@ -57,20 +57,7 @@ def read_record(source: Path) -> tuple[dict[str, Any], list[str]]:
     if source.is_file():
         run = load_checkpoint(source).run
         return copy.deepcopy((run.config, run.overrides))  # a caller changes its own
-    if not source.is_dir():
-        near = next(parent for parent in (source.absolute(), *source.absolute().parents) if parent.parent.is_dir())
-        there = sorted(path.name for path in near.parent.iterdir())
-        closest = ", ".join(difflib.get_close_matches(near.name, there, n=3, cutoff=0)) or "nothing"
-        raise ValueError(f"{source}: there is no {near.name!r} in {near.parent}; closest there: {closest}")
-    if not (source / "config.yaml").is_file():
-        inside = sorted(path.parent.name for path in source.glob("*/config.yaml"))
-        hint = f"; run folders in it: {', '.join(inside[-5:])}" if inside else ""
-        raise ValueError(f"{source}: not a run folder, it holds no config.yaml{hint}")
-    overrides = source / "overrides.yaml"
-    lines = read_yaml(overrides, list) if overrides.is_file() else []
-    if not all(isinstance(line, str) for line in lines):
-        raise ValueError(f"{overrides}: must be a list of texts such as seed=1")
-    return read_yaml(source / "config.yaml", dict), lines
+    return read_folder_record(source)
 
 
 def read_plugins(source: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from bbframe.export.export_check import compare_outputs, merge, milliseconds
-from bbframe.export.exported_formats import ENDS
+from bbframe.export.export_options import ENDS
 from bbframe.export.network_export import as_outputs
 from tests.export.made_networks import CLASSIFIERS, DETECTORS, TIMM, inputs, made_network
 from tests.export.test_exported_files import written

@@ -295,7 +295,7 @@ def test_help(line, said, bbframe):
     assert said in out
 
 
-@pytest.mark.parametrize("line", ["--help", "predict --help", "list"])
+@pytest.mark.parametrize("line", ["--help", "predict --help", pytest.param("list", marks=pytest.mark.slow)])
 def test_a_reader_that_has_seen_enough_ends_it_quietly(line):
     read, write = os.pipe()
     os.close(read)

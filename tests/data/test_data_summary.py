@@ -22,9 +22,9 @@ def text(data, **settings):
 def test_the_digits_have_no_copies_and_cost_a_run_little():
     data = build()
     summarise(data)
-    started = time.perf_counter()
+    started = time.process_time()
     found = summarise(data)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
     assert found.counts() == {
         "images": {"train": 1259, "val": 269, "test": 269},
         "classes": 10,

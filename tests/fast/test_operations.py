@@ -106,6 +106,7 @@ def test_a_compiler_gets_the_product_as_one_operation(dtype, dynamic):
     assert not any("bbframe" in str(node.target) for node in exported.graph.nodes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch's own compiler needs one of C++")
 def test_what_the_compiler_of_torch_makes_of_it(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))

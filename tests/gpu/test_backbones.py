@@ -112,6 +112,7 @@ def test_there_and_back_again_nothing_is_lost(name, device, tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet", "swin"])
 def test_compiled_in_one_piece(name, device):
     net = without_chance(tiny(name)).to(device)

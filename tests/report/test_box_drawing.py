@@ -108,9 +108,9 @@ def test_labels_are_legible_and_stay_inside(labels, size, frame):
     corners = np.array([[0, 0, 1, 1], [0.8, 0, 1, 0.2], [0, 0.8, 0.2, 1], [0.5, 0.5, 0.5, 0.5], [-1, -1, 2, 2]])
     found = detections((corners * [*size, *size]), [0, 2, 4, 5, 1], [0.9, 0.8, 0.7, 0.6, 0.55])
     truth = true_boxes(corners[1:3] * [*size, *size], [5, 5])
-    started = time.perf_counter()
+    started = time.process_time()
     seen = draw_detections(Image.new("L", size, "white"), found, NAMES, truth=truth, frame=frame)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert seen.mode == "RGB"
     assert max(seen.size) >= 320
     assert seen.width / seen.height == pytest.approx(size[0] / size[1], rel=0.02 if seen.height > 100 else 0.05)

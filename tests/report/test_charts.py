@@ -118,9 +118,9 @@ def test_few_classes_have_their_counts_in_the_cells(tmp_path, drawn, classes):
 def test_many_classes_have_a_list_of_mistakes(tmp_path, drawn, classes):
     matrix = 40 * np.eye(classes)
     matrix[7, 3], matrix[classes - 1, 9] = 30, 10
-    start = time.perf_counter()
+    start = time.process_time()
     confusion_matrix(matrix, [f"a rather long name of class {i}" for i in range(classes)], tmp_path / "confusion.png")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     shown, listed = drawn[0].axes[0], drawn[0].axes[1].texts[0].get_text().splitlines()
     assert not shown.texts
     assert len(listed) == 2

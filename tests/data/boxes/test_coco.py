@@ -352,10 +352,10 @@ def test_polygons_that_cover_each_pixel_many_times_take_little_memory_and_time(p
     side = 13_000
     zigzag = [value for i in range(1500) for value in ((i % 2) * side, i * side / 1500)]
     said = []
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ValueError, match=r"outlines of 19\d{6} pixels, more than 5000000; write run lengths instead"):
         segmentation_rle([zigzag], side, side, said)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
     assert segmentation_rle([zigzag[:400]], side, side, said)
 
 
@@ -365,9 +365,9 @@ def test_many_categories_are_compared_in_little_time(pristine, tmp_path):
     changed["categories"] = [{"id": i, "name": f"c{i}", "supercategory": "x"} for i in range(1, 20_001)]
     rewrite(tmp_path, changed)
     (tmp_path / "train").symlink_to(folder / "train")
-    started = time.monotonic()
+    started = time.process_time()
     assert load_coco(tmp_path).category_ids == list(range(1, 20_001))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_both_files_are_told_about(tmp_path):

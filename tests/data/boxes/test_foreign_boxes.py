@@ -591,7 +591,7 @@ def test_entities_that_grow_are_stopped_at_once(tmp_path):
     entities += "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12))
     text = OBJECT.format(1, 1, 4, 4, name="&a11;", difficult=0)
     (tmp_path / "Annotations" / "a.xml").write_text(f"<!DOCTYPE x [{entities}]><annotation>{text}</annotation>")
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ValueError, match=r"unreadable annotations: Annotations/a.xml \(limit on input amplif"):
         load_voc(tmp_path)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10

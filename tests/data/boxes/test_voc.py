@@ -180,10 +180,10 @@ def test_many_classes_are_looked_up_in_little_time(root):
     for page in "abcd":
         things = (thing(name, 1, 1, 4, 4) for name in names)
         (root / "Annotations" / f"{page}.xml").write_text(annotation(page, *things))
-    started = time.monotonic()
+    started = time.process_time()
     data = load(root, val_set=None, test_fraction=0.0)
     assert data.target("train", 0)["labels"].tolist() == [sorted(names).index(name) for name in names]
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_file_is_parsed_once(root, monkeypatch):

@@ -41,11 +41,15 @@ def summary(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
+# a minute on two processors, seconds on a GPU
+slow_without_gpu = pytest.mark.gpu if ASKED == "cuda" else pytest.mark.slow
+
+
 def last_weights(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
 
 
-@pytest.mark.slow
+@slow_without_gpu
 def test_a_classifier_learns_in_bf16(device):
     folder = command(device, "trainer.max_epochs=2", "data.batch_size=64", "optim.lr=0.01", *MIXED)
     found = summary(folder)
@@ -67,7 +71,7 @@ def test_a_detector_trains_in_bf16(device, head):
     assert all(x.isfinite().all() for x in last_weights(folder).values())
 
 
-@pytest.mark.slow
+@slow_without_gpu
 def test_a_run_resumed_in_the_middle_of_an_epoch_ends_like_an_uninterrupted_one(device, monkeypatch):
     steps = ["data.batch_size=256", "backbone.drop_path_rate=0.2", "trainer.max_epochs=2", "test=false"]
     whole = command(device, *steps, "name=whole")

@@ -59,6 +59,16 @@ def test_a_detector_with_its_preprocessing_inside_finds_boxes_in_the_pixels_of_t
     assert (near < 2).float().mean() > 0.9
 
 
+def test_a_classifier_with_its_preprocessing_inside_takes_images_from_two_pixels(tmp_path):
+    network = made_network("resnet", "linear")
+    exported = written(network, tmp_path / "model.torchscript", "torchscript", inside=True)
+    assert exported.metadata["sides"] == [2, 8192]
+    small = Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
+    torch.testing.assert_close(exported(small).probabilities, network(small).probabilities, atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match=r"model\.torchscript: images of 9x1 pixels; sides must be from 2 to 8192$"):
+        exported(Image.new("RGB", (9, 1)))
+
+
 def test_a_pt2_file_says_what_it_is_and_is_called_as_the_network(tmp_path):
     network = made_network("convnextv2", "multi_level")
     exported = written(network, tmp_path / "model.pt2", "pt2")
@@ -214,7 +224,9 @@ def run(tmp_path_factory):
 def test_a_run_is_exported_by_one_command(run, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bbframe", "export", f"run={run}", "format=torchscript"])
     assert cli.main() == 0
-    assert "results as PyTorch's" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "results as PyTorch's" in printed
+    assert "sides from 32 to 8192 pixels" in printed
     said = json.loads((run / "export" / "export.json").read_text())["model.torchscript"]
     assert said["agreeing"] == said["compared"] > 16
     assert said["files"]["model.torchscript"]["bytes"] == (run / "export" / "model.torchscript").stat().st_size
@@ -324,7 +336,14 @@ def test_eight_bits_keep_most_of_the_accuracy(run, tmp_path, monkeypatch, capsys
     path = tmp_path / "small.onnx"
     monkeypatch.setattr(sys, "argv", ["bbframe", "export", f"run={run}", "quantize=int8", f"out={path}"])
     assert cli.main() == 0
-    assert "int8: accuracy" in capsys.readouterr().out
-    said = json.loads(path.with_name("export.json").read_text())["small.onnx"]["quantize"]
+    printed = capsys.readouterr().out
+    assert "int8: accuracy" in printed
+    report = json.loads(path.with_name("export.json").read_text())["small.onnx"]
+    said = report["quantize"]
     assert said["int8"]["accuracy"] > said["float32"]["accuracy"] - 0.05
+    # what is printed and stands first is of the file that was written, the graph before is told apart
+    assert f"probabilities within {report['worst']['probabilities']:.1e}" in printed
+    assert report["tolerances"] is None
+    assert report["worst"]["probabilities"] > 1e-3 > said["float32"]["worst"]["probabilities"]
+    assert report["agreeing"] > 0.8 * report["compared"]
     assert bbframe.load(path)(Image.fromarray(scans()[0][0])).label in open_exported(path).class_names

@@ -53,7 +53,9 @@ def push(arguments: Sequence[str]) -> int:
     if options.repo is not None:
         check_repository_name(options.repo)
     folder = None if options.folder is None else Path(options.folder)
-    if folder is not None and not options.overwrite and folder.exists() and any(folder.iterdir()):
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"push: folder={folder} is a file; name a folder")
+    if folder is not None and not options.overwrite and folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"push: folder={folder} holds files already; name another, or overwrite=true replaces them")
     network = load(options.run)
     if not isinstance(network, TrainedNetwork):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bbframe.files import visible
 from bbframe.schema import whole_number
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class ClassResult:
 
     def __str__(self) -> str:
         doubt = f"; unlike the training images (distance {self.distance:.2g}, above 1)" if self.unfamiliar else ""
-        return ", ".join(f"{name} {share:.1%}" for name, share in self.top(3)) + doubt
+        return ", ".join(f"{visible(name)} {share:.1%}" for name, share in self.top(3)) + doubt
 
     def __repr__(self) -> str:
         return f"ClassResult({self})"
@@ -115,7 +116,7 @@ class BoxResult:
         if not len(self):
             return "no objects"
         rows = zip(self.labels, self.scores.tolist(), self.boxes.tolist(), strict=True)
-        told = [f"{name} {score:.1%} at {np.round(box).astype(int).tolist()}" for name, score, box in rows]
+        told = [f"{visible(name)} {score:.1%} at {np.round(box).astype(int).tolist()}" for name, score, box in rows]
         more = f" and {len(told) - LISTED} more" if len(told) > LISTED else ""
         return ", ".join(told[:LISTED]) + more
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import bbframe
 from bbframe.files import dump_yaml, visible
 from bbframe.predict.trained_network import TrainedNetwork
-from bbframe.predict.training_facts import TrainingFacts
+from bbframe.predict.training_facts import PATH, TrainingFacts, public_overrides
 from bbframe.report.tables import number
 
 CLASSES = 200  # that a card lists
@@ -27,9 +29,9 @@ PARTS = {"train": "training", "val": "validation", "test": "test"}
 
 def model_card(network: TrainedNetwork, repository: str, licence: str | None = None) -> str:
     """The text of README.md for a network in `repository`: front matter, use, results, classes, data and limits."""
-    facts = network.facts
+    facts = _as_text(network.facts)
     sections = [
-        f"---\n{dump_yaml(_metadata(network, repository, licence))}---",
+        f"---\n{dump_yaml(_metadata(network, facts, repository, licence))}---",
         f"# {repository.rpartition('/')[2]}",
         _what(network, facts),
         _use(network, repository),
@@ -37,7 +39,7 @@ def model_card(network: TrainedNetwork, repository: str, licence: str | None = N
         _calibration(network, facts),
         _classes(network),
         _data(network, facts),
-        _training(network, facts),
+        _training(facts),
         _limits(network, facts),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -50,8 +52,28 @@ def _kind(network: TrainedNetwork) -> str | None:
     return "image-classification" if network.task_name == "classification" else None
 
 
-def _metadata(network: TrainedNetwork, repository: str, licence: str | None) -> dict[str, Any]:
-    facts, kind = network.facts, _kind(network)
+def _as_text(facts: TrainingFacts) -> TrainingFacts:
+    """Facts whose texts are one line each, hold no markup and name no path: a saved folder may be anybody's."""
+
+    def plain(text: str | None) -> str:
+        return re.sub(r"[`<>\[\]()|*\\]", "", visible(str(text or "")).replace("\\n", " ")).strip()[:200]
+
+    on_hub = facts.checkpoint and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", facts.checkpoint)
+    return dataclasses.replace(
+        facts,
+        backbone=plain(facts.backbone),
+        data=plain(facts.data),
+        checkpoint=facts.checkpoint if on_hub else None,
+        revision=plain(facts.revision) or None,
+        test_part=plain(facts.test_part) or None,
+        images={plain(part): count for part, count in facts.images.items()},
+        overrides=tuple(visible(x).replace("```", "...") for x in public_overrides(facts.overrides)),
+        versions={plain(name): plain(version) for name, version in facts.versions.items()},
+    )
+
+
+def _metadata(network: TrainedNetwork, facts: TrainingFacts, repository: str, licence: str | None) -> dict[str, Any]:
+    kind = _kind(network)
     tags = ["bbframe", network.backbone.config.model_type, network.task.head_options.name]
     found: dict[str, Any] = {"library_name": "bbframe", "tags": list(dict.fromkeys(tags))}
     if kind:
@@ -96,6 +118,8 @@ def _what(network: TrainedNetwork, facts: TrainingFacts) -> str:
 def _use(network: TrainedNetwork, repository: str) -> str:
     example = "photo.jpg"
     return f"""## Use
+
+It needs the Python package `bbframe`.
 
 ```python
 import bbframe
@@ -166,16 +190,17 @@ def _data(network: TrainedNetwork, facts: TrainingFacts) -> str:
     return f"## Data\n\nData set `{facts.data}`{images}. Images are prepared as follows: {network.preprocessing}."
 
 
-def _training(network: TrainedNetwork, facts: TrainingFacts) -> str:
+def _training(facts: TrainingFacts) -> str:
     if not facts.overrides:
         return ""
     command = " \\\n    ".join(["bbframe train", *map(shlex.quote, facts.overrides)])
+    dots = "Three dots stand for a path." if any(x.endswith(f"={PATH}") for x in facts.overrides) else ""
     seed = "" if facts.seed is None else f" Its seed was {facts.seed}."
     epochs = f" It ran for {facts.epochs} epoch{'s' * (facts.epochs > 1)}." if facts.epochs else ""
     macs = f" An image takes {number(facts.gmacs, '.3g')} GMACs." if facts.gmacs else ""
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items() if version)
     return (
-        f"## Training\n\n```bash\n{command}\n```\n\nThree dots stand for a path.{epochs}{seed}{macs}\n\n"
+        f"## Training\n\n```bash\n{command}\n```\n\n{f'{dots}{epochs}{seed}{macs}'.strip()}\n\n"
         f"Versions: {versions or f'bbframe {bbframe.__version__}'}."
     )
 

@@ -207,6 +207,8 @@ def _check_shapes(
 
 def _check_numbers(files: Checkpoint, file: str, tensors: Mapping[str, Tensor]) -> None:
     for name, x in tensors.items():
+        if x.is_floating_point() and x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise ValueError(f"{_place(files, file)}: {name} holds {x.dtype}; save the network as float32")
         if x.is_floating_point() and not bool(x.isfinite().all()):
             raise ValueError(f"{_place(files, file)}: {name} holds numbers that are not finite (nan or inf)")
 

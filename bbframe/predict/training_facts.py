@@ -8,12 +8,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from bbframe.registry import plugins
 from bbframe.run.checkpoint import SavedRun
 from bbframe.run.masking import mask_overrides, mask_secrets
-from bbframe.schema import parse
+from bbframe.schema import Range, parse
 
 PATH = "..."  # stands for a path of the machine that trained
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -22,7 +22,8 @@ _PLACES = re.compile(r"(^|[._])(root|roots|folder|dir|path|file|files|csv|annota
 # what says where a run was filed and who saw it, not what was trained
 _PRIVATE = re.compile(r"[+~]*(hydra|logger|callbacks|output_dir|name|tags|ckpt_path|rerun)\b")
 
-Numbers = Mapping[str, float | None]
+Numbers = Mapping[str, Annotated[float, Range(-1e18, 1e18)] | None]
+Count = Annotated[int, Range(0, 10**18)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +40,18 @@ class TrainingFacts:
     checkpoint: str | None = None
     revision: str | None = None
     data: str = ""
-    images: Mapping[str, int] = field(default_factory=dict)
-    image_size: tuple[int, int] | None = None
-    epochs: int | None = None
-    params: int | None = None
-    gmacs: float | None = None
+    images: Mapping[str, Count] = field(default_factory=dict)
+    image_size: tuple[Count, Count] | None = None
+    epochs: Count | None = None
+    params: Count | None = None
+    gmacs: Annotated[float, Range(0, 1e18)] | None = None
     seed: int | None = None
     metric: str | None = None
     test: Numbers = field(default_factory=dict)
     test_low: Numbers = field(default_factory=dict)
     test_high: Numbers = field(default_factory=dict)
     test_part: str | None = None
-    test_images: int | None = None
+    test_images: Count | None = None
     calibration: Numbers = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     versions: Mapping[str, str | None] = field(default_factory=dict)

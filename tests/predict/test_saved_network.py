@@ -18,6 +18,7 @@ from bbframe.app import train
 from bbframe.app.cli import COMMANDS
 from bbframe.heads.classifier import LinearHead
 from bbframe.heads.head_options import ClassifierOptions
+from bbframe.predict.model_card import model_card
 from bbframe.predict.saved_network import FORMAT
 from bbframe.predict.trained_network import TrainedNetwork
 from bbframe.predict.training_facts import TrainingFacts, public_overrides
@@ -345,3 +346,23 @@ def test_a_run_with_plain_arithmetic_says_so(tmp_path, monkeypatch):
     assert train.main([*TINY, *short, "backbone.fast=false"]) == 0
     (checkpoint,) = tmp_path.rglob("best.ckpt")
     assert bbframe.load(checkpoint).fast is False
+
+
+def test_a_strangers_facts_put_neither_markup_nor_paths_into_a_card(folder):
+    content = json.loads((folder / "bbframe.json").read_text())
+    content["training"].update(
+        data="`\n# Hi <script>alert(1)</script>",
+        backbone="net`](http://evil) <b>",
+        overrides=["a=```\n# x", "data.root=photos of alice", "b=/home of/alice"],
+        checkpoint="/a/b/w.ckpt",
+        versions={"python": "<script>"},
+    )
+    (folder / "bbframe.json").write_text(json.dumps(content))
+    card = model_card(bbframe.load(folder), "anna/x")
+    assert not [word for word in ("<", "](", "alice", "w.ckpt") if word in card]
+    assert card.count("```") == 4
+    assert [line for line in card.splitlines() if line.startswith("# ")] == ["# x"]
+    content["training"]["params"] = 10**400
+    (folder / "bbframe.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"bbframe.json: training: params=1000"):
+        bbframe.load(folder)

@@ -92,6 +92,6 @@ def test_screening_changes_nothing_where_one_stage_adds_most(stages, monkeypatch
 def test_many_rows_read_the_features_anew_and_give_the_same(stages, monkeypatch):
     arrays, y = stages
     few = choose(arrays, y)
-    for module in ("rank.stage_choice", "features.standardised_features"):
+    for module in ("rank.stage_choice", "extraction.standardised_features"):
         monkeypatch.setattr(f"bbframe.{module}.KEPT", 100)
     assert choose(arrays, y).steps == few.steps

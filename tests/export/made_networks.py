@@ -33,7 +33,7 @@ def made_network(backbone, head):
         fields = {"out_strides": nearest_strides(options.wanted, declared)}
     torch.manual_seed(0)
     if backbone == TIMM:
-        net = AutoBackbone.from_config({"model_type": "timm_backbone", "backbone": "test_resnet", **fields})
+        net = AutoBackbone.from_config({"model_type": "timm_backbone", "backbone": "test_convnext", **fields})
     else:
         net = tiny(backbone, **fields)
     channels = net.config.num_channels

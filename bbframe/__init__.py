@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
     """One of the names above, or `<Architecture>Backbone` and `<Architecture>Config` from that architecture's file."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    files = {file.replace("_", ""): module for file, module in _MODELS.items()}
+    files = {file.removesuffix("_backbone").replace("_", ""): module for file, module in _MODELS.items()}
     for suffix in ("Backbone", "Config"):
         if name.endswith(suffix):
             architecture = name.removesuffix(suffix).removesuffix("Backbone").lower()

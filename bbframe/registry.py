@@ -127,8 +127,12 @@ def reserve(kind: str, modules: Mapping[str, str]) -> None:
 
 
 def backbone_name(model_type: str) -> str:
-    """The name of a backbone by its `model_type`, in the form of file names: maskformer-swin -> maskformer_swin."""
-    return model_type.replace("-", "_").removesuffix("_backbone")
+    """The name of a backbone by its `model_type`, in the form of file names: maskformer-swin -> maskformer_swin.
+
+    A last `_backbone` counts only where one of our files has it.
+    """
+    name = model_type.replace("-", "_")
+    return name if ("backbone", name) in _modules else name.removesuffix("_backbone")
 
 
 def _check(kind: str, name: str, options: type) -> None:

@@ -168,7 +168,7 @@ class AutoBackbone:
 def _changed(data: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The data of a config with other fields; another selection takes the place of the one that is there."""
     chosen = any(fields.get(key) is not None for key in SELECTION)
-    return {**{key: value for key, value in data.items() if not (chosen and key in SELECTION)}, **fields}
+    return {**{k: value for k, value in data.items() if not (chosen and k.removeprefix("_") in SELECTION)}, **fields}
 
 
 def config_from_dict(data: Mapping[str, Any]) -> BackboneConfigMixin:

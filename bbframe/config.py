@@ -18,11 +18,22 @@ from bbframe.selection import Integers, Selection, Selects, Stage, StageNames, a
 
 C = TypeVar("C", bound="BackboneConfigMixin")
 
-# what a `config.json` on the Hub says about other things than the backbone
+# what a `config.json` on the Hub says about other things than the backbone; transformers before 4.30 wrote the whole of
+# its generic config, text generation included, into the config of a part of a bigger model
 _NOT_A_BACKBONES = frozenset(
-    "architectures attn_implementation auto_map dtype finetuning_task gradient_checkpointing id2label label2id "
-    "model_type num_labels output_attentions output_hidden_states problem_type return_dict torch_dtype torchscript "
-    "transformers_version use_cache use_pretrained_backbone".split()
+    """
+    architectures attn_implementation auto_map dtype finetuning_task gradient_checkpointing id2label label2id model_type
+    num_labels output_attentions output_hidden_states problem_type return_dict torch_dtype torchscript
+    transformers_version use_cache use_pretrained_backbone
+    add_cross_attention bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
+    cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample early_stopping
+    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty forced_bos_token_id
+    forced_eos_token_id is_decoder is_encoder_decoder length_penalty max_length min_length no_repeat_ngram_size
+    num_beam_groups num_beams num_return_sequences output_scores pad_token_id prefix pruned_heads
+    remove_invalid_values repetition_penalty return_dict_in_generate sep_token_id suppress_tokens
+    task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k
+    top_p typical_p use_bfloat16
+    """.split()
 )
 
 SELECTION = ("out_features", "out_indices", "out_strides")
@@ -143,8 +154,14 @@ class BackboneConfigMixin(Selects):
 
     @classmethod
     def unaliased(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The same data with other names of fields replaced by the fields' own."""
-        return {cls.attribute_map.get(key, key): value for key, value in data.items()}
+        """The same data with other names of fields replaced by the fields' own.
+
+        transformers 4.31 to 4.34 saved a selection as `_out_features` and `_out_indices`; it counts where no other does.
+        """
+        renamed = {cls.attribute_map.get(key, key): value for key, value in data.items()}
+        if all(renamed.get(key) is None for key in SELECTION):
+            renamed |= {key: renamed[f"_{key}"] for key in SELECTION if f"_{key}" in renamed}
+        return renamed
 
     @classmethod
     def refuse_unknown(cls, keys: Iterable[str]) -> None:

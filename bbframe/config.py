@@ -18,12 +18,12 @@ from bbframe.selection import Integers, Selection, Selects, Stage, StageNames, a
 
 C = TypeVar("C", bound="BackboneConfigMixin")
 
-# what a `config.json` on the Hub says about other things than the backbone; transformers before 4.30 wrote the whole of
-# its generic config, text generation included, into the config of a part of a bigger model
+# what a `config.json` on the Hub says about other things than the backbone; transformers before 4.30 wrote its whole
+# generic config, text generation included, into the config of a part of a bigger model
 _NOT_A_BACKBONES = frozenset(
     """
-    architectures attn_implementation auto_map dtype finetuning_task gradient_checkpointing id2label label2id model_type
-    num_labels output_attentions output_hidden_states problem_type return_dict torch_dtype torchscript
+    architectures attn_implementation auto_map dtype finetuning_task gradient_checkpointing id2label label2id
+    model_type num_labels output_attentions output_hidden_states problem_type return_dict torch_dtype torchscript
     transformers_version use_cache use_pretrained_backbone
     add_cross_attention bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
     cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample early_stopping
@@ -156,7 +156,8 @@ class BackboneConfigMixin(Selects):
     def unaliased(cls, data: Mapping[str, Any]) -> dict[str, Any]:
         """The same data with other names of fields replaced by the fields' own.
 
-        transformers 4.31 to 4.34 saved a selection as `_out_features` and `_out_indices`; it counts where no other does.
+        Some versions of transformers saved a selection as `_out_features` and `_out_indices`: it counts where no
+        other is stated.
         """
         renamed = {cls.attribute_map.get(key, key): value for key, value in data.items()}
         if all(renamed.get(key) is None for key in SELECTION):

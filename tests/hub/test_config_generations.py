@@ -1,4 +1,4 @@
-"""The config files that transformers has saved from 4.20 to 5.24, as `generations/make.py` had each version write them."""
+"""The config files that transformers 4.20 to 5.24 save, as `generations/make.py` had each version write them."""
 
 from __future__ import annotations
 

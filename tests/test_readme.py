@@ -78,5 +78,27 @@ def test_the_matrix_of_detection_has_every_backbone_and_its_pyramid():
         assert rows[name] == {"fpn": "feature", "simple": "simple"}[choose_pyramid(None, plan.backbone.config.strides)]
 
 
+def coverage() -> list[list[str]]:
+    """README's first table: the names of each row, then what bbframe, transformers and timm have of them."""
+    rows = re.findall(r"^\| (.*`\w+`.*|more .*) \| (.+) \| (.+) \| (.+) \|$", README, re.MULTILINE)
+    assert rows
+    return [[re.findall(r"`(\w+)`", names), *cells] for names, *cells in rows]
+
+
+def test_the_table_of_coverage_has_every_native_backbone():
+    native = [name for names, ours, *_ in coverage() if ours == "✓" for name in names]
+    assert sorted(native) == sorted(set(bbframe.list_backbones()) - {"timm"})
+
+
+@pytest.mark.peer
+def test_the_table_of_coverage_says_what_transformers_has():
+    pytest.importorskip("transformers")
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES
+
+    said = {name for names, _, theirs, _ in coverage() if theirs != "from timm" for name in names} - {"nat"}
+    theirs = {name.replace("-", "_") for name in MODEL_FOR_BACKBONE_MAPPING_NAMES}
+    assert said == theirs - {"timm_backbone", "tipsv2_vision_model"}
+
+
 def test_the_example_on_the_page_of_exports_is_the_file_that_tests_run():
     assert (HOME / "docs" / "examples" / "onnx_classifier.py").read_text(encoding="utf-8") in page("export.md")

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from bbframe.app import train
 from bbframe.app.data_command import audit_images
@@ -31,7 +32,11 @@ from bbframe.app.report_command import report
 from bbframe.app.run_commands import compare, runs
 from bbframe.app.serve_command import serve
 from bbframe.app.sharing_help import PUSH_HELP, SERVE_HELP
-from bbframe.schema import nearest
+from bbframe.app.text_arguments import typed_arguments
+from bbframe.schema import nearest, parse
+
+if TYPE_CHECKING:
+    from bbframe.predict.predict_options import PredictOptions
 
 
 def main() -> int:
@@ -150,10 +155,17 @@ def info(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """Predict as a command line of key=value says."""
-    from bbframe.predict.predict_options import read_arguments
+    options = prediction_options(arguments)
     from bbframe.predict.prediction import predict_images
 
-    return predict_images(read_arguments(arguments))
+    return predict_images(options)
+
+
+def prediction_options(arguments: Sequence[str]) -> PredictOptions:
+    """The options of a prediction from a command line; ValueError for what is none."""
+    from bbframe.predict.predict_options import PredictOptions
+
+    return parse(PredictOptions, typed_arguments(arguments, "predict", ("run", "out")), "predict")
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {

@@ -91,7 +91,7 @@ def _read(arguments: Sequence[str]) -> tuple[EmbedOptions, list[str]]:
     """The options of embed, and the overrides and flags that choose a backbone. Raises ValueError in one line."""
     import yaml
 
-    from bbframe.predict.predict_options import read_paths
+    from bbframe.app.text_arguments import read_paths
 
     given: dict[str, Any] = {}
     others: list[str] = []

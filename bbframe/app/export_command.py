@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any
 
+from bbframe.app.text_arguments import typed_arguments
 from bbframe.schema import parse
 
 EXPORT_HELP = """A trained network as a file for other programs, checked against PyTorch on real images.
@@ -34,25 +33,8 @@ examples:
 def export(arguments: Sequence[str]) -> int:
     """Write a trained network as a command line says; returns the exit code."""
     from bbframe.export.export_options import ExportOptions, export_source
-    from bbframe.predict.predict_options import read_paths
 
-    given: dict[str, Any] = {}
-    last = ""
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if last == "images" and (not equals or os.path.exists(argument)):
-            given["images"].append(os.path.expanduser(argument))
-            continue
-        if not equals or argument.startswith("-"):
-            raise ValueError(f"{argument!r} is no option; write key=value; bbframe export --help shows what there is")
-        if key == "images":
-            given.setdefault("images", []).extend(read_paths(value))
-        elif key in ("preprocessing", "overwrite") and value.lower() in ("true", "false"):
-            given[key] = value.lower() == "true"
-        else:
-            given[key] = None if value == "null" else value
-        last = key
-    options = parse(ExportOptions, given, "export")
+    options = parse(ExportOptions, typed_arguments(arguments, "export", ("run", "out")), "export")
     export_source(options)  # what the words alone decide comes before heavy imports
     from bbframe.export.network_export import export_network
     from bbframe.run.masking import outward

@@ -15,7 +15,6 @@ import torch
 
 from bbframe.app import catalog, cli, train
 from bbframe.app.places import HOME
-from bbframe.predict.predict_options import read_arguments
 from tests.tiny import example, names, tiny
 
 ROOT = HOME
@@ -356,6 +355,6 @@ def test_the_commands_of_the_readme_compose(bbframe):
     assert {command for command, _ in lines} >= {"list", "info"}
     for command, rest in lines:
         if command == "predict":
-            read_arguments(rest.split())
+            cli.prediction_options(rest.split())
         else:
             assert bbframe(f"{command} {rest}" if command == "list" else f"info --cfg job {rest}")[0] == 0

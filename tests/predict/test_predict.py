@@ -23,7 +23,7 @@ from bbframe.predict import trained_network
 from bbframe.predict.image_results import ClassResult
 from bbframe.predict.input_images import InputImage, find_images
 from bbframe.predict.network_loading import find_checkpoint
-from bbframe.predict.predict_options import PredictOptions, read_arguments
+from bbframe.predict.predict_options import PredictOptions
 from bbframe.predict.prediction import check_out, predict_images, results_folder
 from bbframe.predict.prediction_results import BoxResults, BoxRow, ClassResults, ClassRow, LoadedImage
 from bbframe.predict.trained_network import TrainedNetwork, load_trained_network
@@ -88,11 +88,13 @@ def files(folder):
 
 
 def test_values_are_read_as_what_they_are():
-    options = read_arguments(["run=2024", "images=a", "threshold=1e-1", "batch_size=3", "overwrite=True", "out=7"])
+    options = cli.prediction_options(
+        ["run=2024", "images=a", "threshold=1e-1", "batch_size=3", "overwrite=True", "out=7"]
+    )
     assert options == PredictOptions(
         run="2024", images=("a",), threshold=0.1, batch_size=3, overwrite=True, out="7", device="auto"
     )
-    assert read_arguments(["run=r", "images=a", "threshold=1"]).threshold == 1.0
+    assert cli.prediction_options(["run=r", "images=a", "threshold=1"]).threshold == 1.0
 
 
 def test_several_images_may_be_listed_in_any_way(tmp_path):
@@ -107,7 +109,7 @@ def test_several_images_may_be_listed_in_any_way(tmp_path):
         (["images=with, comma.png"], ("with, comma.png",)),
         (["images=*.png"], ("*.png",)),
     ]:
-        assert read_arguments([*line, "run=r"]).images == expected
+        assert cli.prediction_options([*line, "run=r"]).images == expected
 
 
 def test_paths_take_a_tilde_spaces_accents_and_equals_signs(tmp_path, monkeypatch):
@@ -115,12 +117,15 @@ def test_paths_take_a_tilde_spaces_accents_and_equals_signs(tmp_path, monkeypatc
     (home / "my photos (1)").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
     line = ["run=~/runs/lr=0.1,depth=3", "images=~/my photos (1)", "~/niños", "out=~/a=b é"]
-    options = read_arguments(line)
+    options = cli.prediction_options(line)
     assert options.run == f"{home}/runs/lr=0.1,depth=3"
     assert options.images == (f"{home}/my photos (1)", f"{home}/niños")
     assert options.out == f"{home}/a=b é"
-    assert read_arguments(["run=r", "images=~/niños,x=1/my photos"]).images == (f"{home}/niños", "x=1/my photos")
-    assert read_arguments(["run=r", "images=[~/a, b c]"]).images == (f"{home}/a", "b c")
+    assert cli.prediction_options(["run=r", "images=~/niños,x=1/my photos"]).images == (
+        f"{home}/niños",
+        "x=1/my photos",
+    )
+    assert cli.prediction_options(["run=r", "images=[~/a, b c]"]).images == (f"{home}/a", "b c")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +146,7 @@ def test_paths_take_a_tilde_spaces_accents_and_equals_signs(tmp_path, monkeypatc
 )
 def test_a_wrong_option_is_said_in_one_line(line, said):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        read_arguments(line.split())
+        cli.prediction_options(line.split())
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 

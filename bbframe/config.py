@@ -53,6 +53,7 @@ class BackboneConfigMixin(Selects):
 
     def __post_init__(self, out_features: StageNames, out_indices: Integers, out_strides: Integers) -> None:
         hints = type_hints(type(self))
+        vars(self).update(_one_side_a_patch(vars(self)))
         for name in self.field_names():
             setattr(self, name, checked_value(getattr(self, name), hints[name], f"{self.model_type}: {name}"))
         self._refuse_impossible()
@@ -143,8 +144,8 @@ class BackboneConfigMixin(Selects):
 
     @classmethod
     def unaliased(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The same data with other names of fields replaced by the fields' own."""
-        return {cls.attribute_map.get(key, key): value for key, value in data.items()}
+        """The same data with other names of fields replaced by the fields' own, two sides of a patch by one."""
+        return _one_side_a_patch({cls.attribute_map.get(key, key): value for key, value in data.items()})
 
     @classmethod
     def refuse_unknown(cls, keys: Iterable[str]) -> None:
@@ -212,6 +213,13 @@ class HierarchicalConfig(BackboneConfigMixin):
         scales = [2**i for i in range(self.num_layers)]
         levels = [Stage(f"stage{i}", self.embed_dim * s, self.patch_size * s) for i, s in enumerate(scales, start=1)]
         return (Stage("stem", self.embed_dim, self.patch_size), *levels)
+
+
+def _one_side_a_patch(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields with an integer as the patch size where both sides of it are given, and are equal."""
+    patch = fields.get("patch_size")
+    square = isinstance(patch, (tuple, list)) and len(patch) == 2 and patch[0] == patch[1]
+    return {**fields, "patch_size": patch[0]} if square else dict(fields)
 
 
 def _plain(value: Any) -> Any:

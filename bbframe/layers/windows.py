@@ -58,6 +58,30 @@ def unwindow(x: Tensor, size: int, height: int, width: int, shift: int = 0) -> T
     return x.flatten(1, 2).index_select(1, place).unflatten(1, (height, width))
 
 
+def to_whole_windows(x: Tensor, patch: int, count: int) -> Tensor:
+    """An image (B, C, H, W) whose patches `count` windows a side share: cut to patches, filled up with zeros."""
+    height, width = (side // patch * patch for side in x.shape[2:])
+    return fill_up(x[:, :, :height, :width].permute(0, 2, 3, 1), patch * count).permute(0, 3, 1, 2)
+
+
+def windows_by_count(x: Tensor, count: int) -> Tensor:
+    """Cut a map into `count` windows a side, which share it evenly: (B, H, W, C) -> (B, count**2, H * W / count**2, C).
+
+    The sides are multiples of `count`.
+    """
+    B, H, W, C = x.shape
+    x = x.view(B, count, H // count, count, W // count, C).transpose(2, 3)
+    return x.reshape(B, count * count, (H // count) * (W // count), C)
+
+
+def map_of_windows(x: Tensor, count: int, height: int, width: int) -> Tensor:
+    """Undo `windows_by_count`: (B, count**2, N, C) -> (B, height, width, C), without what was filled up."""
+    B, _, _, C = x.shape
+    rows, columns = _filled(height, count) // count, _filled(width, count) // count
+    x = x.view(B, count, count, rows, columns, C).transpose(2, 3)
+    return x.reshape(B, count * rows, count * columns, C)[:, :height, :width]
+
+
 def shift_mask(height: int, width: int, size: int, shift: int, like: Tensor) -> Tensor:
     """What to add to the scores inside each window of a map rolled by -`shift`: (windows, 1, size**2, size**2).
 

@@ -33,7 +33,8 @@ class Backbone(BackboneMixin, nn.Module):
     keys: ClassVar[KeyMap]
     hosts: ClassVar[Mapping[str, Host]] = {}  # bigger models whose checkpoints hold this backbone, by model_type
     originals: ClassVar[Sequence[KeyMap]] = ()  # the names of the authors' own checkpoints, which have no config.json
-    # patterns of names that transformers gives weights in memory alone, and what stands for them in its files
+    # patterns of names that transformers gives weights in memory alone, and what stands for them in its files; tensors
+    # that get one name are parts of one, in the order of the rows
     in_memory: ClassVar[Sequence[tuple[str, str]]] = ()
     adaptable: ClassVar[frozenset[str]] = frozenset()  # fields that `adapt_weight` can make up for
     load_report: LoadReport | None = None
@@ -115,12 +116,17 @@ class Backbone(BackboneMixin, nn.Module):
         """Tensors by the names of the Hub's files, where transformers has given them those of its modules."""
         if not any(re.search(r"\battention\.q_proj\.", name) for name in tensors):
             return tensors
-        renamed = {}
+        parts: dict[str, dict[int, Tensor]] = {}
         for name, tensor in tensors.items():
-            for pattern, there in cls.in_memory:
-                name = re.sub(pattern, there, name)
-            renamed[name] = tensor
-        return renamed if len(renamed) == len(tensors) else tensors
+            last = 0
+            for row, (pattern, there) in enumerate(cls.in_memory, start=1):
+                name, found = re.subn(pattern, there, name)
+                last = row if found else last
+            parts.setdefault(name, {})[last] = tensor
+        if sum(map(len, parts.values())) < len(tensors):
+            return tensors
+        whole = {name: [rows[row] for row in sorted(rows)] for name, rows in parts.items()}
+        return {name: torch.cat(rows) if len(rows) > 1 else rows[0] for name, rows in whole.items()}
 
     @classmethod
     def adapt_config(cls, config: Any, made_with: Any) -> str | None:

@@ -89,6 +89,7 @@ WINDOWS = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1],
 IN_MEMORY = {
     "swin": ("SwinConfig", "SwinBackbone", WINDOWS),
     "dinov2": ("Dinov2Config", "Dinov2Backbone", VIT),
+    "dinov2, gated": ("Dinov2Config", "Dinov2Backbone", {**VIT, "use_swiglu_ffn": True}),
     "beit": ("BeitConfig", "BeitBackbone", {**VIT, "intermediate_size": 64, "use_relative_position_bias": True}),
     "beit, one table": ("BeitConfig", "BeitBackbone", {**VIT, "use_shared_relative_position_bias": True}),
     "swinv2": ("Swinv2Config", "Swinv2Backbone", WINDOWS),

@@ -88,6 +88,15 @@ class BackboneConfigMixin(Selects):
         if value % by:
             raise ValueError(f"{self.model_type}: {name}={value} must be a multiple of {divisor}={by}")
 
+    def refuse_missing_blocks(self, *names: str) -> None:
+        """For `validate`: raise ValueError unless these fields count blocks, from 0, that there are."""
+        last = getattr(self, "num_hidden_layers") - 1
+        for name in names:
+            if not all(0 <= index <= last for index in getattr(self, name) or ()):
+                raise ValueError(
+                    f"{self.model_type}: {name}={list(getattr(self, name))} must count blocks within 0..{last}"
+                )
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Every stage that the architecture has, the stem first."""
@@ -136,6 +145,11 @@ class BackboneConfigMixin(Selects):
             for alias in cls.attribute_map.keys() & data:  # what was written is what is named
                 text = re.sub(rf"\b{cls.attribute_map[alias]}(?==)", alias, text, count=1)
             raise ValueError(text) from error
+
+    @classmethod
+    def settled(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The data of a checkpoint's `config.json`, with the fields that follow from its own selection."""
+        return data
 
     @classmethod
     def option_names(cls) -> set[str]:

@@ -82,7 +82,7 @@ def stated_config(label: str, data: Mapping[str, Any], backbone: Any) -> StatedC
             f"{label}: a checkpoint of {name!r}, not of {own!r}; choose the backbone that the checkpoint was made with"
         )
     try:
-        stated = host.config(data) if host else data
+        stated = host.config(data) if host else config_class.settled(data)
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from error
     if stated is None:

@@ -7,7 +7,7 @@ answer would be another program. There everything is gathered by computed places
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -60,8 +60,16 @@ def unwindow(x: Tensor, size: int, height: int, width: int, shift: int = 0) -> T
 
 def to_whole_windows(x: Tensor, patch: int, count: int) -> Tensor:
     """An image (B, C, H, W) whose patches `count` windows a side share: cut to patches, filled up with zeros."""
-    height, width = (side // patch * patch for side in x.shape[2:])
-    return fill_up(x[:, :, :height, :width].permute(0, 2, 3, 1), patch * count).permute(0, 3, 1, 2)
+    _, _, H, W = x.shape
+    kept_height, kept_width = H // patch * patch, W // patch * patch
+    height, width = _filled(kept_height, patch * count), _filled(kept_width, patch * count)
+    if known(H, W):
+        x = x[:, :, :kept_height, :kept_width]
+        filled = (height, width) != (kept_height, kept_width)
+        return F.pad(x, (0, width - kept_width, 0, height - kept_height)) if filled else x
+    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    x = x.index_select(2, row.clamp(max=H - 1)).index_select(3, column.clamp(max=W - 1))
+    return x * ((row < kept_height)[:, None] & (column < kept_width))
 
 
 def windows_by_count(x: Tensor, count: int) -> Tensor:
@@ -70,16 +78,30 @@ def windows_by_count(x: Tensor, count: int) -> Tensor:
     The sides are multiples of `count`.
     """
     B, H, W, C = x.shape
-    x = x.view(B, count, H // count, count, W // count, C).transpose(2, 3)
-    return x.reshape(B, count * count, (H // count) * (W // count), C)
+    rows, columns = H // count, W // count
+    if known(H, W):
+        x = x.view(B, count, rows, count, columns, C).transpose(2, 3)
+        return x.reshape(B, count * count, rows * columns, C)
+    window = torch.arange(count * count, device=x.device)[:, None]
+    place = torch.arange(rows * columns, device=x.device)
+    return x[:, window // count * rows + place // columns, window % count * columns + place % columns]
 
 
 def map_of_windows(x: Tensor, count: int, height: int, width: int) -> Tensor:
     """Undo `windows_by_count`: (B, count**2, N, C) -> (B, height, width, C), without what was filled up."""
     B, _, _, C = x.shape
     rows, columns = _filled(height, count) // count, _filled(width, count) // count
-    x = x.view(B, count, count, rows, columns, C).transpose(2, 3)
-    return x.reshape(B, count * rows, count * columns, C)[:, :height, :width]
+    if known(height, width):
+        x = x.view(B, count, count, rows, columns, C).transpose(2, 3)
+        return x.reshape(B, count * rows, count * columns, C)[:, :height, :width]
+    row, column = torch.arange(height, device=x.device)[:, None], torch.arange(width, device=x.device)
+    return x[:, row // rows * count + column // columns, row % rows * columns + column % columns]
+
+
+def across_windows(block: nn.Module, x: Tensor) -> Tensor:
+    """What a transformer block makes of the tokens of all windows together, (B, windows, N, C) -> the same."""
+    together: Tensor = block(x.flatten(1, 2))
+    return together.unflatten(1, x.shape[1:3])
 
 
 def shift_mask(height: int, width: int, size: int, shift: int, like: Tensor) -> Tensor:

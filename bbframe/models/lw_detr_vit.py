@@ -16,12 +16,12 @@ from bbframe.config import BackboneConfigMixin
 from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.hub.nested_config import nested_config
 from bbframe.keymap import Host, KeyMap
-from bbframe.layers.attention import Attention, KeylessLinear
+from bbframe.layers.attention import Attention, QkvLinear
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import patch_grid, resize_positions
 from bbframe.layers.residual import LayerScale
-from bbframe.layers.windows import map_of_windows, to_whole_windows, windows_by_count
+from bbframe.layers.windows import across_windows, map_of_windows, to_whole_windows, windows_by_count
 from bbframe.registry import register
 from bbframe.schema import Range, Rate, Sides
 from bbframe.selection import Stage
@@ -58,15 +58,11 @@ class LwDetrViTConfig(BackboneConfigMixin):
 
     def validate(self) -> None:
         self.refuse_no_multiple("hidden_size", "num_attention_heads")
-        side, last = self.num_windows_side, self.num_hidden_layers - 1
-        if side**2 != self.num_windows:
+        self.refuse_missing_blocks("window_block_indices")
+        if (side := self.num_windows_side) ** 2 != self.num_windows:
             raise ValueError(
                 f"lw_detr_vit: num_windows={self.num_windows} must be a square number, such as {side**2} or "
                 f"{(side + 1) ** 2}"
-            )
-        if max(self.window_block_indices, default=0) > last:
-            raise ValueError(
-                f"lw_detr_vit: window_block_indices={list(self.window_block_indices)} must count blocks within 0..{last}"
             )
 
     @property
@@ -105,14 +101,13 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """Transformer block number `index`, with layer scale; tokens in windows (B, windows, N, C)."""
+    """A transformer block with layer scale; tokens (..., N, C)."""
 
-    def __init__(self, config: LwDetrViTConfig, index: int):
+    def __init__(self, config: LwDetrViTConfig):
         super().__init__()
         width, dropout, eps = config.hidden_size, config.dropout_prob, config.layer_norm_eps
-        self.is_global = index not in config.window_block_indices
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        qkv = KeylessLinear(width) if config.qkv_bias else nn.Linear(width, 3 * width, bias=False)
+        qkv = QkvLinear(width, "qv" if config.qkv_bias else "")
         self.attn = Attention(qkv, config.num_attention_heads, dropout, 0.0)
         self.scale1 = LayerScale(width, config.cae_init_values)
         self.norm2 = nn.LayerNorm(width, eps=eps)
@@ -120,12 +115,7 @@ class Block(nn.Module):
         self.scale2 = LayerScale(width, config.cae_init_values)
 
     def forward(self, x: Tensor) -> Tensor:
-        attended = self.norm1(x)
-        if self.is_global:
-            attended = self.attn(attended.flatten(1, 2)).unflatten(1, x.shape[1:3])
-        else:
-            attended = self.attn(attended)
-        x = x + self.scale1(attended)
+        x = x + self.scale1(self.attn(self.norm1(x)))
         return x + self.scale2(self.mlp(self.norm2(x)))
 
 
@@ -188,8 +178,15 @@ class LwDetrViTBackbone(Backbone):
     def __init__(self, config: LwDetrViTConfig):
         super().__init__(config)
         self.stem = Stem(config)
-        self.stages = nn.ModuleList(Block(config, index) for index in range(self.num_built - 1))
+        self.stages = nn.ModuleList(Block(config) for _ in range(self.num_built - 1))
         initialise(self, config.initializer_range)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        states = [self.stem(x)]
+        for index, stage in enumerate(self.stages):
+            inside = index in self.config.window_block_indices
+            states.append(stage(states[-1]) if inside else across_windows(stage, states[-1]))
+        return states
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         grid = patch_grid(size, self.config.patch_size)

@@ -59,10 +59,7 @@ class VitDetConfig(BackboneConfigMixin):
 
     def validate(self) -> None:
         self.refuse_no_multiple("hidden_size", "num_attention_heads")
-        last = self.num_hidden_layers - 1
-        for field in ("window_block_indices", "residual_block_indices"):
-            if not all(0 <= index <= last for index in getattr(self, field)):
-                raise ValueError(f"vitdet: {field}={list(getattr(self, field))} must count blocks within 0..{last}")
+        self.refuse_missing_blocks("window_block_indices", "residual_block_indices")
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -133,6 +133,13 @@ _NAMES = """
     encoder.layer.{}.gamma_2                                    stages.{}.scale2.weight
     """
 
+_DETECTOR_NAMES = (  # in the Hub's files of the whole detector
+    _NAMES.replace("(q_proj|k_proj|v_proj)", "attention.(query|key|value)")
+    .replace("q_proj", "attention.query")
+    .replace("v_proj", "attention.value")
+    .replace("o_proj", "output")
+)
+
 
 @register
 class LwDetrViTBackbone(Backbone):
@@ -148,15 +155,9 @@ class LwDetrViTBackbone(Backbone):
     has_attentions = needs_a_cell = True
     adaptable = frozenset({"image_size", "pretrain_image_size"})
     keys = KeyMap(_NAMES)
-    _detectors = KeyMap(  # as the Hub's files of the whole detector name them
-        _NAMES.replace("(q_proj|k_proj|v_proj)", "attention.(query|key|value)")
-        .replace("q_proj", "attention.query")
-        .replace("v_proj", "attention.value")
-        .replace("o_proj", "output")
-    ).inside(
-        *("model.", "backbone.backbone.", "backbone.conv_encoder.model."),
-        ignored="backbone.* decoder.* enc_* class_embed.* bbox_embed.* reference_point_embed.* query_feat.*".split(),
-    )
+    _prefixes = ("model.", "backbone.backbone.", "backbone.conv_encoder.model.")
+    _heads = "backbone.* decoder.* enc_* class_embed.* bbox_embed.* reference_point_embed.* query_feat.*".split()
+    _detectors = KeyMap(_DETECTOR_NAMES).inside(*_prefixes, ignored=_heads)
     hosts = {"lw_detr": Host(_detectors, nested_config(LwDetrViTConfig))}
     _authors_keys = KeyMap(
         """
@@ -173,7 +174,7 @@ class LwDetrViTBackbone(Backbone):
         prefixes=["backbone.0.encoder."],
         ignored="backbone.0.projector.* transformer.* class_embed.* bbox_embed.* refpoint_embed.* query_feat.*".split(),
     )
-    originals = (_authors_keys,)
+    originals = (_authors_keys, keys.inside(*_prefixes, ignored=_heads))  # and those of a detector in memory
 
     def __init__(self, config: LwDetrViTConfig):
         super().__init__(config)

@@ -132,7 +132,7 @@ class VitPoseBackbone(Backbone):
     config_class = VitPoseBackboneConfig
     config: VitPoseBackboneConfig
     has_attentions = needs_a_cell = True
-    adaptable = frozenset({"image_size"})
+    adaptable = frozenset({"image_size", "dataset_index"})
     keys = KeyMap(
         """
         embeddings.position_embeddings                            stem.positions

@@ -88,15 +88,6 @@ class BackboneConfigMixin(Selects):
         if value % by:
             raise ValueError(f"{self.model_type}: {name}={value} must be a multiple of {divisor}={by}")
 
-    def refuse_missing_blocks(self, *names: str) -> None:
-        """For `validate`: raise ValueError unless these fields count blocks, from 0, that there are."""
-        last = getattr(self, "num_hidden_layers") - 1
-        for name in names:
-            if not all(0 <= index <= last for index in getattr(self, name) or ()):
-                raise ValueError(
-                    f"{self.model_type}: {name}={list(getattr(self, name))} must count blocks within 0..{last}"
-                )
-
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Every stage that the architecture has, the stem first."""
@@ -227,6 +218,35 @@ class HierarchicalConfig(BackboneConfigMixin):
         scales = [2**i for i in range(self.num_layers)]
         levels = [Stage(f"stage{i}", self.embed_dim * s, self.patch_size * s) for i, s in enumerate(scales, start=1)]
         return (Stage("stem", self.embed_dim, self.patch_size), *levels)
+
+
+@dataclass(kw_only=True)
+class PlainConfig(BackboneConfigMixin):
+    """The fields that plain vision transformers share; a stage is one block, all of them have the patches' stride."""
+
+    patch_size: ranges.PatchSize = 16
+    hidden_size: ranges.Width = 768
+    num_hidden_layers: ranges.Depth = 12
+    num_attention_heads: ranges.Heads = 12
+    mlp_ratio: ranges.WholeRatio = 4
+    hidden_act: ranges.Activation = "gelu"
+    qkv_bias: bool = True
+    initializer_range: ranges.Deviation = 0.02
+
+    def validate(self) -> None:
+        self.refuse_no_multiple("hidden_size", "num_attention_heads")
+
+    def refuse_missing_blocks(self, *names: str) -> None:
+        """For `validate`: raise ValueError unless these fields count blocks, from 0, that there are."""
+        for name in names:
+            if max(blocks := getattr(self, name) or (), default=0) >= self.num_hidden_layers:
+                last = self.num_hidden_layers - 1
+                raise ValueError(f"{self.model_type}: {name}={list(blocks)} must count blocks within 0..{last}")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
+        return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
 
 
 def _one_side_a_patch(fields: Mapping[str, Any]) -> dict[str, Any]:

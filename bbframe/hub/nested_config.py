@@ -1,4 +1,4 @@
-"""The config of a backbone inside that of a bigger model, under the key `backbone_config`."""
+"""A backbone's config inside the `config.json` of a bigger model, under the key `backbone_config`."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def to_whole_windows(x: Tensor, patch: int, count: int) -> Tensor:
 
 
 def windows_by_count(x: Tensor, count: int) -> Tensor:
-    """Cut a map into `count` windows a side, which share it evenly: (B, H, W, C) -> (B, count**2, H * W / count**2, C).
+    """Cut a map into `count` windows a side, which share it evenly: (B, H, W, C) -> (B, count**2, N, C).
 
     The sides are multiples of `count`.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from bbframe import ranges
 from bbframe.backbone import Backbone
-from bbframe.config import BackboneConfigMixin
+from bbframe.config import PlainConfig
 from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
@@ -21,11 +22,10 @@ from bbframe.layers.residual import DropPath, LayerScale
 from bbframe.layers.tokens import PatchTokens
 from bbframe.registry import register
 from bbframe.schema import Rate, Sides
-from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)
-class Dinov2Config(BackboneConfigMixin):
+class Dinov2Config(PlainConfig):
     """A plain vision transformer with layer scale; the defaults are DINOv2-B's. A stage is one block.
 
     `image_size` is the training size that the position table belongs to. `apply_layernorm` puts the final norm on
@@ -34,16 +34,9 @@ class Dinov2Config(BackboneConfigMixin):
 
     model_type: ClassVar[str] = "dinov2"
 
-    num_channels: ranges.Bands = 3
     image_size: Sides = 224
     patch_size: ranges.PatchSize = 14
-    hidden_size: ranges.Width = 768
-    num_hidden_layers: ranges.Depth = 12
-    num_attention_heads: ranges.Heads = 12
-    mlp_ratio: ranges.WholeRatio = 4
     use_swiglu_ffn: bool = False
-    hidden_act: ranges.Activation = "gelu"
-    qkv_bias: bool = True
     layerscale_value: ranges.LayerScale = 1.0
     layer_norm_eps: ranges.Epsilon = 1e-6
     apply_layernorm: bool = True
@@ -52,20 +45,11 @@ class Dinov2Config(BackboneConfigMixin):
     hidden_dropout_prob: Rate = 0.0
     attention_probs_dropout_prob: Rate = 0.0
     drop_path_rate: Rate = 0.0
-    initializer_range: ranges.Deviation = 0.02
-
-    def validate(self) -> None:
-        self.refuse_no_multiple("hidden_size", "num_attention_heads")
 
     @property
     def grid(self) -> tuple[int, int]:
         """The rows and columns of patches that the position table belongs to."""
         return patch_grid(self.image_size, self.patch_size)
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
-        return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
 
 
 class Block(nn.Module):
@@ -137,8 +121,10 @@ class Dinov2Backbone(Backbone):
     has_attentions = has_class_token = needs_a_cell = True
     adaptable = frozenset({"image_size"})
     keys = KeyMap(HUB_NAMES, prefixes=["dinov2."], ignored=["classifier.*"], spare=["embeddings.mask_token"])
-    originals = (KeyMap(_AUTHORS_NAMES, ignored=["head.*"], spare=["mask_token"], fresh=["mask_token"]),)
-    in_memory = (
+    originals: ClassVar[Sequence[KeyMap]] = (
+        KeyMap(_AUTHORS_NAMES, ignored=["head.*"], spare=["mask_token"], fresh=["mask_token"]),
+    )
+    in_memory: ClassVar[Sequence[tuple[str, str]]] = (
         (r"(layer\.\d+\.attention)\.q_proj", r"\1.attention.query"),
         (r"(layer\.\d+\.attention)\.k_proj", r"\1.attention.key"),
         (r"(layer\.\d+\.attention)\.v_proj", r"\1.attention.value"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bbframe import ranges
 from bbframe.backbone import Backbone
-from bbframe.config import BackboneConfigMixin
+from bbframe.config import PlainConfig
 from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.hub.nested_config import nested_config
 from bbframe.keymap import Host, KeyMap
@@ -24,11 +24,10 @@ from bbframe.layers.residual import LayerScale
 from bbframe.layers.windows import across_windows, map_of_windows, to_whole_windows, windows_by_count
 from bbframe.registry import register
 from bbframe.schema import Range, Rate, Sides
-from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)
-class LwDetrViTConfig(BackboneConfigMixin):
+class LwDetrViTConfig(PlainConfig):
     """A plain vision transformer whose blocks attend globally or inside windows. A stage is one block.
 
     `num_windows`, a square number, share the image evenly, whatever its size; `window_block_indices` counts the
@@ -38,26 +37,17 @@ class LwDetrViTConfig(BackboneConfigMixin):
     model_type: ClassVar[str] = "lw_detr_vit"
     derived_fields: ClassVar[tuple[str, ...]] = ("num_windows_side", "stage_names")
 
-    num_channels: ranges.Bands = 3
     image_size: Sides = 256
     pretrain_image_size: Sides = 224
-    patch_size: ranges.PatchSize = 16
-    hidden_size: ranges.Width = 768
-    num_hidden_layers: ranges.Depth = 12
-    num_attention_heads: ranges.Heads = 12
-    mlp_ratio: ranges.WholeRatio = 4
-    hidden_act: ranges.Activation = "gelu"
-    qkv_bias: bool = True
     layer_norm_eps: ranges.Epsilon = 1e-6
     use_absolute_position_embeddings: bool = True
     num_windows: Annotated[int, Range(1, 65_536, "windows")] = 16
     window_block_indices: tuple[Annotated[int, Range(0, 255)], ...] = ()
     cae_init_values: ranges.LayerScale = 0.1
     dropout_prob: Rate = 0.0
-    initializer_range: ranges.Deviation = 0.02
 
     def validate(self) -> None:
-        self.refuse_no_multiple("hidden_size", "num_attention_heads")
+        super().validate()
         self.refuse_missing_blocks("window_block_indices")
         if (side := self.num_windows_side) ** 2 != self.num_windows:
             raise ValueError(
@@ -75,18 +65,18 @@ class LwDetrViTConfig(BackboneConfigMixin):
         """The rows and columns of patches that the position table belongs to."""
         return patch_grid(self.pretrain_image_size, self.patch_size)
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
-        return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
-
 
 class Stem(nn.Module):
     """Patches with positions, if any, in windows: (B, num_channels, H, W) -> (B, windows, N, C)."""
 
     def __init__(self, config: LwDetrViTConfig):
         super().__init__()
-        width, patch, self.grid, self.count = config.hidden_size, config.patch_size, config.grid, config.num_windows_side
+        width, patch, self.grid, self.count = (
+            config.hidden_size,
+            config.patch_size,
+            config.grid,
+            config.num_windows_side,
+        )
         self.patch = nn.Conv2d(config.num_channels, width, patch, patch)
         count = 1 + self.grid[0] * self.grid[1]  # the first is a class token's, which this network has not
         absolute = config.use_absolute_position_embeddings
@@ -156,8 +146,9 @@ class LwDetrViTBackbone(Backbone):
     adaptable = frozenset({"image_size", "pretrain_image_size"})
     keys = KeyMap(_NAMES)
     _prefixes = ("model.", "backbone.backbone.", "backbone.conv_encoder.model.")
-    _heads = "backbone.* decoder.* enc_* class_embed.* bbox_embed.* reference_point_embed.* query_feat.*".split()
-    _detectors = KeyMap(_DETECTOR_NAMES).inside(*_prefixes, ignored=_heads)
+    _heads = ("class_embed.*", "bbox_embed.*", "query_feat.*")
+    _rest = ("backbone.projector.*", "decoder.*", "enc_*", "reference_point_embed.*", *_heads)
+    _detectors = KeyMap(_DETECTOR_NAMES).inside(*_prefixes, ignored=_rest)
     hosts = {"lw_detr": Host(_detectors, nested_config(LwDetrViTConfig))}
     _authors_keys = KeyMap(
         """
@@ -172,9 +163,9 @@ class LwDetrViTBackbone(Backbone):
         blocks.{}.gamma_{}          stages.{}.scale{}.weight
         """,
         prefixes=["backbone.0.encoder."],
-        ignored="backbone.0.projector.* transformer.* class_embed.* bbox_embed.* refpoint_embed.* query_feat.*".split(),
+        ignored=["backbone.0.projector.*", "transformer.*", "refpoint_embed.*", *_heads],
     )
-    originals = (_authors_keys, keys.inside(*_prefixes, ignored=_heads))  # and those of a detector in memory
+    originals = (_authors_keys, keys.inside(*_prefixes, ignored=_rest))  # and those of a detector in memory
 
     def __init__(self, config: LwDetrViTConfig):
         super().__init__(config)

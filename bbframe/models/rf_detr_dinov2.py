@@ -54,7 +54,7 @@ class RfDetrDinov2Config(Dinov2Config):
 
 
 class WindowTokens(PatchTokens):
-    """Patches of each window behind a class token of its own: (B, num_channels, H, W) -> (B, windows, 1 + N, width)."""
+    """Patches in windows, each behind a class token of its own: (B, num_channels, H, W) -> (B, windows, 1 + N, C)."""
 
     count: int  # of windows along each side
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bbframe import ranges
 from bbframe.backbone import Backbone
-from bbframe.config import BackboneConfigMixin
+from bbframe.config import PlainConfig
 from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.hub.nested_config import nested_config
 from bbframe.keymap import Host, KeyMap
@@ -20,39 +20,29 @@ from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import patch_grid, resize_positions
 from bbframe.registry import register
 from bbframe.schema import Range, Rate, Sides
-from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)
-class VitPoseBackboneConfig(BackboneConfigMixin):
+class VitPoseBackboneConfig(PlainConfig):
     """A plain vision transformer without a class token; the defaults are ViTPose-B's. A stage is one block.
 
-    `image_size` is the training size that the position table belongs to. With several experts (ViTPose+) the last
-    `part_features` channels of each perceptron come from that of one data set, `dataset_index`. The published order
-    is COCO, AI Challenger, MPII, AP-10K, APT-36K, COCO-WholeBody.
+    `image_size` is the training size that the position table belongs to. With several experts (ViTPose+) one of
+    them, `dataset_index`, gives the last `part_features` channels of each perceptron. The published experts are COCO,
+    AI Challenger, MPII, AP-10K, APT-36K and COCO-WholeBody.
     """
 
     model_type: ClassVar[str] = "vitpose_backbone"
 
-    num_channels: ranges.Bands = 3
     image_size: Sides = (256, 192)
-    patch_size: ranges.PatchSize = 16
-    hidden_size: ranges.Width = 768
-    num_hidden_layers: ranges.Depth = 12
-    num_attention_heads: ranges.Heads = 12
-    mlp_ratio: ranges.WholeRatio = 4
     num_experts: Annotated[int, Range(1, 256, "experts")] = 1
     part_features: Annotated[int, Range(0, 32_768, "channels")] = 256
     dataset_index: Annotated[int, Range(0, 255)] = 0
-    hidden_act: ranges.Activation = "gelu"
-    qkv_bias: bool = True
     layer_norm_eps: ranges.Epsilon = 1e-12
     hidden_dropout_prob: Rate = 0.0
     attention_probs_dropout_prob: Rate = 0.0
-    initializer_range: ranges.Deviation = 0.02
 
     def validate(self) -> None:
-        self.refuse_no_multiple("hidden_size", "num_attention_heads")
+        super().validate()
         parts, where = (1, self.hidden_size - 1) if self.num_experts > 1 else (0, 32_768), "vitpose_backbone"
         for name, (low, high) in {"dataset_index": (0, self.num_experts - 1), "part_features": parts}.items():
             if not low <= getattr(self, name) <= high:
@@ -64,16 +54,11 @@ class VitPoseBackboneConfig(BackboneConfigMixin):
         """The rows and columns of patches that the position table belongs to."""
         return patch_grid(self.image_size, self.patch_size)
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
-        return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
-
 
 class Stem(nn.Module):
     """Patches of the image, padded by 2 pixels, with positions: (B, num_channels, H, W) -> (B, N, C).
 
-    The first position is that of the pretraining's class token; every patch has it added.
+    The first position belongs to the class token of pretraining; it is added to every patch.
     """
 
     def __init__(self, config: VitPoseBackboneConfig):
@@ -90,7 +75,7 @@ class Stem(nn.Module):
 
 
 class ExpertMlp(Mlp):
-    """A perceptron whose last channels are those of one expert; the others hold weights, and do not train."""
+    """A perceptron with experts, one of which makes the last channels; the others are kept, and do not train."""
 
     def __init__(self, config: VitPoseBackboneConfig):
         width, part, hidden = config.hidden_size, config.part_features, int(config.hidden_size * config.mlp_ratio)

@@ -30,9 +30,9 @@ B = TypeVar("B", bound="Backbone")
 class Backbone(BackboneMixin, nn.Module):
     """Base of the native backbones: the contract, with weights from and to the Hub's layout through `keys`."""
 
-    keys: ClassVar[KeyMap]
+    keys: KeyMap  # of the class, or of an instance whose configuration has other names
     hosts: ClassVar[Mapping[str, Host]] = {}  # bigger models whose checkpoints hold this backbone, by model_type
-    originals: ClassVar[Sequence[KeyMap]] = ()  # the names of the authors' own checkpoints, which have no config.json
+    originals: Sequence[KeyMap] = ()  # the names of the authors' own checkpoints, which have no config.json
     # patterns of names that transformers gives weights in memory alone, and what stands for them in its files; tensors
     # that get one name are parts of one, in the order of the rows
     in_memory: ClassVar[Sequence[tuple[str, str]]] = ()
@@ -90,7 +90,6 @@ class Backbone(BackboneMixin, nn.Module):
 
         `stated` says by which names its weights go; without it, the table that knows most of the names is used.
         """
-        tables = [cls.keys, *(host.keys for host in cls.hosts.values())] if stated is None else [stated.keys]
         beside = stated or stated_beside(files, cls)
         config = copy.deepcopy(config)
         made_with = None if beside is None else beside.made_with(config)
@@ -98,7 +97,9 @@ class Backbone(BackboneMixin, nn.Module):
         try:
             with LateDraws():  # draws only the weights that the checkpoint lacks
                 net = cls(config)
-                net.load_report = report = load_weights(net, [*tables, *cls.originals], files, made_with)
+                hosts = [host.keys for host in cls.hosts.values()] if stated is None else []
+                tables = [net.keys, *hosts] if stated is None or stated.keys is None else [stated.keys]
+                net.load_report = report = load_weights(net, [*tables, *net.originals], files, made_with)
         except (RuntimeError, MemoryError, OverflowError) as error:
             raise ValueError(f"{files.source}: {config.model_type} cannot be built ({first_line(error)})") from error
         report.notes += [adapted] if adapted else []

@@ -134,7 +134,10 @@ def exchanged_backbone(case):
     )
     if any(beyond):
         pytest.skip("transformers does not run this configuration")
-    return shaken(AutoBackbone.from_config(config))
+    net = shaken(AutoBackbone.from_config(config))
+    if name == "pixio":  # whose two norms change places there when they are saved and loaded
+        net.norm.load_state_dict({"weight": net.final_weight, "bias": net.final_bias})
+    return net
 
 
 def sides(config):
@@ -168,6 +171,7 @@ def test_folders_are_exchanged_with_transformers(case, tmp_path):
     assert all(key.endswith("_index") or ".layernorm." in key for key in told["missing_keys"])
     theirs.eval().save_pretrained(tmp_path / "theirs")
     saved, again = (load_file(tmp_path / who / "model.safetensors") for who in ("ours", "theirs"))
+    again = net.as_in_files(again)
     full = net.keys.strip(again)
     assert all(torch.equal(saved[name], again[full[bare]]) for bare, name in net.keys.strip(saved).items())
     back = AutoBackbone.from_pretrained(tmp_path / "theirs")

@@ -139,10 +139,14 @@ class Dinov2Backbone(Backbone):
         self.stem = self.tokens(config)
         if config.use_mask_token:  # kept for the Hub's sake: no map depends on it
             self.stem.register_buffer("mask_token", torch.zeros(1, config.hidden_size))
-        self.stages = nn.ModuleList(Block(config) for _ in range(self.num_built - 1))
+        self.stages = nn.ModuleList(self.block(config) for _ in range(self.num_built - 1))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.norm.requires_grad_(config.apply_layernorm)  # the Hub's checkpoints hold it in any case
         initialise(self, config.initializer_range)
+
+    def block(self, config: Any) -> nn.Module:
+        """One of the blocks."""
+        return Block(config)
 
     def tokens(self, config: Dinov2Config) -> PatchTokens:
         """The module that makes tokens of pixels."""
@@ -161,5 +165,5 @@ class Dinov2Backbone(Backbone):
     ) -> tuple[Tensor, str] | None:
         if name == "stem.positions":
             given, antialias = made_with and made_with.grid, self.stem.antialias
-            return adapt_positions(weight, shape, self.config.grid, given, antialias=antialias)
+            return adapt_positions(weight, shape, self.config.grid, given, self.stem.num_class_tokens, antialias)
         return super().adapt_weight(name, weight, shape, made_with)

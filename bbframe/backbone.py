@@ -30,10 +30,11 @@ B = TypeVar("B", bound="Backbone")
 class Backbone(BackboneMixin, nn.Module):
     """Base of the native backbones: the contract, with weights from and to the Hub's layout through `keys`."""
 
-    keys: ClassVar[KeyMap]
+    keys: KeyMap  # of the class, or of an instance whose configuration has other names
     hosts: ClassVar[Mapping[str, Host]] = {}  # bigger models whose checkpoints hold this backbone, by model_type
-    originals: ClassVar[Sequence[KeyMap]] = ()  # the names of the authors' own checkpoints, which have no config.json
-    # patterns of names that transformers gives weights in memory alone, and what stands for them in its files
+    originals: Sequence[KeyMap] = ()  # the names of the authors' own checkpoints, which have no config.json
+    # patterns of names that transformers gives weights in memory alone, and what stands for them in its files; tensors
+    # that get one name are parts of one, in the order of the rows
     in_memory: ClassVar[Sequence[tuple[str, str]]] = ()
     adaptable: ClassVar[frozenset[str]] = frozenset()  # fields that `adapt_weight` can make up for
     load_report: LoadReport | None = None
@@ -89,7 +90,6 @@ class Backbone(BackboneMixin, nn.Module):
 
         `stated` says by which names its weights go; without it, the table that knows most of the names is used.
         """
-        tables = [cls.keys, *(host.keys for host in cls.hosts.values())] if stated is None else [stated.keys]
         beside = stated or stated_beside(files, cls)
         config = copy.deepcopy(config)
         made_with = None if beside is None else beside.made_with(config)
@@ -97,7 +97,9 @@ class Backbone(BackboneMixin, nn.Module):
         try:
             with LateDraws():  # draws only the weights that the checkpoint lacks
                 net = cls(config)
-                net.load_report = report = load_weights(net, [*tables, *cls.originals], files, made_with)
+                hosts = [host.keys for host in cls.hosts.values()] if stated is None else []
+                tables = [net.keys, *hosts] if stated is None or stated.keys is None else [stated.keys]
+                net.load_report = report = load_weights(net, [*tables, *net.originals], files, made_with)
         except (RuntimeError, MemoryError, OverflowError) as error:
             raise ValueError(f"{files.source}: {config.model_type} cannot be built ({first_line(error)})") from error
         report.notes += [adapted] if adapted else []
@@ -115,12 +117,17 @@ class Backbone(BackboneMixin, nn.Module):
         """Tensors by the names of the Hub's files, where transformers has given them those of its modules."""
         if not any(re.search(r"\battention\.q_proj\.", name) for name in tensors):
             return tensors
-        renamed = {}
+        parts: dict[str, dict[int, Tensor]] = {}
         for name, tensor in tensors.items():
-            for pattern, there in cls.in_memory:
-                name = re.sub(pattern, there, name)
-            renamed[name] = tensor
-        return renamed if len(renamed) == len(tensors) else tensors
+            last = 0
+            for row, (pattern, there) in enumerate(cls.in_memory, start=1):
+                name, found = re.subn(pattern, there, name)
+                last = row if found else last
+            parts.setdefault(name, {})[last] = tensor
+        if sum(map(len, parts.values())) < len(tensors):
+            return tensors
+        whole = {name: [rows[row] for row in sorted(rows)] for name, rows in parts.items()}
+        return {name: torch.cat(rows) if len(rows) > 1 else rows[0] for name, rows in whole.items()}
 
     @classmethod
     def adapt_config(cls, config: Any, made_with: Any) -> str | None:

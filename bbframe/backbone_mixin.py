@@ -113,8 +113,8 @@ class BackboneMixin(Selects):
         """A selected stage's state as a map (B, C, H, W); `size` is the (height, width) of the input."""
         return state
 
-    def class_token(self, state: Tensor) -> Tensor | None:
-        """The class token (B, C) of a hidden state, normalised as the map of that stage is; None without one."""
+    def class_token(self, state: Tensor, name: str) -> Tensor | None:
+        """The class token (B, C) of a stage's hidden state, normalised as its map is; None without one."""
         return None
 
     def to_maps(self, states: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:

@@ -64,6 +64,7 @@ class BackboneConfigMixin(Selects):
 
     def __post_init__(self, out_features: StageNames, out_indices: Integers, out_strides: Integers) -> None:
         hints = type_hints(type(self))
+        vars(self).update(_one_side_a_patch(vars(self)))
         for name in self.field_names():
             setattr(self, name, checked_value(getattr(self, name), hints[name], f"{self.model_type}: {name}"))
         self._refuse_impossible()
@@ -148,13 +149,18 @@ class BackboneConfigMixin(Selects):
             raise ValueError(text) from error
 
     @classmethod
+    def settled(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The data of a checkpoint's `config.json`, with the fields that follow from its own selection."""
+        return data
+
+    @classmethod
     def option_names(cls) -> set[str]:
         """Every key that sets a field or the selection."""
         return {*cls.field_names(), *SELECTION, *cls.attribute_map}
 
     @classmethod
     def unaliased(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The same data with other names of fields replaced by the fields' own.
+        """The same data with other names of fields replaced by the fields' own, two sides of a patch by one.
 
         Some versions of transformers saved a selection as `_out_features` and `_out_indices`: it counts where no
         other is stated.
@@ -162,7 +168,7 @@ class BackboneConfigMixin(Selects):
         renamed = {cls.attribute_map.get(key, key): value for key, value in data.items()}
         if all(renamed.get(key) is None for key in SELECTION):
             renamed |= {key: renamed[f"_{key}"] for key in SELECTION if f"_{key}" in renamed}
-        return renamed
+        return _one_side_a_patch(renamed)
 
     @classmethod
     def refuse_unknown(cls, keys: Iterable[str]) -> None:
@@ -230,6 +236,42 @@ class HierarchicalConfig(BackboneConfigMixin):
         scales = [2**i for i in range(self.num_layers)]
         levels = [Stage(f"stage{i}", self.embed_dim * s, self.patch_size * s) for i, s in enumerate(scales, start=1)]
         return (Stage("stem", self.embed_dim, self.patch_size), *levels)
+
+
+@dataclass(kw_only=True)
+class PlainConfig(BackboneConfigMixin):
+    """The fields that plain vision transformers share; a stage is one block, all of them have the patches' stride."""
+
+    patch_size: ranges.PatchSize = 16
+    hidden_size: ranges.Width = 768
+    num_hidden_layers: ranges.Depth = 12
+    num_attention_heads: ranges.Heads = 12
+    mlp_ratio: ranges.WholeRatio = 4
+    hidden_act: ranges.Activation = "gelu"
+    qkv_bias: bool = True
+    initializer_range: ranges.Deviation = 0.02
+
+    def validate(self) -> None:
+        self.refuse_no_multiple("hidden_size", "num_attention_heads")
+
+    def refuse_missing_blocks(self, *names: str) -> None:
+        """For `validate`: raise ValueError unless these fields count blocks, from 0, that there are."""
+        for name in names:
+            if max(blocks := getattr(self, name) or (), default=0) >= self.num_hidden_layers:
+                last = self.num_hidden_layers - 1
+                raise ValueError(f"{self.model_type}: {name}={list(blocks)} must count blocks within 0..{last}")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
+        return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
+
+
+def _one_side_a_patch(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields with an integer as the patch size where both sides of it are given, and are equal."""
+    patch = fields.get("patch_size")
+    square = isinstance(patch, (tuple, list)) and len(patch) == 2 and patch[0] == patch[1]
+    return {**fields, "patch_size": patch[0]} if square else dict(fields)
 
 
 def _plain(value: Any) -> Any:

@@ -146,6 +146,13 @@ _CASES = {
     layers.{{+1}}.downsample.proj                           stages.{{}}.downsample.proj
     layers.{{+1}}.downsample.norm                           stages.{{}}.downsample.norm{_PERCEPTRON}""",
     ),
+    "lw_detr_vit": Case(
+        title="LW-DETR-small's encoder",
+        choice="lw_detr_vit_small",
+        size=640,
+        indices=(3, 5, 6, 10),
+        note="as published for detection: maps behind blocks 3, 5, 6 and 10",
+    ),
     "maskformer_swin": Case(title="MaskFormer-Swin-T", choice="maskformer_swin_tiny"),
     "nat": Case(title="NAT-mini", choice="nat_mini", transformers=False, against="swin"),
     "resnet": Case(
@@ -161,6 +168,12 @@ _CASES = {
     layer{+1}.{}.bn{+1}                                     stages.{}.blocks.{}.convs.{}.norm
     layer{+1}.{}.downsample.0                               stages.{}.blocks.{}.shortcut.conv
     layer{+1}.{}.downsample.1                               stages.{}.blocks.{}.shortcut.norm""",
+    ),
+    "rf_detr_dinov2": Case(
+        title="RF-DETR-nano's encoder",
+        choice="rf_detr_dinov2_nano",
+        size=384,
+        indices=BLOCKS,
     ),
     "swin": Case(
         title="Swin-T",
@@ -189,6 +202,13 @@ _CASES = {
         indices=BLOCKS,
         options={"image_size": 224},
         note="as published, in windows of 14 with relative positions, on images of 224: the map is one window",
+    ),
+    "vitpose_backbone": Case(
+        title="ViTPose-B",
+        choice="vitpose_backbone_base",
+        indices=BLOCKS,
+        options={"image_size": 224},
+        note="on squares of 224; transformers' maps are tokens",
     ),
 }
 

@@ -60,7 +60,7 @@ class StagePooling:
         for stage, x in zip(self.stages, output.feature_maps, strict=True):
             found[stage, MEAN] = x.float().mean((2, 3)).cpu()
             if self.with_tokens:
-                token = self.net.class_token(output.hidden_states[self.places[stage]])
+                token = self.net.class_token(output.hidden_states[self.places[stage]], stage)
                 assert token is not None
                 found[stage, CLASS_TOKEN] = token.float().cpu()
         return found

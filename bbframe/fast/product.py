@@ -19,7 +19,7 @@ from torch.nn.grad import conv2d_weight
 from bbframe.fast import probe
 from bbframe.fast.converter import swaps, unheard
 from bbframe.fast.probe import LINEAR, as_autocast, may_run, needs_gradient, ordinary, served
-from bbframe.layers.attention import KeylessLinear
+from bbframe.layers.attention import QkvLinear
 
 _LARGE = 2**20  # from here on a weight's gradient is faster as a product than as a convolution's, by 1.2 to 1.8
 
@@ -30,10 +30,10 @@ def linear_forward(layer: nn.Linear, x: Tensor) -> Tensor:
     return linear(x, layer.weight, layer.bias)
 
 
-@swaps("bbframe.layers.attention.KeylessLinear")
-def keyless_forward(layer: KeylessLinear, x: Tensor) -> Tensor:
-    """The forward of `KeylessLinear`."""
-    return linear(x, layer.weight, torch.cat([layer.q_bias, torch.zeros_like(layer.q_bias), layer.v_bias]))
+@swaps("bbframe.layers.attention.QkvLinear")
+def qkv_forward(layer: QkvLinear, x: Tensor) -> Tensor:
+    """The forward of `QkvLinear`."""
+    return linear(x, layer.weight, layer.joint_bias())
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, act: nn.Module | None = None) -> Tensor:

@@ -15,7 +15,7 @@ Grid = tuple[int, int]
 
 
 def adapt_positions(
-    table: Tensor, shape: torch.Size, grid: Grid, given: Grid | None = None, tokens: int = 1
+    table: Tensor, shape: torch.Size, grid: Grid, given: Grid | None = None, tokens: int = 1, antialias: bool = False
 ) -> tuple[Tensor, str] | None:
     """Positions (1, tokens + h * w, C), those of class tokens first, from the `given` grid to `grid`.
 
@@ -25,7 +25,8 @@ def adapt_positions(
     given = _source(table, shape, given, lambda grid: grid[0] * grid[1], math.isqrt(max(count, 0)), count)
     if given is None or given == grid or table.shape[::2] != shape[::2]:
         return None
-    resized = torch.cat([table[:, :tokens], resize_positions(table[:, tokens:], grid, given)], dim=1)
+    resized = resize_positions(table[:, tokens:], grid, given, antialias)
+    resized = torch.cat([table[:, :tokens], resized], dim=1)
     return resized, f"positions of {given[0]} x {given[1]} patches resized to {grid[0]} x {grid[1]}"
 
 

@@ -128,8 +128,10 @@ class Repository:
                 force_download=force,
             )
         except errors.GatedRepoError as error:
+            page = f"{mirror() or 'https://huggingface.co'}/{self.name}"
+            known = "; the account of the token that was sent has no access yet" if status_code(error) == 403 else ""
             raise ValueError(
-                f"{what}: the repository is gated; ask for access on its page, then {login_advice()}"
+                f"{what}: the repository is gated: accept its terms on {page}, then {login_advice()}{known}"
             ) from error
         except errors.RevisionNotFoundError as error:
             raise ValueError(f"{what}: no revision {self.revision!r}; leave revision null for the newest") from error

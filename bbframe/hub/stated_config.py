@@ -20,15 +20,15 @@ _SIZES = ("image_size", "pretrain_image_size", "patch_size", "window_size", "pre
 class StatedConfig(NamedTuple):
     """The fields that a `config.json` states, under our names, and its keys that no field knows.
 
-    `label` names the file in errors. `keys` is the key table of the weights beside it. `settles` are the fields that
-    the weights of a bigger model fix; it is None for the backbone's own checkpoint.
+    `label` names the file in errors. `keys` is the key table of the weights of a bigger model, and `settles` are the
+    fields that these fix; both are None for the backbone's own checkpoint.
     """
 
     label: str
     config_class: type[BackboneConfigMixin]
     fields: dict[str, Any]
     unknown: list[str]
-    keys: KeyMap
+    keys: KeyMap | None
     settles: frozenset[str] | None
 
     def config(self, options: Mapping[str, Any]) -> BackboneConfigMixin:
@@ -82,14 +82,14 @@ def stated_config(label: str, data: Mapping[str, Any], backbone: Any) -> StatedC
             f"{label}: a checkpoint of {name!r}, not of {own!r}; choose the backbone that the checkpoint was made with"
         )
     try:
-        stated = host.config(data) if host else data
+        stated = host.config(data) if host else config_class.settled(data)
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from error
     if stated is None:
         raise ValueError(f"{label}: {name} holds another backbone than {own}; choose a checkpoint that holds {own}")
     unknown = config_class.foreign_keys(stated)
     fields = config_class.unaliased({key: value for key, value in stated.items() if key not in unknown})
-    keys, settles = (host.keys, frozenset(fields)) if host else (backbone.keys, None)
+    keys, settles = (host.keys, frozenset(fields)) if host else (None, None)
     return StatedConfig(label, config_class, fields, unknown, keys, settles)
 
 

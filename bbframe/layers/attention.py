@@ -87,19 +87,33 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(-3, -2).flatten(-2)
 
 
-class KeylessLinear(nn.Linear):
-    """Query, key and value in one product, with a bias for query and value alone: (..., C) -> (..., 3 * C).
+class QkvLinear(nn.Linear):
+    """Query, key and value in one product, each with a bias of its own or none: (..., C) -> (..., 3 * C).
 
-    A key's bias would add the same to all scores of a query, which softmax does not see.
+    `biases` names those that have one, such as "qv": a key's bias adds the same to all scores of a query, which
+    softmax does not see.
     """
 
-    def __init__(self, channels: int):
+    q_bias: nn.Parameter | None
+    k_bias: nn.Parameter | None
+    v_bias: nn.Parameter | None
+
+    def __init__(self, channels: int, biases: str):
         super().__init__(channels, 3 * channels, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(channels))
-        self.v_bias = nn.Parameter(torch.zeros(channels))
+        for part in "qkv":
+            bias = nn.Parameter(torch.zeros(channels)) if part in biases else None
+            self.register_parameter(f"{part}_bias", bias)
+
+    def joint_bias(self) -> Tensor | None:
+        """The biases one after the other, (3 * C), with zeros for those that are absent; None when all are."""
+        biases = (self.q_bias, self.k_bias, self.v_bias)
+        like = next((bias for bias in biases if bias is not None), None)
+        if like is None:
+            return None
+        return torch.cat([torch.zeros_like(like) if bias is None else bias for bias in biases])
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]))
+        return F.linear(x, self.weight, self.joint_bias())
 
 
 class Attention(nn.Module):
@@ -108,12 +122,14 @@ class Attention(nn.Module):
     `qkv` computes query, key and value in one product.
     """
 
-    def __init__(self, qkv: nn.Linear, num_heads: int, attention_dropout: float, dropout: float):
+    def __init__(
+        self, qkv: nn.Linear, num_heads: int, attention_dropout: float, dropout: float, proj_bias: bool = True
+    ):
         super().__init__()
         self.num_heads = num_heads
         self.qkv = qkv
         self.attend = DotProductAttention(attention_dropout)
-        self.proj = nn.Linear(qkv.in_features, qkv.in_features)
+        self.proj = nn.Linear(qkv.in_features, qkv.in_features, proj_bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -17,16 +17,19 @@ def patch_grid(image_size: int | tuple[int, int], patch: int) -> tuple[int, int]
     return height // patch, width // patch
 
 
-def resize_positions(table: Tensor, grid: tuple[int, int], given: tuple[int, int] | None = None) -> Tensor:
+def resize_positions(
+    table: Tensor, grid: tuple[int, int], given: tuple[int, int] | None = None, antialias: bool = False
+) -> Tensor:
     """Resize absolute positions (1, h * w, C) of a `given` grid, by default a square, to (1, H * W, C), bicubically.
 
+    With `antialias` the kernel is Keys' (a = -0.5, not -0.75) and widens where the grid shrinks, as in Pillow.
     By size, never by a scale factor, and in float32: a half-precision result would shift the positions. At the size
     of the table this is the identity, so that no branch depends on the size of the input.
     """
     side = math.isqrt(table.shape[1])
     image = table.unflatten(1, given or (side, side)).permute(0, 3, 1, 2)
-    resized = F.interpolate(image.float(), size=grid, mode="bicubic", align_corners=False).to(table.dtype)
-    return resized.flatten(2).transpose(1, 2)
+    resized = F.interpolate(image.float(), size=grid, mode="bicubic", align_corners=False, antialias=antialias)
+    return resized.to(table.dtype).flatten(2).transpose(1, 2)
 
 
 def resize_offsets(table: Tensor, grid: tuple[int, int], given: tuple[int, int], mode: str = "bilinear") -> Tensor:

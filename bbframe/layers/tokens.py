@@ -9,25 +9,45 @@ from bbframe.layers.positions import resize_positions
 
 
 class PatchTokens(nn.Module):
-    """Patches behind a class token: (B, num_channels, H, W) -> (B, 1 + H / patch * W / patch, width).
+    """Patches behind class tokens and registers: (B, num_channels, H, W) -> (B, num_prefix + H / P * W / P, width).
 
-    `grid` belongs to the learned positions, which are added at any size; None: there are none.
+    `grid` belongs to the learned positions of class tokens and patches, which are added at any size, resized with or
+    without `antialias`; None: there are none. Registers (Darcet et al., arXiv:2309.16588) have no position; with None
+    instead of 0 there is no table of them either.
     """
 
-    def __init__(self, num_channels: int, width: int, patch: int, grid: tuple[int, int] | None, dropout: float):
+    def __init__(
+        self,
+        num_channels: int,
+        width: int,
+        patch: int,
+        grid: tuple[int, int] | None,
+        dropout: float,
+        *,
+        num_class_tokens: int = 1,
+        num_registers: int | None = None,
+        antialias: bool = False,
+    ):
         super().__init__()
-        self.grid = grid
+        self.grid, self.antialias = grid, antialias
+        self.num_class_tokens = num_class_tokens
+        self.num_prefix = num_class_tokens + (num_registers or 0)  # tokens before the patches
         self.patch = nn.Conv2d(num_channels, width, patch, patch)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = nn.Parameter(torch.zeros(1, 1 + grid[0] * grid[1], width)) if grid else None
+        self.cls_token = nn.Parameter(torch.zeros(1, num_class_tokens, width))
+        self.registers = None if num_registers is None else nn.Parameter(torch.zeros(1, num_registers, width))
+        count = num_class_tokens + grid[0] * grid[1] if grid else 0
+        self.positions = nn.Parameter(torch.zeros(1, count, width)) if grid else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch(x)
         grid = (x.shape[2], x.shape[3])
         x = x.flatten(2).transpose(1, 2)
-        cls_token: Tensor = self.cls_token
+        prefix: Tensor = self.cls_token
         if self.positions is not None:
-            cls_token = cls_token + self.positions[:, :1]
-            x = x + resize_positions(self.positions[:, 1:], grid, self.grid)
-        return self.dropout(torch.cat([cls_token.expand(x.shape[0], -1, -1), x], dim=1))
+            count = self.num_class_tokens
+            prefix = prefix + self.positions[:, :count]
+            x = x + resize_positions(self.positions[:, count:], grid, self.grid, self.antialias)
+        if self.registers is not None:
+            prefix = torch.cat([prefix, self.registers], dim=1)
+        return self.dropout(torch.cat([prefix.expand(x.shape[0], -1, -1), x], dim=1))

@@ -7,7 +7,7 @@ answer would be another program. There everything is gathered by computed places
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -56,6 +56,52 @@ def unwindow(x: Tensor, size: int, height: int, width: int, shift: int = 0) -> T
     window, inside = row // size * columns + column // size, row % size * size + column % size
     place = (window * size * size + inside).flatten()
     return x.flatten(1, 2).index_select(1, place).unflatten(1, (height, width))
+
+
+def to_whole_windows(x: Tensor, patch: int, count: int) -> Tensor:
+    """An image (B, C, H, W) whose patches `count` windows a side share: cut to patches, filled up with zeros."""
+    _, _, H, W = x.shape
+    kept_height, kept_width = H // patch * patch, W // patch * patch
+    height, width = _filled(kept_height, patch * count), _filled(kept_width, patch * count)
+    if known(H, W):
+        x = x[:, :, :kept_height, :kept_width]
+        filled = (height, width) != (kept_height, kept_width)
+        return F.pad(x, (0, width - kept_width, 0, height - kept_height)) if filled else x
+    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    x = x.index_select(2, row.clamp(max=H - 1)).index_select(3, column.clamp(max=W - 1))
+    return x * ((row < kept_height)[:, None] & (column < kept_width))
+
+
+def windows_by_count(x: Tensor, count: int) -> Tensor:
+    """Cut a map into `count` windows a side, which share it evenly: (B, H, W, C) -> (B, count**2, N, C).
+
+    The sides are multiples of `count`.
+    """
+    B, H, W, C = x.shape
+    rows, columns = H // count, W // count
+    if known(H, W):
+        x = x.view(B, count, rows, count, columns, C).transpose(2, 3)
+        return x.reshape(B, count * count, rows * columns, C)
+    window = torch.arange(count * count, device=x.device)[:, None]
+    place = torch.arange(rows * columns, device=x.device)
+    return x[:, window // count * rows + place // columns, window % count * columns + place % columns]
+
+
+def map_of_windows(x: Tensor, count: int, height: int, width: int) -> Tensor:
+    """Undo `windows_by_count`: (B, count**2, N, C) -> (B, height, width, C), without what was filled up."""
+    B, _, _, C = x.shape
+    rows, columns = _filled(height, count) // count, _filled(width, count) // count
+    if known(height, width):
+        x = x.view(B, count, count, rows, columns, C).transpose(2, 3)
+        return x.reshape(B, count * rows, count * columns, C)[:, :height, :width]
+    row, column = torch.arange(height, device=x.device)[:, None], torch.arange(width, device=x.device)
+    return x[:, row // rows * count + column // columns, row % rows * columns + column % columns]
+
+
+def across_windows(block: nn.Module, x: Tensor) -> Tensor:
+    """What a transformer block makes of the tokens of all windows together, (B, windows, N, C) -> the same."""
+    together: Tensor = block(x.flatten(1, 2))
+    return together.unflatten(1, x.shape[1:3])
 
 
 def shift_mask(height: int, width: int, size: int, shift: int, like: Tensor) -> Tensor:

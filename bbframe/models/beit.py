@@ -16,7 +16,7 @@ from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
 from bbframe.hub.adapted_tables import adapt_offsets, adapt_positions
 from bbframe.keymap import KeyMap
-from bbframe.layers.attention import Attention, KeylessLinear
+from bbframe.layers.attention import Attention, QkvLinear
 from bbframe.layers.initialise import initialise, truncated_normal
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import RelativeBias, patch_grid, token_index
@@ -110,7 +110,7 @@ class Block(nn.Module):
         width, heads, dropout = config.hidden_size, config.num_attention_heads, config.hidden_dropout_prob
         scale = config.layer_scale_init_value
         self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.attn = Attention(KeylessLinear(width), heads, config.attention_probs_dropout_prob, dropout)
+        self.attn = Attention(QkvLinear(width, "qv"), heads, config.attention_probs_dropout_prob, dropout)
         self.bias = RelativeBias(config.grid, heads) if config.use_relative_position_bias else None
         self.scale1 = LayerScale(width, scale) if scale > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -221,7 +221,7 @@ class BeitBackbone(Backbone):
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return state[:, 1:].transpose(1, 2).unflatten(2, patch_grid(size, self.config.patch_size))
 
-    def class_token(self, state: Tensor) -> Tensor:
+    def class_token(self, state: Tensor, name: str) -> Tensor:
         return state[:, 0]
 
     def to_maps(self, states: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bbframe import ranges
 from bbframe.backbone import Backbone
-from bbframe.config import BackboneConfigMixin
+from bbframe.config import PlainConfig
 from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.initialise import initialise
-from bbframe.layers.mlp import Mlp
+from bbframe.layers.mlp import GatedMlp, Mlp
 from bbframe.layers.positions import patch_grid
 from bbframe.layers.residual import DropPath, LayerScale
 from bbframe.layers.tokens import PatchTokens
 from bbframe.registry import register
 from bbframe.schema import Rate, Sides
-from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)
-class Dinov2Config(BackboneConfigMixin):
+class Dinov2Config(PlainConfig):
     """A plain vision transformer with layer scale; the defaults are DINOv2-B's. A stage is one block.
 
     `image_size` is the training size that the position table belongs to. `apply_layernorm` puts the final norm on
@@ -35,16 +34,9 @@ class Dinov2Config(BackboneConfigMixin):
 
     model_type: ClassVar[str] = "dinov2"
 
-    num_channels: ranges.Bands = 3
     image_size: Sides = 224
     patch_size: ranges.PatchSize = 14
-    hidden_size: ranges.Width = 768
-    num_hidden_layers: ranges.Depth = 12
-    num_attention_heads: ranges.Heads = 12
-    mlp_ratio: ranges.WholeRatio = 4
     use_swiglu_ffn: bool = False
-    hidden_act: ranges.Activation = "gelu"
-    qkv_bias: bool = True
     layerscale_value: ranges.LayerScale = 1.0
     layer_norm_eps: ranges.Epsilon = 1e-6
     apply_layernorm: bool = True
@@ -53,34 +45,11 @@ class Dinov2Config(BackboneConfigMixin):
     hidden_dropout_prob: Rate = 0.0
     attention_probs_dropout_prob: Rate = 0.0
     drop_path_rate: Rate = 0.0
-    initializer_range: ranges.Deviation = 0.02
-
-    def validate(self) -> None:
-        self.refuse_no_multiple("hidden_size", "num_attention_heads")
 
     @property
     def grid(self) -> tuple[int, int]:
         """The rows and columns of patches that the position table belongs to."""
         return patch_grid(self.image_size, self.patch_size)
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
-        return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
-
-
-class SwiGLU(nn.Module):
-    """Gated perceptron (Shazeer, arXiv:2002.05202) at two thirds of the width, rounded up to a multiple of 8."""
-
-    def __init__(self, channels: int, hidden: int):
-        super().__init__()
-        inner = (int(hidden * 2 / 3) + 7) // 8 * 8
-        self.fc_in = nn.Linear(channels, 2 * inner)
-        self.fc_out = nn.Linear(inner, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, x = self.fc_in(x).chunk(2, dim=-1)
-        return self.fc_out(F.silu(gate) * x)
 
 
 class Block(nn.Module):
@@ -95,13 +64,50 @@ class Block(nn.Module):
         self.attn = Attention(qkv, heads, config.attention_probs_dropout_prob, dropout)
         self.scale1 = LayerScale(width, config.layerscale_value)
         self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.mlp = SwiGLU(width, hidden) if config.use_swiglu_ffn else Mlp(width, hidden, config.hidden_act)
+        gated = (int(hidden * 2 / 3) + 7) // 8 * 8  # has as many weights, in multiples of 8 channels
+        self.mlp = GatedMlp(width, gated, "silu") if config.use_swiglu_ffn else Mlp(width, hidden, config.hidden_act)
         self.scale2 = LayerScale(width, config.layerscale_value)
         self.drop_path = DropPath(config.drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.scale1(self.attn(self.norm1(x))))
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
+
+
+# the names of the weights in the Hub's files, and in those of the authors and of timm
+HUB_NAMES = """
+    embeddings.cls_token                                         stem.cls_token
+    embeddings.mask_token                                        stem.mask_token
+    embeddings.register_tokens                                   stem.registers
+    embeddings.position_embeddings                               stem.positions
+    embeddings.patch_embeddings.projection                       stem.patch
+    encoder.layer.{}.norm1                                       stages.{}.norm1
+    encoder.layer.{}.attention.attention.(query|key|value)       stages.{}.attn.qkv
+    encoder.layer.{}.attention.output.dense                      stages.{}.attn.proj
+    encoder.layer.{}.layer_scale1.lambda1                        stages.{}.scale1.weight
+    encoder.layer.{}.norm2                                       stages.{}.norm2
+    encoder.layer.{}.mlp.fc1                                     stages.{}.mlp.fc1
+    encoder.layer.{}.mlp.fc2                                     stages.{}.mlp.fc2
+    encoder.layer.{}.mlp.weights_in                              stages.{}.mlp.fc_in
+    encoder.layer.{}.mlp.weights_out                             stages.{}.mlp.fc_out
+    encoder.layer.{}.layer_scale2.lambda1                        stages.{}.scale2.weight
+    layernorm                                                    norm
+"""
+_AUTHORS_NAMES = """
+    cls_token                stem.cls_token
+    mask_token               stem.mask_token
+    register_tokens          stem.registers
+    pos_embed                stem.positions
+    patch_embed.proj         stem.patch
+    blocks.{}.norm{}         stages.{}.norm{}
+    blocks.{}.attn.qkv       stages.{}.attn.qkv
+    blocks.{}.attn.proj      stages.{}.attn.proj
+    blocks.{}.ls{}.gamma     stages.{}.scale{}.weight
+    blocks.{}.mlp.fc{}       stages.{}.mlp.fc{}
+    blocks.{}.mlp.w12        stages.{}.mlp.fc_in
+    blocks.{}.mlp.w3         stages.{}.mlp.fc_out
+    norm                     norm
+"""
 
 
 @register
@@ -111,79 +117,53 @@ class Dinov2Backbone(Backbone):
 
     config_class = Dinov2Config
     config: Dinov2Config
+    stem: PatchTokens
     has_attentions = has_class_token = needs_a_cell = True
     adaptable = frozenset({"image_size"})
-    keys = KeyMap(
-        """
-        embeddings.cls_token                                         stem.cls_token
-        embeddings.mask_token                                        stem.mask_token
-        embeddings.position_embeddings                               stem.positions
-        embeddings.patch_embeddings.projection                       stem.patch
-        encoder.layer.{}.norm1                                       stages.{}.norm1
-        encoder.layer.{}.attention.attention.(query|key|value)       stages.{}.attn.qkv
-        encoder.layer.{}.attention.output.dense                      stages.{}.attn.proj
-        encoder.layer.{}.layer_scale1.lambda1                        stages.{}.scale1.weight
-        encoder.layer.{}.norm2                                       stages.{}.norm2
-        encoder.layer.{}.mlp.fc1                                     stages.{}.mlp.fc1
-        encoder.layer.{}.mlp.fc2                                     stages.{}.mlp.fc2
-        encoder.layer.{}.mlp.weights_in                              stages.{}.mlp.fc_in
-        encoder.layer.{}.mlp.weights_out                             stages.{}.mlp.fc_out
-        encoder.layer.{}.layer_scale2.lambda1                        stages.{}.scale2.weight
-        layernorm                                                    norm
-        """,
-        prefixes=["dinov2."],
-        ignored=["classifier.*"],
-        spare=["embeddings.mask_token"],
+    keys = KeyMap(HUB_NAMES, prefixes=["dinov2."], ignored=["classifier.*"], spare=["embeddings.mask_token"])
+    originals: ClassVar[Sequence[KeyMap]] = (
+        KeyMap(_AUTHORS_NAMES, ignored=["head.*"], spare=["mask_token"], fresh=["mask_token"]),
     )
-    _authors_keys = KeyMap(
-        """
-        cls_token                stem.cls_token
-        mask_token               stem.mask_token
-        pos_embed                stem.positions
-        patch_embed.proj         stem.patch
-        blocks.{}.norm{}         stages.{}.norm{}
-        blocks.{}.attn.qkv       stages.{}.attn.qkv
-        blocks.{}.attn.proj      stages.{}.attn.proj
-        blocks.{}.ls{}.gamma     stages.{}.scale{}.weight
-        blocks.{}.mlp.fc{}       stages.{}.mlp.fc{}
-        blocks.{}.mlp.w12        stages.{}.mlp.fc_in
-        blocks.{}.mlp.w3         stages.{}.mlp.fc_out
-        norm                     norm
-        """,
-        ignored=["head.*"],
-        spare=["mask_token"],
-        fresh=["mask_token"],
-    )
-    originals = (_authors_keys,)  # of its authors, and of timm
-    in_memory = (
+    in_memory: ClassVar[Sequence[tuple[str, str]]] = (
         (r"(layer\.\d+\.attention)\.q_proj", r"\1.attention.query"),
         (r"(layer\.\d+\.attention)\.k_proj", r"\1.attention.key"),
         (r"(layer\.\d+\.attention)\.v_proj", r"\1.attention.value"),
         (r"(layer\.\d+\.attention)\.o_proj", r"\1.output.dense"),
+        (r"(layer\.\d+\.mlp)\.gate_proj", r"\1.weights_in"),
+        (r"(layer\.\d+\.mlp)\.up_proj", r"\1.weights_in"),
+        (r"(layer\.\d+\.mlp)\.down_proj", r"\1.weights_out"),
     )
 
     def __init__(self, config: Dinov2Config):
         super().__init__(config)
-        self.stem = PatchTokens(
-            config.num_channels, config.hidden_size, config.patch_size, config.grid, config.hidden_dropout_prob
-        )
+        self.stem = self.tokens(config)
         if config.use_mask_token:  # kept for the Hub's sake: no map depends on it
             self.stem.register_buffer("mask_token", torch.zeros(1, config.hidden_size))
-        self.stages = nn.ModuleList(Block(config) for _ in range(self.num_built - 1))
+        self.stages = nn.ModuleList(self.block(config) for _ in range(self.num_built - 1))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.norm.requires_grad_(config.apply_layernorm)  # the Hub's checkpoints hold it in any case
         initialise(self, config.initializer_range)
 
+    def block(self, config: Any) -> nn.Module:
+        """One of the blocks."""
+        return Block(config)
+
+    def tokens(self, config: Dinov2Config) -> PatchTokens:
+        """The module that makes tokens of pixels."""
+        width, dropout = config.hidden_size, config.hidden_dropout_prob
+        return PatchTokens(config.num_channels, width, config.patch_size, config.grid, dropout)
+
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         x = self.norm(state) if self.config.apply_layernorm else state
-        return x[:, 1:].transpose(1, 2).unflatten(2, patch_grid(size, self.config.patch_size))
+        return x[:, self.stem.num_prefix :].transpose(1, 2).unflatten(2, patch_grid(size, self.config.patch_size))
 
-    def class_token(self, state: Tensor) -> Tensor:
+    def class_token(self, state: Tensor, name: str) -> Tensor:
         return self.norm(state[:, 0]) if self.config.apply_layernorm else state[:, 0]
 
     def adapt_weight(
         self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
     ) -> tuple[Tensor, str] | None:
         if name == "stem.positions":
-            return adapt_positions(weight, shape, self.config.grid, made_with and made_with.grid)
+            given, antialias = made_with and made_with.grid, self.stem.antialias
+            return adapt_positions(weight, shape, self.config.grid, given, self.stem.num_class_tokens, antialias)
         return super().adapt_weight(name, weight, shape, made_with)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bbframe.backbone import Backbone
 from bbframe.keymap import KeyMap
-from bbframe.layers.attention import Attention, KeylessLinear, join_heads, split_heads
+from bbframe.layers.attention import Attention, QkvLinear, join_heads, split_heads
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.positions import patch_grid
@@ -96,7 +96,7 @@ class Block(nn.Module):
         super().__init__()
         self.size, self.shift = window
         self.position_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
-        qkv = KeylessLinear(channels) if config.qkv_bias else nn.Linear(channels, 3 * channels, bias=False)
+        qkv = QkvLinear(channels, "qv") if config.qkv_bias else nn.Linear(channels, 3 * channels, bias=False)
         self.attn = CosineAttention(qkv, num_heads, config.attention_probs_dropout_prob, config.hidden_dropout_prob)
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.mlp = Mlp(channels, int(channels * config.mlp_ratio), config.hidden_act, config.hidden_dropout_prob)

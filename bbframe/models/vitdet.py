@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bbframe import ranges
 from bbframe.backbone import Backbone
-from bbframe.config import BackboneConfigMixin
+from bbframe.config import PlainConfig
 from bbframe.hub.adapted_tables import adapt_kernel, adapt_line, adapt_positions
 from bbframe.keymap import Host, KeyMap
 from bbframe.layers.activation import activation
@@ -24,11 +24,10 @@ from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.layers.windows import unwindow, windows
 from bbframe.registry import register
 from bbframe.schema import Range, Rate, Sides
-from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)
-class VitDetConfig(BackboneConfigMixin):
+class VitDetConfig(PlainConfig):
     """A plain vision transformer whose blocks attend globally or inside windows; the defaults are ViT-B's, all global.
 
     `window_block_indices` and `residual_block_indices` count blocks from 0; a stage is one block. The tables of
@@ -37,16 +36,8 @@ class VitDetConfig(BackboneConfigMixin):
 
     model_type: ClassVar[str] = "vitdet"
 
-    num_channels: ranges.Bands = 3
     image_size: Sides = 224
     pretrain_image_size: Sides = 224
-    patch_size: ranges.PatchSize = 16
-    hidden_size: ranges.Width = 768
-    num_hidden_layers: ranges.Depth = 12
-    num_attention_heads: ranges.Heads = 12
-    mlp_ratio: ranges.WholeRatio = 4
-    hidden_act: ranges.Activation = "gelu"
-    qkv_bias: bool = True
     layer_norm_eps: ranges.Epsilon = 1e-6
     use_absolute_position_embeddings: bool = True
     use_relative_position_embeddings: bool = False
@@ -55,19 +46,10 @@ class VitDetConfig(BackboneConfigMixin):
     residual_block_indices: tuple[Annotated[int, Range(0, 255)], ...] = ()
     dropout_prob: Rate = 0.0
     drop_path_rate: Rate = 0.0
-    initializer_range: ranges.Deviation = 0.02
 
     def validate(self) -> None:
-        self.refuse_no_multiple("hidden_size", "num_attention_heads")
-        last = self.num_hidden_layers - 1
-        for field in ("window_block_indices", "residual_block_indices"):
-            if not all(0 <= index <= last for index in getattr(self, field)):
-                raise ValueError(f"vitdet: {field}={list(getattr(self, field))} must count blocks within 0..{last}")
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
-        return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
+        super().validate()
+        self.refuse_missing_blocks("window_block_indices", "residual_block_indices")
 
 
 class Stem(nn.Module):

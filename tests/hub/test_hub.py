@@ -368,12 +368,12 @@ def test_a_token_that_makes_no_header_is_not_repeated(hub):
         (
             lambda repository: repository.__dict__.update(readers={"hf_mine"}, gated=True),
             {},
-            "config.json: the repository is gated; ask for access on its page, then run `hf auth login`",
+            "config.json: the repository is gated: accept its terms on {url}/org/name, then run `hf auth login`",
         ),
         (
             lambda repository: repository.__dict__.update(readers={"hf_mine"}, gated=True),
             {"token": "hf_other"},
-            "config.json: the repository is gated; ask for access on its page, then run `hf auth login`",
+            "config.json: the repository is gated: accept its terms on {url}/org/name, then run `hf auth login`",
         ),
         (lambda repository: None, {"token": "hf_expired"}, "config.json: access is refused ("),
     ],
@@ -383,7 +383,7 @@ def test_a_refusal_says_what_to_do_and_leaves_the_cache_sound(change, options, t
     repository = hub.repositories["org/name"]
     kept = {commit: dict(files) for commit in repository.commits}
     change(repository)
-    assert refused(**options).startswith(f"org/name: {text}")
+    assert refused(**options).startswith(f"org/name: {text.replace('{url}', hub.url)}")
     repository.commits = kept
     assert right(fetch(token="hf_mine"))
 
@@ -652,6 +652,7 @@ def test_a_login_is_for_huggingface_alone_and_another_endpoint_gets_what_the_env
     repository.readers, repository.gated = {"hf_login", "hf_mine"}, True
     empty_cache(monkeypatch)
     assert refused().endswith(f"; {hub.url} is sent a given token or HF_TOKEN's, no login's")
+    assert refused(token="hf_other").endswith("; the account of the token that was sent has no access yet")
     monkeypatch.setenv("HF_TOKEN", "hf_mine\n")
     assert right(fetch())
     assert hub.requests[-1].token == "Bearer hf_mine"

@@ -84,11 +84,22 @@ def test_an_object_of_transformers_and_its_state_are_enough():
     torch.testing.assert_close(net(x).feature_maps[-1], expected, atol=1e-5, rtol=1e-4)
 
 
+VIT3 = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32}
 VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 WINDOWS = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 IN_MEMORY = {
     "swin": ("SwinConfig", "SwinBackbone", WINDOWS),
     "dinov2": ("Dinov2Config", "Dinov2Backbone", VIT),
+    "dinov2, gated": ("Dinov2Config", "Dinov2Backbone", {**VIT, "use_swiglu_ffn": True}),
+    "dinov2_with_registers": ("Dinov2WithRegistersConfig", "Dinov2WithRegistersBackbone", VIT),
+    "dinov2_with_registers, gated": (
+        "Dinov2WithRegistersConfig",
+        "Dinov2WithRegistersBackbone",
+        {**VIT, "use_swiglu_ffn": True},
+    ),
+    "dinov3_vit": ("DINOv3ViTConfig", "DINOv3ViTBackbone", VIT3),
+    "dinov3_vit, gated": ("DINOv3ViTConfig", "DINOv3ViTBackbone", {**VIT3, "use_gated_mlp": True, "key_bias": True}),
+    "pixio": ("PixioConfig", "PixioBackbone", VIT),
     "beit": ("BeitConfig", "BeitBackbone", {**VIT, "intermediate_size": 64, "use_relative_position_bias": True}),
     "beit, one table": ("BeitConfig", "BeitBackbone", {**VIT, "use_shared_relative_position_bias": True}),
     "swinv2": ("Swinv2Config", "Swinv2Backbone", WINDOWS),

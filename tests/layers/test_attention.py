@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from bbframe.layers.attention import (
     Attention,
     DotProductAttention,
-    KeylessLinear,
+    QkvLinear,
     recorded_attentions,
     recording,
     split_heads,
@@ -109,11 +109,14 @@ def test_each_window_attends_with_its_own_bias(shape, scale):
     assert recorded[0].shape == (2, 3, 4, 5, 5)
 
 
-def test_a_product_without_a_key_bias_is_three_products():
-    qkv = KeylessLinear(6)
-    nn.init.normal_(qkv.q_bias)
-    nn.init.normal_(qkv.v_bias)
+@pytest.mark.parametrize("biases", ["", "q", "qv", "kv", "qkv"])
+def test_query_key_and_value_are_three_products_in_one_each_with_its_own_bias_or_none(biases):
+    qkv = QkvLinear(6, biases)
+    assert [name for name, _ in qkv.named_parameters()] == ["weight", *(f"{part}_bias" for part in biases)]
+    for part in biases:
+        nn.init.normal_(getattr(qkv, f"{part}_bias"))
     x = torch.randn(2, 5, 6)
     q, k, v = split_heads(qkv(x), 1)
-    for part, weight, bias in zip((q, k, v), qkv.weight.chunk(3), (qkv.q_bias, None, qkv.v_bias), strict=True):
+    for part, weight, bias in zip((q, k, v), qkv.weight.chunk(3), (qkv.q_bias, qkv.k_bias, qkv.v_bias), strict=True):
         torch.testing.assert_close(part[:, 0], F.linear(x, weight, bias))
+    assert {id(p) for p in qkv.parameters()} == {id(qkv.weight), *(id(getattr(qkv, f"{p}_bias")) for p in biases)}

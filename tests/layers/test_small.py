@@ -1,11 +1,12 @@
 """Activations, perceptrons, position tables."""
 
+import numpy
 import pytest
 import torch
 from torch.nn import functional as F
 
 from bbframe.layers.activation import activation
-from bbframe.layers.mlp import Mlp
+from bbframe.layers.mlp import GatedMlp, Mlp
 from bbframe.layers.positions import resize_positions
 
 
@@ -37,9 +38,29 @@ def test_the_perceptron_is_two_products():
     torch.testing.assert_close(mlp(x), mlp.fc2(F.relu(mlp.fc1(x))))
 
 
-def test_positions_at_their_own_size_are_unchanged():
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_gated_perceptron_multiplies_the_activated_first_half_with_the_second(bias):
+    mlp = GatedMlp(4, 9, "relu", bias)
+    x = torch.randn(2, 3, 4)
+    gate, value = mlp.fc_in(x).split(9, dim=-1)
+    torch.testing.assert_close(mlp(x), mlp.fc_out(F.relu(gate) * value))
+    assert len([*mlp.parameters()]) == (4 if bias else 2)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_positions_at_their_own_size_are_unchanged(antialias):
     table = torch.randn(1, 16, 5)
-    assert torch.equal(resize_positions(table, (4, 4)), table)
+    assert torch.equal(resize_positions(table, (4, 4), antialias=antialias), table)
+
+
+def test_antialiased_positions_are_those_of_pillow():
+    Image = pytest.importorskip("PIL.Image")
+    table = torch.rand(1, 7 * 9, 1)
+    image = Image.fromarray(table.view(7, 9).numpy())
+    for rows, columns in ((3, 5), (14, 9), (2, 20)):
+        resized = resize_positions(table, (rows, columns), (7, 9), antialias=True).view(rows, columns)
+        expected = torch.from_numpy(numpy.array(image.resize((columns, rows), Image.Resampling.BICUBIC)))
+        torch.testing.assert_close(resized, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_positions_keep_height_and_width_apart():

@@ -1,0 +1,192 @@
+"""The encoder of LW-DETR (Chen et al., "LW-DETR: A Transformer Replacement to YOLO for Real-Time Detection",
+arXiv:2406.03459)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bbframe import ranges
+from bbframe.backbone import Backbone
+from bbframe.config import PlainConfig
+from bbframe.hub.adapted_tables import adapt_positions
+from bbframe.hub.nested_config import nested_config
+from bbframe.keymap import Host, KeyMap
+from bbframe.layers.attention import Attention, QkvLinear
+from bbframe.layers.initialise import initialise
+from bbframe.layers.mlp import Mlp
+from bbframe.layers.positions import patch_grid, resize_positions
+from bbframe.layers.residual import LayerScale
+from bbframe.layers.windows import across_windows, map_of_windows, to_whole_windows, windows_by_count
+from bbframe.registry import register
+from bbframe.schema import Range, Rate, Sides
+
+
+@dataclass(kw_only=True)
+class LwDetrViTConfig(PlainConfig):
+    """A plain vision transformer whose blocks attend globally or inside windows. A stage is one block.
+
+    `num_windows`, a square number, share the image evenly, whatever its size; `window_block_indices` counts the
+    blocks with windows from 0. The position table belongs to `pretrain_image_size`; no map depends on `image_size`.
+    """
+
+    model_type: ClassVar[str] = "lw_detr_vit"
+    derived_fields: ClassVar[tuple[str, ...]] = ("num_windows_side", "stage_names")
+
+    image_size: Sides = 256
+    pretrain_image_size: Sides = 224
+    layer_norm_eps: ranges.Epsilon = 1e-6
+    use_absolute_position_embeddings: bool = True
+    num_windows: Annotated[int, Range(1, 65_536, "windows")] = 16
+    window_block_indices: tuple[Annotated[int, Range(0, 255)], ...] = ()
+    cae_init_values: ranges.LayerScale = 0.1
+    dropout_prob: Rate = 0.0
+
+    def validate(self) -> None:
+        super().validate()
+        self.refuse_missing_blocks("window_block_indices")
+        if (side := self.num_windows_side) ** 2 != self.num_windows:
+            raise ValueError(
+                f"lw_detr_vit: num_windows={self.num_windows} must be a square number, such as {side**2} or "
+                f"{(side + 1) ** 2}"
+            )
+
+    @property
+    def num_windows_side(self) -> int:
+        """The number of windows along each side of an image."""
+        return math.isqrt(self.num_windows)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The rows and columns of patches that the position table belongs to."""
+        return patch_grid(self.pretrain_image_size, self.patch_size)
+
+
+class Stem(nn.Module):
+    """Patches with positions, if any, in windows: (B, num_channels, H, W) -> (B, windows, N, C)."""
+
+    def __init__(self, config: LwDetrViTConfig):
+        super().__init__()
+        width, patch, self.grid, self.count = (
+            config.hidden_size,
+            config.patch_size,
+            config.grid,
+            config.num_windows_side,
+        )
+        self.patch = nn.Conv2d(config.num_channels, width, patch, patch)
+        count = 1 + self.grid[0] * self.grid[1]  # the first is a class token's, which this network has not
+        absolute = config.use_absolute_position_embeddings
+        self.positions = nn.Parameter(torch.zeros(1, count, width)) if absolute else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(to_whole_windows(x, self.patch.stride[0], self.count)).permute(0, 2, 3, 1)
+        if self.positions is not None:
+            grid = (x.shape[1], x.shape[2])
+            x = x + resize_positions(self.positions[:, 1:], grid, self.grid).unflatten(1, grid)
+        return windows_by_count(x.contiguous(), self.count)
+
+
+class Block(nn.Module):
+    """A transformer block with layer scale; tokens (..., N, C)."""
+
+    def __init__(self, config: LwDetrViTConfig):
+        super().__init__()
+        width, dropout, eps = config.hidden_size, config.dropout_prob, config.layer_norm_eps
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        qkv = QkvLinear(width, "qv" if config.qkv_bias else "")
+        self.attn = Attention(qkv, config.num_attention_heads, dropout, 0.0)
+        self.scale1 = LayerScale(width, config.cae_init_values)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio), config.hidden_act, dropout)
+        self.scale2 = LayerScale(width, config.cae_init_values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.scale1(self.attn(self.norm1(x)))
+        return x + self.scale2(self.mlp(self.norm2(x)))
+
+
+_NAMES = """
+    embeddings.position_embeddings                              stem.positions
+    embeddings.projection                                       stem.patch
+    encoder.layer.{}.layernorm_before                           stages.{}.norm1
+    encoder.layer.{}.attention.(q_proj|k_proj|v_proj).weight    stages.{}.attn.qkv.weight
+    encoder.layer.{}.attention.q_proj.bias                      stages.{}.attn.qkv.q_bias
+    encoder.layer.{}.attention.v_proj.bias                      stages.{}.attn.qkv.v_bias
+    encoder.layer.{}.attention.o_proj                           stages.{}.attn.proj
+    encoder.layer.{}.gamma_1                                    stages.{}.scale1.weight
+    encoder.layer.{}.layernorm_after                            stages.{}.norm2
+    encoder.layer.{}.intermediate.fc{}                          stages.{}.mlp.fc{}
+    encoder.layer.{}.gamma_2                                    stages.{}.scale2.weight
+    """
+
+_DETECTOR_NAMES = (  # in the Hub's files of the whole detector
+    _NAMES.replace("(q_proj|k_proj|v_proj)", "attention.(query|key|value)")
+    .replace("q_proj", "attention.query")
+    .replace("v_proj", "attention.value")
+    .replace("o_proj", "output")
+)
+
+
+@register
+class LwDetrViTBackbone(Backbone):
+    """LW-DETR's encoder; every map has the stride of the patches. An image whose patches the windows do not share
+    evenly has the maps of the image with zeros at the right and at the bottom, cut to its size.
+
+    Hidden states are tokens in windows (B, windows, N, C); attentions, (B, windows, heads, N, N) a block with
+    windows, (B, heads, windows * N, windows * N) a global one.
+    """
+
+    config_class = LwDetrViTConfig
+    config: LwDetrViTConfig
+    has_attentions = needs_a_cell = True
+    adaptable = frozenset({"image_size", "pretrain_image_size"})
+    keys = KeyMap(_NAMES)
+    _prefixes = ("model.", "backbone.backbone.", "backbone.conv_encoder.model.")
+    _heads = ("class_embed.*", "bbox_embed.*", "query_feat.*")
+    _rest = ("backbone.projector.*", "decoder.*", "enc_*", "reference_point_embed.*", *_heads)
+    _detectors = KeyMap(_DETECTOR_NAMES).inside(*_prefixes, ignored=_rest)
+    hosts = {"lw_detr": Host(_detectors, nested_config(LwDetrViTConfig))}
+    _authors_keys = KeyMap(
+        """
+        pos_embed                   stem.positions
+        patch_embed.proj            stem.patch
+        blocks.{}.norm{}            stages.{}.norm{}
+        blocks.{}.attn.qkv.weight   stages.{}.attn.qkv.weight
+        blocks.{}.attn.q_bias       stages.{}.attn.qkv.q_bias
+        blocks.{}.attn.v_bias       stages.{}.attn.qkv.v_bias
+        blocks.{}.attn.proj         stages.{}.attn.proj
+        blocks.{}.mlp.fc{}          stages.{}.mlp.fc{}
+        blocks.{}.gamma_{}          stages.{}.scale{}.weight
+        """,
+        prefixes=["backbone.0.encoder."],
+        ignored=["backbone.0.projector.*", "transformer.*", "refpoint_embed.*", *_heads],
+    )
+    originals = (_authors_keys, keys.inside(*_prefixes, ignored=_rest))  # and those of a detector in memory
+
+    def __init__(self, config: LwDetrViTConfig):
+        super().__init__(config)
+        self.stem = Stem(config)
+        self.stages = nn.ModuleList(Block(config) for _ in range(self.num_built - 1))
+        initialise(self, config.initializer_range)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        states = [self.stem(x)]
+        for index, stage in enumerate(self.stages):
+            inside = index in self.config.window_block_indices
+            states.append(stage(states[-1]) if inside else across_windows(stage, states[-1]))
+        return states
+
+    def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
+        grid = patch_grid(size, self.config.patch_size)
+        return map_of_windows(state, self.config.num_windows_side, *grid).permute(0, 3, 1, 2)
+
+    def adapt_weight(
+        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
+    ) -> tuple[Tensor, str] | None:
+        if name == "stem.positions":
+            return adapt_positions(weight, shape, self.config.grid, made_with and made_with.grid)
+        return super().adapt_weight(name, weight, shape, made_with)

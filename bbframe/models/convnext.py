@@ -28,7 +28,6 @@ class ConvNextTowerFields(BackboneConfigMixin):
     """What every ConvNeXt configures: `depths` blocks a stage of `hidden_sizes` channels."""
 
     ignored_fields: ClassVar[frozenset[str]] = frozenset({"image_size"})
-    derived_fields: ClassVar[tuple[str, ...]] = ("num_stages", "stage_names")
 
     num_channels: ranges.Bands = 3
     hidden_sizes: ranges.Widths = (96, 192, 384, 768)
@@ -39,11 +38,6 @@ class ConvNextTowerFields(BackboneConfigMixin):
 
     def validate(self) -> None:
         self.refuse_unequal_lengths("depths", "hidden_sizes")
-
-    @property
-    def num_stages(self) -> int:
-        """The number of stages behind the stem."""
-        return len(self.depths)
 
     @property
     def stem_patch(self) -> int:
@@ -67,8 +61,14 @@ class ConvNextFields(ConvNextTowerFields):
 
     # this eps belongs to the classifier's norm
     ignored_fields: ClassVar[frozenset[str]] = ConvNextTowerFields.ignored_fields | {"layer_norm_eps"}
+    derived_fields: ClassVar[tuple[str, ...]] = ("num_stages", "stage_names")
 
     patch_size: ranges.PatchSize = 4
+
+    @property
+    def num_stages(self) -> int:
+        """The number of stages behind the stem."""
+        return len(self.depths)
 
     @property
     def stem_patch(self) -> int:

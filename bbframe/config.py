@@ -22,7 +22,16 @@ C = TypeVar("C", bound="BackboneConfigMixin")
 _NOT_A_BACKBONES = frozenset(
     "architectures attn_implementation auto_map dtype finetuning_task gradient_checkpointing id2label label2id "
     "model_type num_labels output_attentions output_hidden_states problem_type return_dict torch_dtype torchscript "
-    "transformers_version use_cache use_pretrained_backbone".split()
+    "transformers_version use_cache use_pretrained_backbone "
+    # and what transformers writes into every config that is nested in another
+    "add_cross_attention bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward "
+    "cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample early_stopping "
+    "encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty forced_bos_token_id "
+    "forced_eos_token_id is_decoder is_encoder_decoder length_penalty max_length min_length no_repeat_ngram_size "
+    "num_beam_groups num_beams num_return_sequences output_scores pad_token_id prefix pruned_heads "
+    "remove_invalid_values repetition_penalty return_dict_in_generate sep_token_id suppress_tokens "
+    "task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p "
+    "typical_p use_bfloat16".split()
 )
 
 SELECTION = ("out_features", "out_indices", "out_strides")

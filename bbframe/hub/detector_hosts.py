@@ -1,4 +1,4 @@
-"""The convolutional backbones inside the checkpoints of RT-DETR, of its successors and of D-FINE."""
+"""The convolutional backbones inside the checkpoints of RT-DETR, D-FINE and their successors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _DETECTORS = {
 }
 # names outside of the backbone, the encoder's as the files and as transformers' modules have them
 _REST = (
-    "encoder_input_proj.* encoder.encoder.* encoder.aifi.* encoder.lateral_convs.* encoder.fpn_blocks.* "
-    "encoder.downsample_convs.* encoder.pan_blocks.* decoder.* decoder_input_proj.* denoising_class_embed.* "
-    "enc_output.* enc_score_head.* enc_bbox_head.* class_embed.* bbox_embed.*"
+    "encoder_input_proj.* conv_encoder.encoder_input_proj.* encoder.encoder.* encoder.aifi.* encoder.lateral_convs.* "
+    "encoder.fpn_blocks.* encoder.downsample_convs.* encoder.pan_blocks.* decoder.* decoder_input_proj.* "
+    "denoising_class_embed.* enc_output.* enc_score_head.* enc_bbox_head.* class_embed.* bbox_embed.*"
 ).split()
 
 

@@ -30,8 +30,8 @@ _NOT_A_BACKBONES = frozenset(
     "forced_eos_token_id is_decoder is_encoder_decoder length_penalty max_length min_length no_repeat_ngram_size "
     "num_beam_groups num_beams num_return_sequences output_scores pad_token_id prefix pruned_heads "
     "remove_invalid_values repetition_penalty return_dict_in_generate sep_token_id suppress_tokens "
-    "task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p "
-    "typical_p use_bfloat16".split()
+    "task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k "
+    "top_p typical_p use_bfloat16".split()
 )
 
 SELECTION = ("out_features", "out_indices", "out_strides")

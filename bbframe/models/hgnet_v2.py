@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import prod
-from typing import Annotated, Any, ClassVar
+from operator import attrgetter
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +41,10 @@ class HGNetV2Config(BackboneConfigMixin):
 
     model_type: ClassVar[str] = "hgnet_v2"
     ignored_fields: ClassVar[frozenset[str]] = frozenset(
-        "depths embedding_size hidden_sizes layer_type downsample_in_bottleneck downsample_in_first_stage arch "
-        "return_idx freeze_stem_only freeze_at freeze_norm lr_mult_list".split()
+        "layer_type downsample_in_bottleneck downsample_in_first_stage arch return_idx freeze_stem_only freeze_at "
+        "freeze_norm lr_mult_list".split()
     )
+    derived_fields: ClassVar[tuple[str, ...]] = ("depths", "embedding_size", "hidden_sizes", "stage_names")
 
     num_channels: ranges.Bands = 3
     stem_channels: Annotated[tuple[ranges.Width, ...], Length(3, 3)] = (3, 32, 48)
@@ -60,6 +62,10 @@ class HGNetV2Config(BackboneConfigMixin):
     use_learnable_affine_block: bool = False
     initializer_range: ranges.Deviation = 0.02
 
+    # by which transformers counts stages and channels
+    depths, hidden_sizes = property(attrgetter("stage_num_blocks")), property(attrgetter("stage_out_channels"))
+    embedding_size = property(lambda self: self.stem_channels[2])
+
     def validate(self) -> None:
         count = len(self.stage_in_channels)
         self.stage_downsample_strides = self.stage_downsample_strides[:count]  # files of fewer stages keep all four
@@ -74,11 +80,6 @@ class HGNetV2Config(BackboneConfigMixin):
         ):
             if wrong:
                 raise ValueError(f"hgnet_v2: {name}={list(getattr(self, name))} must {rule}")
-
-    def to_dict(self) -> dict[str, Any]:
-        data = super().to_dict()  # with what transformers counts stages and channels by
-        repeated = {"depths": "stage_num_blocks", "hidden_sizes": "stage_out_channels"}
-        return {**data, **{key: data[name] for key, name in repeated.items()}, "embedding_size": self.stem_channels[2]}
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bbframe.hub.detector_hosts import detector_hosts
 from bbframe.keymap import KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import ConvNorm, ConvNormAct
+from bbframe.layers.windows import known
 from bbframe.models.resnet import ResNetBackbone, ResNetConfig
 from bbframe.registry import register
 from bbframe.schema import Range
@@ -31,16 +33,25 @@ class DeepStem(nn.Module):
     def __init__(self, config: RTDetrResNetConfig):
         super().__init__()
         widths = (config.num_channels, config.embedding_size // 2, config.embedding_size // 2, config.embedding_size)
-        self.convs = nn.Sequential(
-            *(
-                ConvNormAct(channels, out, 3, activation(config.hidden_act), stride)
-                for channels, out, stride in zip(widths, widths[1:], (2, 1, 1), strict=False)
-            )
-        )
+        steps = zip(widths, widths[1:], (2, 1, 1), strict=False)
+        self.convs = nn.Sequential(*(ConvNormAct(a, b, 3, activation(config.hidden_act), s) for a, b, s in steps))
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(self.convs(x))
+
+
+class HalvingPool(nn.AvgPool2d):
+    """The average of each 2x2 places, of those that there are at an odd border."""
+
+    def __init__(self) -> None:
+        super().__init__(2, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if known(x.shape[2], x.shape[3]):
+            return super().forward(x)
+        # the same, where a compiler works for any size: repeated places change no average
+        return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2)
 
 
 @register
@@ -107,5 +118,5 @@ class RTDetrResNetBackbone(ResNetBackbone):
     def shortcut(self, channels: int, out_channels: int, stride: int) -> nn.Module:
         basic, same = self.config.layer_type == "basic", channels == out_channels
         if stride > 1 and not (basic and same):
-            return nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), ConvNorm(channels, out_channels, 1))
+            return nn.Sequential(HalvingPool(), ConvNorm(channels, out_channels, 1))
         return nn.Identity() if stride == 1 and same and not basic else ConvNorm(channels, out_channels, 1, stride)

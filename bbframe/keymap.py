@@ -54,6 +54,10 @@ class KeyMap:
             raise ValueError(f"{ours!r} matches {len(found)} rows of the key table; exactly one must")
         return found[0]
 
+    def covers(self, ours: Iterable[str]) -> bool:
+        """Whether each of our tensors has a name on disk; other libraries do not have every configuration."""
+        return all(any(right.match(name) for right, _ in self._ours) for name in ours)
+
     def ours(self, theirs: str) -> str | None:
         """The name of the tensor that one on disk becomes, or becomes a part of; None when no row knows it."""
         found = {right.fill(match) for right, lefts in self._ours for left in lefts if (match := left.match(theirs))}
@@ -108,6 +112,9 @@ class OwnNames(KeyMap):
 
     def theirs(self, ours: str) -> list[str]:
         return [ours]
+
+    def covers(self, ours: Iterable[str]) -> bool:
+        return True
 
     def ours(self, theirs: str) -> str | None:
         return theirs

@@ -71,6 +71,16 @@ _CONVNEXT = """
     stages.{}.blocks.{}.norm                                stages.{}.blocks.{}.norm
     stages.{}.blocks.{}.mlp.fc1                             stages.{}.blocks.{}.fc1
     stages.{}.blocks.{}.mlp.fc2                             stages.{}.blocks.{}.fc2"""
+_HGNET = "".join(
+    f"""
+    {part}.conv                                             {part}.conv
+    {part}.bn                                               {part}.norm"""
+    for part in (
+        *("stem.stem1", "stem.stem2a", "stem.stem2b", "stem.stem3", "stem.stem4", "stages.{}.downsample"),
+        *("stages.{}.blocks.{}.layers.{}", "stages.{}.blocks.{}.layers.{}.conv{}"),
+        "stages.{}.blocks.{}.aggregation.{}",
+    )
+)
 _NORMS = "timm's maps are normalised behind it, as the others' are"
 
 _CASES = {
@@ -127,6 +137,12 @@ _CASES = {
     blocks.{{}}.ls2.gamma                                   stages.{{}}.scale2.weight
     norm                                                    norm""",
     ),
+    "dinov3_convnext": Case(
+        title="DINOv3-ConvNeXt-T",
+        choice="dinov3_convnext_tiny",
+        timm="convnext_tiny",
+        names=f"{_CONVNEXT}\n    stages.{{}}.blocks.{{}}.gamma         stages.{{}}.blocks.{{}}.scale.weight",
+    ),
     "focalnet": Case(
         title="FocalNet-T (srf)",
         choice="focalnet_tiny",
@@ -146,6 +162,7 @@ _CASES = {
     layers.{{+1}}.downsample.proj                           stages.{{}}.downsample.proj
     layers.{{+1}}.downsample.norm                           stages.{{}}.downsample.norm{_PERCEPTRON}""",
     ),
+    "hgnet_v2": Case(title="HGNetV2-B4", choice="hgnet_v2_b4", timm="hgnetv2_b4", names=_HGNET),
     "lw_detr_vit": Case(
         title="LW-DETR-small's encoder",
         choice="lw_detr_vit_small",
@@ -174,6 +191,25 @@ _CASES = {
         choice="rf_detr_dinov2_nano",
         size=384,
         indices=BLOCKS,
+    ),
+    "rt_detr_resnet": Case(
+        title="ResNet-50-vd",
+        choice="rt_detr_resnet_50",
+        timm="resnet50d",
+        shift=0,
+        names="""
+    conv1.0                                                 stem.convs.0.conv
+    conv1.1                                                 stem.convs.0.norm
+    conv1.3                                                 stem.convs.1.conv
+    conv1.4                                                 stem.convs.1.norm
+    conv1.6                                                 stem.convs.2.conv
+    bn1                                                     stem.convs.2.norm
+    layer{+1}.{}.conv{+1}                                   stages.{}.blocks.{}.convs.{}.conv
+    layer{+1}.{}.bn{+1}                                     stages.{}.blocks.{}.convs.{}.norm
+    layer1.{}.downsample.1                                  stages.0.blocks.{}.shortcut.conv
+    layer1.{}.downsample.2                                  stages.0.blocks.{}.shortcut.norm
+    layer{+2}.{}.downsample.1                               stages.{+1}.blocks.{}.shortcut.1.conv
+    layer{+2}.{}.downsample.2                               stages.{+1}.blocks.{}.shortcut.1.norm""",
     ),
     "swin": Case(
         title="Swin-T",

@@ -110,7 +110,7 @@ def shaken(net: Any) -> Any:
     for key, value in net.state_dict().items():
         if value.is_floating_point():
             noise = torch.randn(value.shape, generator=generator).mul_(0.2)
-            scale = value.ndim == 1 and key.endswith((".weight", ".running_var"))
+            scale = value.ndim == 1 and key.endswith((".weight", ".running_var", ".scale"))
             value.copy_(noise.abs_() + 0.5 if scale else noise)
     return net.eval()
 

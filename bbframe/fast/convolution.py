@@ -84,6 +84,18 @@ def conv_norm(module: ConvNorm, x: Tensor, act: nn.Module | None = None, residua
     return _finished(x, act, residual, ours)
 
 
+@swaps("bbframe.layers.convolution.ConvNormAct")
+def conv_norm_act(module: Any, x: Tensor) -> Tensor:
+    """The forward of `ConvNormAct`: the activation follows the convolution in one go."""
+    return conv_norm(module, x, module.act)
+
+
+@swaps("bbframe.models.hgnet_v2.AffineConv")
+def affine_conv(module: Any, x: Tensor) -> Tensor:
+    """The same for HGNetV2's convolutions."""
+    return module.lab(conv_norm(module, x, module.act))
+
+
 def _folds(module: ConvNorm, x: Tensor) -> bool:
     """Whether the norm is a fixed factor a channel that costs less on the kernels than on the map."""
     conv, norm = module.conv, module.norm

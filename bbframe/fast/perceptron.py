@@ -31,6 +31,7 @@ def mlp_forward(mlp: Any, x: Tensor) -> Tensor:
 
 @swaps("bbframe.models.convnext.Block")
 @swaps("bbframe.models.convnextv2.Block")
+@swaps("bbframe.models.dinov3_convnext.Block")
 def convnext_block(block: Any, x: Tensor) -> Tensor:
     """The forward of ConvNeXt's blocks: the perceptron takes a few rows, or images, at a time."""
     if not _simple(block.fc1, block.act, block.fc2):

@@ -28,11 +28,12 @@ class InnerNetwork(NamedTuple):
 
 
 def inner_network(own: Sequence[str], tables: Sequence[KeyMap], names: Sequence[str]) -> InnerNetwork:
-    """Find a module with these `own` names among the `names` of a checkpoint.
+    """Find a module with these `own` names among the `names` of a checkpoint, by one of the `tables` that cover it.
 
     A prefix fits when most of what the module needs follows it. Of several, the one with the most counts, then an
     average of weights, then the shortest.
     """
+    tables = [keys for keys in tables if keys.covers(own)]
     prefixes: Counter[str] = Counter()
     for name in names:
         parts = name.split(".", 4)[:-1]

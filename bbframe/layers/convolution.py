@@ -19,15 +19,29 @@ class SamePad(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution and batch normalisation of maps (B, C, H, W)."""
+    """Convolution and batch normalisation of maps (B, C, H, W); an odd kernel keeps their size, times the stride."""
 
-    def __init__(self, channels: int, out_channels: int, kernel_size: int, stride: int = 1):
+    def __init__(self, channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
         super().__init__()
-        self.conv = nn.Conv2d(channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        padding = (kernel_size - 1) // 2
+        self.conv = nn.Conv2d(channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))
+
+
+class ConvNormAct(ConvNorm):
+    """Convolution, batch normalisation and an activation of maps (B, C, H, W)."""
+
+    def __init__(
+        self, channels: int, out_channels: int, kernel_size: int, act: nn.Module, stride: int = 1, groups: int = 1
+    ):
+        super().__init__(channels, out_channels, kernel_size, stride, groups)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))
 
 
 class DepthwiseConv(nn.Conv2d):

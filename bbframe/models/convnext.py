@@ -24,15 +24,12 @@ from bbframe.selection import Stage
 
 
 @dataclass(kw_only=True)
-class ConvNextFields(BackboneConfigMixin):
-    """What both generations of ConvNeXt configure: `depths` blocks a stage of `hidden_sizes` channels."""
+class ConvNextTowerFields(BackboneConfigMixin):
+    """What every ConvNeXt configures: `depths` blocks a stage of `hidden_sizes` channels."""
 
-    # the eps belongs to the classifier's norm; those of the maps and blocks have 1e-6
-    ignored_fields: ClassVar[frozenset[str]] = frozenset({"image_size", "layer_norm_eps"})
-    derived_fields: ClassVar[tuple[str, ...]] = ("num_stages", "stage_names")
+    ignored_fields: ClassVar[frozenset[str]] = frozenset({"image_size"})
 
     num_channels: ranges.Bands = 3
-    patch_size: ranges.PatchSize = 4
     hidden_sizes: ranges.Widths = (96, 192, 384, 768)
     depths: ranges.Depths = (3, 3, 9, 3)
     hidden_act: ranges.Activation = "gelu"
@@ -43,14 +40,39 @@ class ConvNextFields(BackboneConfigMixin):
         self.refuse_unequal_lengths("depths", "hidden_sizes")
 
     @property
+    def stem_patch(self) -> int:
+        """The side of the stem's patches, in pixels."""
+        return 4
+
+    @property
+    def norm_eps(self) -> float:
+        """The eps of every norm."""
+        return 1e-6
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        levels = [Stage(f"stage{i + 1}", c, self.stem_patch * 2**i) for i, c in enumerate(self.hidden_sizes)]
+        return (Stage("stem", self.hidden_sizes[0], self.stem_patch), *levels)
+
+
+@dataclass(kw_only=True)
+class ConvNextFields(ConvNextTowerFields):
+    """What both generations of the supervised ConvNeXt configure."""
+
+    # this eps belongs to the classifier's norm
+    ignored_fields: ClassVar[frozenset[str]] = ConvNextTowerFields.ignored_fields | {"layer_norm_eps"}
+    derived_fields: ClassVar[tuple[str, ...]] = ("num_stages", "stage_names")
+
+    patch_size: ranges.PatchSize = 4
+
+    @property
     def num_stages(self) -> int:
         """The number of stages behind the stem."""
         return len(self.depths)
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
-        levels = [Stage(f"stage{i + 1}", c, self.patch_size * 2**i) for i, c in enumerate(self.hidden_sizes)]
-        return (Stage("stem", self.hidden_sizes[0], self.patch_size), *levels)
+    def stem_patch(self) -> int:
+        return self.patch_size
 
 
 @dataclass(kw_only=True)
@@ -65,10 +87,10 @@ class ConvNextConfig(ConvNextFields):
 class Block(nn.Module):
     """Depth-wise 7x7 convolution, then a perceptron with layer scale; maps (B, C, H, W)."""
 
-    def __init__(self, config: ConvNextConfig, channels: int, drop_path: float):
+    def __init__(self, config: Any, channels: int, drop_path: float):
         super().__init__()
         self.conv = DepthwiseConv(channels, 7)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = nn.LayerNorm(channels, eps=config.norm_eps)
         self.fc1 = nn.Linear(channels, 4 * channels)
         self.act = activation(config.hidden_act)
         self.fc2 = nn.Linear(4 * channels, channels)
@@ -86,9 +108,9 @@ class Block(nn.Module):
 class ConvNextStage(nn.Module):
     """Blocks of one resolution, behind a norm and a 2x2 convolution of stride 2 in all but the first stage."""
 
-    def __init__(self, channels: int, out_channels: int, stride: int, blocks: list[nn.Module]):
+    def __init__(self, channels: int, out_channels: int, stride: int, eps: float, blocks: list[nn.Module]):
         super().__init__()
-        step = (LayerNorm2d(channels, eps=1e-6), nn.Conv2d(channels, out_channels, 2, stride)) if stride > 1 else ()
+        step = (LayerNorm2d(channels, eps=eps), nn.Conv2d(channels, out_channels, 2, stride)) if stride > 1 else ()
         self.downsample = nn.Sequential(*step)
         self.blocks = nn.Sequential(*blocks)
 
@@ -118,14 +140,41 @@ TIMM_NAMES = """
         hidden_states_norms.stage{}                                norms.stage{}"""
 
 
+class ConvNextTower(Backbone):
+    """The stem and the stages that every ConvNeXt has."""
+
+    needs_a_cell = True
+    block_class: ClassVar[type[nn.Module]]  # made of a config, the channels and the drop rate
+
+    def __init__(self, config: ConvNextTowerFields):
+        super().__init__(config)
+        levels = config.stages[: self.num_built]
+        rates = rising_rates(config.drop_path_rate, config.depths)
+        width, patch, eps = config.hidden_sizes[0], config.stem_patch, config.norm_eps
+        self.stem = nn.Sequential(nn.Conv2d(config.num_channels, width, patch, patch), LayerNorm2d(width, eps=eps))
+        self.stages = nn.ModuleList()
+        for before, level, stage_rates in zip(levels, levels[1:], rates, strict=False):
+            blocks = [self.block_class(config, level.channels, rate) for rate in stage_rates]
+            stride = level.stride // before.stride
+            self.stages.append(ConvNextStage(before.channels, level.channels, stride, eps, blocks))
+        initialise(self, config.initializer_range)
+
+    def adapt_weight(
+        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
+    ) -> tuple[Tensor, str] | None:
+        sizes = [size for size in weight.shape if size > 1]
+        if name.startswith("stages.") and weight.shape != shape and sizes == [size for size in shape if size > 1]:
+            return weight.reshape(shape), f"{list(weight.shape)} written as {list(shape)}"  # timm's 1 x 1 convolutions
+        return super().adapt_weight(name, weight, shape, made_with)
+
+
 @register
-class ConvNextBackbone(Backbone):
+class ConvNextBackbone(ConvNextTower):
     """ConvNeXt; maps at strides 4 (stem), 4, 8, 16 and 32, each layer-normalised. Hidden states are maps (B, C, H, W)
     without that norm."""
 
     config_class: ClassVar[type[ConvNextFields]] = ConvNextConfig
-    needs_a_cell = True
-    block_class: ClassVar[type[nn.Module]] = Block  # made of a config, the channels and the drop rate
+    block_class: ClassVar[type[nn.Module]] = Block
     keys = KeyMap(
         NAMES
         + """
@@ -148,25 +197,7 @@ class ConvNextBackbone(Backbone):
     def __init__(self, config: ConvNextFields):
         super().__init__(config)
         levels = config.stages[: self.num_built]
-        rates = rising_rates(config.drop_path_rate, config.depths)
-        self.stem = nn.Sequential(
-            nn.Conv2d(config.num_channels, config.hidden_sizes[0], config.patch_size, config.patch_size),
-            LayerNorm2d(config.hidden_sizes[0], eps=1e-6),
-        )
-        self.stages = nn.ModuleList()
-        for before, level, stage_rates in zip(levels, levels[1:], rates, strict=False):
-            blocks = [self.block_class(config, level.channels, rate) for rate in stage_rates]
-            self.stages.append(ConvNextStage(before.channels, level.channels, level.stride // before.stride, blocks))
-        self.norms = MapNorms({s.name: s.channels for s in levels}, self.out_features, eps=1e-6)
-        initialise(self, config.initializer_range)
-
-    def adapt_weight(
-        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
-    ) -> tuple[Tensor, str] | None:
-        sizes = [size for size in weight.shape if size > 1]
-        if name.startswith("stages.") and weight.shape != shape and sizes == [size for size in shape if size > 1]:
-            return weight.reshape(shape), f"{list(weight.shape)} written as {list(shape)}"  # timm's 1 x 1 convolutions
-        return super().adapt_weight(name, weight, shape, made_with)
+        self.norms = MapNorms({s.name: s.channels for s in levels}, self.out_features, eps=config.norm_eps)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return self.norms[name](state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
-from bbframe.keymap import KeyMap
+from bbframe.hub.detector_hosts import detector_hosts
+from bbframe.keymap import Host, KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.convolution import ConvNorm
 from bbframe.layers.initialise import initialise_convolutions
@@ -62,7 +64,7 @@ class Stem(ConvNorm):
 class Block(nn.Module):
     """A residual block: two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1 at a quarter of the channels."""
 
-    def __init__(self, config: ResNetConfig, channels: int, out_channels: int, stride: int):
+    def __init__(self, config: ResNetConfig, channels: int, out_channels: int, stride: int, shortcut: nn.Module):
         super().__init__()
         if config.layer_type == "basic":
             self.convs = nn.ModuleList(
@@ -78,8 +80,7 @@ class Block(nn.Module):
                     ConvNorm(inner, out_channels, 1),
                 ]
             )
-        same = stride == 1 and channels == out_channels
-        self.shortcut = nn.Identity() if same else ConvNorm(channels, out_channels, 1, stride)
+        self.shortcut = shortcut
         self.relu = nn.ReLU()  # hidden_act follows the stem and the sums: so were the checkpoints made
         self.act = activation(config.hidden_act)
 
@@ -91,12 +92,14 @@ class Block(nn.Module):
 
 
 class ResNetStage(nn.Module):
-    """The blocks of one resolution; the first of them changes stride and channels."""
+    """The blocks of one resolution; the first of them changes stride and channels, and has the `shortcut`."""
 
-    def __init__(self, config: ResNetConfig, channels: int, out_channels: int, depth: int, stride: int):
+    def __init__(
+        self, config: ResNetConfig, channels: int, out_channels: int, depth: int, stride: int, shortcut: nn.Module
+    ):
         super().__init__()
-        first = Block(config, channels, out_channels, stride)
-        rest = [Block(config, out_channels, out_channels, 1) for _ in range(depth - 1)]
+        first = Block(config, channels, out_channels, stride, shortcut)
+        rest = [Block(config, out_channels, out_channels, 1, nn.Identity()) for _ in range(depth - 1)]
         self.blocks = nn.Sequential(first, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,7 +110,8 @@ class ResNetStage(nn.Module):
 class ResNetBackbone(Backbone):
     """ResNet; maps at strides 4 (stem), 4, 8, 16 and 32."""
 
-    config_class = ResNetConfig
+    config_class: ClassVar[type[ResNetConfig]] = ResNetConfig
+    stem_class: ClassVar[type[nn.Module]] = Stem  # made of a config
     keys = KeyMap(
         """
         embedder.embedder.convolution                        stem.conv
@@ -131,14 +135,20 @@ class ResNetBackbone(Backbone):
         """,
         ignored=["fc.*"],
     )
-    originals = (_torchvision_keys,)  # of torchvision, and of timm
+    originals: ClassVar[Sequence[KeyMap]] = (_torchvision_keys,)  # of torchvision, and of timm
+    hosts: ClassVar[Mapping[str, Host]] = detector_hosts(keys, ResNetConfig)
 
     def __init__(self, config: ResNetConfig):
         super().__init__(config)
         levels = config.stages[: self.num_built]
-        self.stem = Stem(config)
-        self.stages = nn.ModuleList(
-            ResNetStage(config, before.channels, level.channels, depth, level.stride // before.stride)
-            for before, level, depth in zip(levels, levels[1:], config.depths, strict=False)
-        )
+        self.stem = self.stem_class(config)
+        self.stages = nn.ModuleList()
+        for before, level, depth in zip(levels, levels[1:], config.depths, strict=False):
+            sizes, stride = (before.channels, level.channels), level.stride // before.stride
+            self.stages.append(ResNetStage(config, *sizes, depth, stride, self.shortcut(*sizes, stride)))
         initialise_convolutions(self)
+
+    def shortcut(self, channels: int, out_channels: int, stride: int) -> nn.Module:
+        """What carries a map past the first block of a stage: a 1x1 convolution where it changes size."""
+        same = stride == 1 and channels == out_channels
+        return nn.Identity() if same else ConvNorm(channels, out_channels, 1, stride)

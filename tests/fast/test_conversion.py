@@ -17,7 +17,7 @@ from torch import nn
 import bbframe
 from bbframe import AutoBackbone
 from bbframe.fast import convert, plain, probe
-from bbframe.fast.converter import FORWARDS
+from bbframe.fast.converter import FORWARDS, _lay_kernels
 from bbframe.layers.convolution import ConvNorm
 from bbframe.layers.recompute import Recomputed
 from tests.fast.conftest import needs_onednn
@@ -70,6 +70,7 @@ def test_maps_and_gradients_are_those_of_the_plain_network(name):
     assert {type(m) for m in net.modules()} == {type(m) for m in other.modules()}
     assert list(net.state_dict()) == list(other.state_dict())
     assert_same_maps(net, other, x)
+    _lay_kernels(other, torch.channels_last)  # torch's batch norm sums such maps less exactly, in either network
     for a, b in zip(gradients(net.train(), x), gradients(other.train(), x), strict=True):
         assert (a - b).abs().max() <= 2e-5 * b.abs().max() + 1e-6
 

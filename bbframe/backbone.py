@@ -97,7 +97,7 @@ class Backbone(BackboneMixin, nn.Module):
         try:
             with LateDraws():  # draws only the weights that the checkpoint lacks
                 net = cls(config)
-                net.load_report = report = load_weights(net, [*tables, *cls.originals], files, made_with)
+                net.load_report = report = load_weights(net, [*tables, *cls.original_keys(config)], files, made_with)
         except (RuntimeError, MemoryError, OverflowError) as error:
             raise ValueError(f"{files.source}: {config.model_type} cannot be built ({first_line(error)})") from error
         report.notes += [adapted] if adapted else []
@@ -121,6 +121,11 @@ class Backbone(BackboneMixin, nn.Module):
                 name = re.sub(pattern, there, name)
             renamed[name] = tensor
         return renamed if len(renamed) == len(tensors) else tensors
+
+    @classmethod
+    def original_keys(cls, config: Any) -> Sequence[KeyMap]:
+        """The names of the authors' own checkpoints; where they number blocks through, they depend on the config."""
+        return cls.originals
 
     @classmethod
     def adapt_config(cls, config: Any, made_with: Any) -> str | None:

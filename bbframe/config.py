@@ -67,10 +67,13 @@ class BackboneConfigMixin(Selects):
     def _refuse_impossible(self) -> None:
         """Raise ValueError for a training size smaller than a patch."""
         patch = getattr(self, "patch_size", 1)
+        least = max(patch) if isinstance(patch, tuple) else patch
         for name in [name for name in self.field_names() if name.endswith("image_size")]:
             value = getattr(self, name)
-            if min(value if isinstance(value, tuple) else (value,)) < patch:
-                raise ValueError(f"{self.model_type}: {name}={_plain(value)} must be at least patch_size={patch}")
+            if min(value if isinstance(value, tuple) else (value,)) < least:
+                raise ValueError(
+                    f"{self.model_type}: {name}={_plain(value)} must be at least patch_size={_plain(patch)}"
+                )
 
     def validate(self) -> None:
         """Raise ValueError for fields that contradict each other; runs before the selection is read."""

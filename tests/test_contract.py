@@ -84,7 +84,8 @@ def test_images_smaller_and_larger_than_in_training(case):
     """From one cell of the coarsest map to several times the size that the config names, batch of one included."""
     net = from_case(case)
     top = max(stage.stride for stage in net.config.stages)
-    trained = max(getattr(net.config, field, top) for field in ("image_size", "pretrain_image_size"))
+    sizes = [getattr(net.config, field, top) for field in ("image_size", "pretrain_image_size")]
+    trained = max(size if isinstance(size, int) else max(size) for size in sizes)
     with torch.no_grad():
         for height, width in ((top, top), (top, 2 * trained + top), (trained + 1, trained // 2 + top)):
             x = images(net, height, width)

@@ -22,6 +22,28 @@ def fill_up(x: Tensor, size: int) -> Tensor:
     return x * ((row < H)[:, None] & (column < W))[:, :, None]
 
 
+def repeat_edges(x: Tensor, size: int) -> Tensor:
+    """Fill a map (B, H, W, C) up as `fill_up` does, with copies of its last column and row."""
+    _, H, W, _ = x.shape
+    height, width = _filled(H, size), _filled(W, size)
+    if known(H, W) and (height, width) == (H, W):
+        return x
+    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    return x.index_select(1, row.clamp(max=H - 1)).index_select(2, column.clamp(max=W - 1))
+
+
+def blank_bias(x: Tensor, size: int) -> Tensor | None:
+    """What to add to scores inside the windows of a map (B, H, W, C), so that nothing attends to what fills them up.
+
+    (windows, 1, 1, size**2); None where the windows fit.
+    """
+    _, H, W, _ = x.shape
+    if known(H, W) and H % size == W % size == 0:
+        return None
+    there = windows(x.new_ones(1, H, W, 1), size)
+    return (there[0, :, None, None, :, 0] - 1) * (torch.finfo(x.dtype).max / 2)  # finite: a window may be blank
+
+
 def windows(x: Tensor, size: int, shift: int = 0) -> Tensor:
     """Cut a map into square windows: (B, H, W, C) -> (B, windows, size**2, C), row by row.
 

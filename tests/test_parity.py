@@ -12,7 +12,9 @@ import bbframe
 from bbframe import AutoBackbone
 from bbframe.auto import backbone_class, config_from_dict
 from bbframe.keymap import KeyMap
+from bbframe.schema import pair
 
+from .reference_order import in_the_order_of_transformers, runs_in_transformers
 from .tiny import GOLDEN, cases, distance, golden_config, images, names, shaken, tiny, variants
 
 every_case = pytest.mark.parametrize("case", cases())
@@ -36,7 +38,7 @@ def test_every_architecture_has_golden_cases():
 
 @every_case
 def test_maps_and_gradients_are_those_of_the_reference(case):
-    net = load(case)
+    net = in_the_order_of_transformers(load(case))
     expected = load_file(GOLDEN / case / "expected.safetensors")
     for i in range(sum(key.startswith("input.") for key in expected)):
         x = expected[f"input.{i}"].requires_grad_()
@@ -115,20 +117,34 @@ def peers(name, kind="Backbone"):
     return found
 
 
+def without_a_stem(config):
+    """Select what transformers has a map of too, where its stem has none, or one of other places."""
+    if config.model_type in ("hiera", "maskformer-swin") or not config.stem_in_files:
+        config.out_features = config.stage_names[1:]
+
+
 def exchanged_backbone(case):
     """A backbone of random weights in a golden configuration, or in one of ours that transformers can run."""
     name, _, which = case.partition("/")
     config = variants(name, 6)[int(which)] if which.isdecimal() else golden_config(case)
-    if name == "maskformer_swin":
-        config.out_features = config.stage_names[1:]  # it has no map of the stem there
+    without_a_stem(config)
     beyond = (
         getattr(config, "width_factor", 1) > 1,  # other channels than the next stage expects
         getattr(config, "use_absolute_embeddings", False),  # a table with one place too many
         1 in getattr(config, "pretrained_window_sizes", ()),  # a division of 0 by 0
+        name == "hiera" and not runs_in_transformers(config),
     )
     if any(beyond):
         pytest.skip("transformers does not run this configuration")
     return shaken(AutoBackbone.from_config(config))
+
+
+def exchanged_images(net):
+    """Images of two sizes, one of them odd; of the size of the positions where transformers runs no other."""
+    if net.config.model_type == "hiera":
+        return [images(net, *pair(net.config.image_size))]
+    top = max(stage.stride for stage in net.config.stages)
+    return [images(net, 2 * top, 3 * top), images(net, 2 * top + 1, top + top // 2)]
 
 
 @peer
@@ -151,8 +167,8 @@ def test_folders_are_exchanged_with_transformers(case, tmp_path):
     assert not back.load_report.fresh
     weights = back.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in net.state_dict().items())
-    top = max(stage.stride for stage in net.config.stages)
-    for x in (images(net, 2 * top, 3 * top), images(net, 2 * top + 1, top + top // 2)):
+    in_the_order_of_transformers(net)
+    for x in exchanged_images(net):
         with torch.no_grad():
             for ours, peer_map in zip(net(x).feature_maps, theirs(x).feature_maps, strict=True):
                 print(f"{case}: {distance(ours, peer_map):.1e}")
@@ -164,8 +180,8 @@ def test_folders_are_exchanged_with_transformers(case, tmp_path):
 @pytest.mark.parametrize("name", names())
 def test_classifiers_of_transformers_are_read(name, tmp_path):
     net = tiny(name)
-    if name == "maskformer_swin":
-        net.out_features = net.stage_names[1:]
+    without_a_stem(net.config)
+    net.out_features = net.config.out_features
     classifier = peers(name, "ForImageClassification")
     config = {**net.config.to_dict(), "num_labels": 5}
     shaken(classifier(classifier.config_class(**config))).save_pretrained(tmp_path)
@@ -174,7 +190,7 @@ def test_classifiers_of_transformers_are_read(name, tmp_path):
     assert ours.config == net.config
     assert any("classifier" in key for key in ours.load_report.ignored)
     assert all(_may_lack(ours, key) for key in ours.load_report.fresh)
-    x = images(ours, 64, 96)
+    x = exchanged_images(in_the_order_of_transformers(ours))[0]
     with torch.no_grad():
         for a, b in zip(ours(x).feature_maps, theirs(x).feature_maps, strict=True):
             assert distance(a, b) < 1e-5

@@ -91,10 +91,7 @@ class HieraConfig(BackboneConfigMixin):
             raise ValueError(
                 f"hiera: num_query_pool={self.num_query_pool} must be at most {behind}: one a later stage"
             )
-        for stage, heads in zip(self.stages[1:], self.num_heads, strict=True):
-            if stage.channels % heads:
-                widths = [level.channels for level in self.stages[1:]]
-                raise ValueError(f"hiera: num_heads={list(self.num_heads)} must divide the channels, {widths}")
+        self.refuse_undivided_heads()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -241,11 +238,10 @@ class HieraBackbone(Backbone):
         encoder.stages.{}.layers.{}.attn.proj              stages.{}.blocks.{}.attn.proj
         encoder.stages.{}.layers.{}.layernorm_after        stages.{}.blocks.{}.norm2
         encoder.stages.{}.layers.{}.mlp.fc{}               stages.{}.blocks.{}.mlp.fc{}
-        hidden_states_norms.stem                           norms.stem
         hidden_states_norms.stage{}                        norms.stage{}
         """,
         prefixes=["hiera."],
-        ignored=["classifier.*", "pooler.*", "decoder.*", "encoder_norm.*", "multiscale_fusion.*"],
+        ignored=["classifier.*", "pooler.*", "decoder.*", "encoder_norm.*", "multiscale_fusion.*", "*_norms.stem.*"],
         fresh=["hidden_states_norms.*"],
     )
 
@@ -254,7 +250,8 @@ class HieraBackbone(Backbone):
         rates = rising_rates(config.drop_path_rate, config.depths)
         self.stem = Stem(config)
         self.stages = nn.ModuleList(HieraStage(config, i, rates[i]) for i in range(self.num_built - 1))
-        self.norms = MapNorms({s.name: s.channels for s in config.stages[: self.num_built]}, self.out_features, 1e-5)
+        self.norms = MapNorms({s.name: s.channels for s in config.stages[1 : self.num_built]}, self.out_features, 1e-5)
+        self.norms["stem"] = nn.Identity()
         spare = zip(pair(config.patch_size), pair(config.patch_padding), strict=True)
         self._least_side = max(1, *(size - 2 * padding for size, padding in spare))
         initialise(self, config.initializer_range)
@@ -271,7 +268,7 @@ class HieraBackbone(Backbone):
         for count, (i, j) in enumerate(places):
             for theirs, ours in {**names, "proj": "widen"}.items():
                 rows.append(f"blocks.{count}.{theirs} stages.{i}.blocks.{j}.{ours}")
-        rows += ["hidden_states_norms.stem norms.stem", "hidden_states_norms.stage{} norms.stage{}"]
+        rows.append("hidden_states_norms.stage{} norms.stage{}")
         ignored = "norm.* head.* encoder_norm.* multi_scale_fusion_heads.* decoder_* mask_token".split()
         return [KeyMap("\n".join(rows), ignored=ignored, fresh=["hidden_states_norms.*"])]
 

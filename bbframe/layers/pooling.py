@@ -1,4 +1,4 @@
-"""Pooling of maps (B, C, H, W) of any size, in one graph for all of them."""
+"""Pooling of maps of any size, in one graph for all of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bbframe.layers.windows import known
+
+
+def largest(x: Tensor, stride: int) -> Tensor:
+    """The maxima of groups of stride x stride places, of fewer at the edges: maps (B, H, W, C)."""
+    return F.max_pool2d(x.permute(0, 3, 1, 2), stride, ceil_mode=True).permute(0, 2, 3, 1) if stride > 1 else x
+
+
+def at_least(side: int, x: Tensor) -> Tensor:
+    """Fill a map (B, C, H, W) up with zeros, on the right and at the bottom, to `side` places each way."""
+    H, W = x.shape[2:]
+    if known(H, W):
+        return F.pad(x, (0, max(side - W, 0), 0, max(side - H, 0))) if min(H, W) < side else x
+    lacking = [torch.sym_max(side - given, 0) for given in (W, H)]
+    return F.pad(x, (0, lacking[0], 0, lacking[1]))  # type: ignore[arg-type]
 
 
 def average_to(count: int, x: Tensor) -> Tensor:

@@ -32,18 +32,6 @@ def repeat_edges(x: Tensor, size: int) -> Tensor:
     return x.index_select(1, row.clamp(max=H - 1)).index_select(2, column.clamp(max=W - 1))
 
 
-def blank_bias(x: Tensor, size: int) -> Tensor | None:
-    """What to add to scores inside the windows of a map (B, H, W, C), so that nothing attends to what fills them up.
-
-    (windows, 1, 1, size**2); None where the windows fit.
-    """
-    _, H, W, _ = x.shape
-    if known(H, W) and H % size == W % size == 0:
-        return None
-    there = windows(x.new_ones(1, H, W, 1), size)
-    return (there[0, :, None, None, :, 0] - 1) * (torch.finfo(x.dtype).max / 2)  # finite: a window may be blank
-
-
 def windows(x: Tensor, size: int, shift: int = 0) -> Tensor:
     """Cut a map into square windows: (B, H, W, C) -> (B, windows, size**2, C), row by row.
 
@@ -92,6 +80,17 @@ def shift_mask(height: int, width: int, size: int, shift: int, like: Tensor) -> 
     regions = regions.flatten().unflatten(0, (rows * columns, size * size))
     apart = regions[:, None, :] != regions[:, :, None]
     return torch.where(apart, -100.0, 0.0).to(like.dtype).unsqueeze(1)
+
+
+def blank_bias(height: int, width: int, size: int, like: Tensor) -> Tensor | None:
+    """What keeps places that fill up the windows of a map from being attended to: (windows, 1, 1, size**2).
+
+    To be added to the scores; None where the windows fit. `like` gives device and dtype.
+    """
+    if known(height, width) and height % size == width % size == 0:
+        return None
+    there = windows(like.new_ones(1, height, width, 1), size)
+    return (there[0, :, None, None, :, 0] - 1) * (torch.finfo(like.dtype).max / 2)  # finite: a window may be blank
 
 
 def relative_index(height: int, width: int, device: torch.device) -> Tensor:

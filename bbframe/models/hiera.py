@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bbframe import ranges
 from bbframe.backbone import Backbone
@@ -19,22 +18,13 @@ from bbframe.layers.attention import DotProductAttention, join_heads
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import MapNorms
+from bbframe.layers.pooling import largest
 from bbframe.layers.positions import patch_grid, resize_positions
 from bbframe.layers.residual import DropPath, rising_rates
 from bbframe.layers.windows import blank_bias, known, repeat_edges, unwindow, windows
 from bbframe.registry import register
-from bbframe.schema import Length, Range, Rate, Sides, checked_value, pair
+from bbframe.schema import Length, Range, Rate, Sides, demand, pair
 from bbframe.selection import Stage
-
-Padding = Annotated[int, Range(0, 256, "pixels")]
-
-
-def square(value: Any, where: str) -> int:
-    """One number for height and width, which the Hub's files write as two; ValueError when these differ."""
-    sides = pair(checked_value(value, ranges.WindowSize | tuple[ranges.WindowSize, ranges.WindowSize], where))
-    if sides[0] != sides[1]:
-        raise ValueError(f"{where}={list(sides)} must be as high as wide, such as {sides[0]}")
-    return sides[0]
 
 
 @dataclass(kw_only=True)
@@ -54,17 +44,17 @@ class HieraConfig(BackboneConfigMixin):
 
     num_channels: ranges.Bands = 3
     image_size: Sides = 224
-    patch_size: ranges.PatchSize | tuple[ranges.PatchSize, ranges.PatchSize] = 7
-    patch_stride: Annotated[int, square] = 4
-    patch_padding: Padding | tuple[Padding, Padding] = 3
+    patch_size: ranges.PatchSides = 7
+    patch_stride: ranges.Square = 4
+    patch_padding: ranges.Paddings = 3
     embed_dim: ranges.Width = 96
     embed_dim_multiplier: Annotated[float, Range(1, 8)] = 2.0
     depths: ranges.Depths = (2, 3, 16, 3)
     num_heads: ranges.HeadCounts = (1, 2, 4, 8)
     mlp_ratio: ranges.Ratio = 4.0
     num_query_pool: Annotated[int, Range(0, 7)] = 3
-    query_stride: Annotated[int, square] = 2
-    masked_unit_size: Annotated[int, square] = 8
+    query_stride: ranges.Square = 2
+    masked_unit_size: ranges.Square = 8
     masked_unit_attention: Annotated[tuple[bool, ...], Length(1, 8)] = (True, True, False, False)
     hidden_act: ranges.Activation = "gelu"
     layer_norm_eps: ranges.Epsilon = 1e-6
@@ -77,20 +67,15 @@ class HieraConfig(BackboneConfigMixin):
         for name in self._pairs:
             height, width = pair(getattr(self, name))
             setattr(self, name, height if height == width else (height, width))
-        if any(2 * p > size for p, size in zip(pair(self.patch_padding), pair(self.patch_size), strict=True)):
-            raise ValueError(
-                f"hiera: patch_padding={self.patch_padding} must be at most half patch_size={self.patch_size}"
-            )
-        behind = len(self.depths) - 1
-        if self.masked_unit_size % self.query_stride**behind:
-            raise ValueError(
-                f"hiera: masked_unit_size={self.masked_unit_size} must be a multiple of {self.query_stride**behind}, "
-                f"query_stride={self.query_stride} to the power of the {behind} stages behind the first"
-            )
-        if self.num_query_pool > behind:
-            raise ValueError(
-                f"hiera: num_query_pool={self.num_query_pool} must be at most {behind}: one a later stage"
-            )
+        fits = all(2 * p <= size for p, size in zip(pair(self.patch_padding), pair(self.patch_size), strict=True))
+        demand(fits, "hiera: patch_padding", self.patch_padding, f"must be at most half patch_size={self.patch_size}")
+        later, unit = len(self.depths) - 1, self.query_stride ** (len(self.depths) - 1)
+        rule = (
+            f"must be a multiple of {unit}: of query_stride={self.query_stride} to the power of {later}, one a stage"
+        )
+        demand(self.masked_unit_size % unit == 0, "hiera: masked_unit_size", self.masked_unit_size, rule)
+        rule = f"must be at most {later}, one for each stage behind the first"
+        demand(self.num_query_pool <= later, "hiera: num_query_pool", self.num_query_pool, rule)
         self.refuse_undivided_heads()
 
     @property
@@ -122,10 +107,9 @@ class Stem(nn.Module):
     def __init__(self, config: HieraConfig):
         super().__init__()
         self.grid = config.grid
-        self.patch = nn.Conv2d(
-            config.num_channels, config.embed_dim, config.patch_size, config.patch_stride, config.patch_padding
-        )
-        self.positions = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], config.embed_dim))
+        size, stride, width = config.patch_size, config.patch_stride, config.embed_dim
+        self.patch = nn.Conv2d(config.num_channels, width, size, stride, config.patch_padding)
+        self.positions = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], width))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch(x).permute(0, 2, 3, 1).contiguous()
@@ -133,11 +117,6 @@ class Stem(nn.Module):
         if known(*grid) and grid == self.grid:
             return x + self.positions.unflatten(1, grid)
         return x + resize_positions(self.positions, grid, self.grid).unflatten(1, grid)
-
-
-def pool(x: Tensor, stride: int) -> Tensor:
-    """The maxima of groups of stride x stride places, of fewer at the edges: maps (B, H, W, C)."""
-    return F.max_pool2d(x.permute(0, 3, 1, 2), stride, ceil_mode=True).permute(0, 2, 3, 1) if stride > 1 else x
 
 
 class UnitAttention(nn.Module):
@@ -155,39 +134,32 @@ class UnitAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, H, W, _ = x.shape
-        bias = blank_bias(x, self.unit) if self.unit else None
         if self.unit:
             x = windows(repeat_edges(x, self.unit), self.unit).unflatten(2, (self.unit, self.unit))
-        width = self.proj.in_features
-        q, k, v = self.qkv(x.flatten(0, -4)).split(width, dim=-1)  # of units (B * units, rows, columns, channels)
-        q = pool(q, self.stride)
-        q, k, v = (y.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in (q, k, v))
-        q, k, v = (y.unflatten(0, (B, -1)) for y in (q, k, v))
-        x = self.proj(join_heads(self.attend(q, k, v, None if bias is None else bias.to(q.dtype))))
-        height, width = ((side + self.stride - 1) // self.stride for side in (H, W))
-        if self.unit:
-            return unwindow(x, self.unit // self.stride, height, width)
-        return x.view(B, height, width, -1)
+        q, k, v = self.qkv(x.flatten(0, -4)).split(self.proj.in_features, dim=-1)  # units, rows, columns, channels
+        q, k, v = (y.flatten(1, 2).unflatten(-1, (self.num_heads, -1)) for y in (largest(q, self.stride), k, v))
+        q, k, v = (y.transpose(1, 2).unflatten(0, (B, -1)) for y in (q, k, v))
+        x = self.proj(join_heads(self.attend(q, k, v, blank_bias(H, W, self.unit, like=q) if self.unit else None)))
+        H, W = ((side + self.stride - 1) // self.stride for side in (H, W))
+        return unwindow(x, self.unit // self.stride, H, W) if self.unit else x.view(B, H, W, -1)
 
 
 class Block(nn.Module):
-    """A transformer block, which may widen a map and pool it; maps (B, H, W, C)."""
+    """A transformer block, which may change the channels of a map and pool it; maps (B, H, W, C)."""
 
-    def __init__(
-        self, config: HieraConfig, level: int, channels: int, out_channels: int, stride: int, unit: int, rate: float
-    ):
+    def __init__(self, config: HieraConfig, level: int, channels: int, stride: int, unit: int, drop_path: float):
         super().__init__()
-        self.stride = stride
+        width, self.stride = config.num_features[level + 1], stride
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
-        self.widen = nn.Linear(channels, out_channels) if channels != out_channels else None
-        self.attn = UnitAttention(channels, out_channels, config.num_heads[level], stride, unit)
-        self.norm2 = nn.LayerNorm(out_channels, eps=config.layer_norm_eps)
-        self.mlp = Mlp(out_channels, int(out_channels * config.mlp_ratio), config.hidden_act)
-        self.drop_path = DropPath(rate)
+        self.proj = nn.Linear(channels, width) if channels != width else None
+        self.attn = UnitAttention(channels, width, config.num_heads[level], stride, unit)
+        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio), config.hidden_act)
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm1(x)
-        x = pool(x if self.widen is None else self.widen(normed), self.stride)
+        x = largest(x if self.proj is None else self.proj(normed), self.stride)
         x = x + self.drop_path(self.attn(normed))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -197,15 +169,13 @@ class HieraStage(nn.Module):
 
     def __init__(self, config: HieraConfig, level: int, rates: list[float]):
         super().__init__()
-        before, here = config.stages[level], config.stages[level + 1]
+        before, here = config.stages[level : level + 2]
         stride, masked = here.stride // before.stride, config.masked_unit_attention
         unit = config.masked_unit_size // config.query_stride**level
         first = stride * unit if masked[level] or masked[max(level - 1, 0)] else 0
-        rest = unit if masked[level] else 0
-        self.blocks = nn.Sequential(
-            Block(config, level, before.channels, here.channels, stride, first, rates[0]),
-            *(Block(config, level, here.channels, here.channels, 1, rest, rate) for rate in rates[1:]),
-        )
+        blocks = [Block(config, level, before.channels, stride, first, rates[0])]
+        blocks += [Block(config, level, here.channels, 1, unit if masked[level] else 0, rate) for rate in rates[1:]]
+        self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(x)
@@ -213,15 +183,13 @@ class HieraStage(nn.Module):
 
 @register
 class HieraBackbone(Backbone):
-    """Hiera; maps at strides 4 (stem), 4, 8, 16 and 32, each layer-normalised. The stem's are the patches with their
-    positions.
+    """Hiera; maps at strides 4 (stem), 4, 8, 16 and 32, layer-normalised but for the stem's, patches with positions.
 
-    Any size will do: positions are resized, and units at the edges of a map hold what there is of it. Hidden states
-    are maps (B, H, W, C); attentions, (B, units, heads, N, M) a block with units, (B, heads, N, M) another, with N
-    pooled places asking M.
+    Images may have any size: positions are resized, and a unit at an edge holds what there is of it. Hidden states
+    are maps (B, H, W, C); attentions, (B, units, heads, N, M) a block, with N pooled places asking M.
 
-    transformers' HieraBackbone leaves out the reordering of tokens that its HieraModel makes: its units and groups
-    are strips of other places, and its maps no maps of the image. The maps here are those of HieraModel.
+    The maps are those of transformers' HieraModel and of the authors. HieraBackbone there forgets to reorder the
+    tokens: it takes rows of the image for units, and the places of its maps are not those of the image.
     """
 
     config_class = HieraConfig
@@ -233,7 +201,7 @@ class HieraBackbone(Backbone):
         embeddings.patch_embeddings.projection             stem.patch
         embeddings.position_embeddings                     stem.positions
         encoder.stages.{}.layers.{}.layernorm_before       stages.{}.blocks.{}.norm1
-        encoder.stages.{}.layers.{}.proj                   stages.{}.blocks.{}.widen
+        encoder.stages.{}.layers.{}.proj                   stages.{}.blocks.{}.proj
         encoder.stages.{}.layers.{}.attn.qkv               stages.{}.blocks.{}.attn.qkv
         encoder.stages.{}.layers.{}.attn.proj              stages.{}.blocks.{}.attn.proj
         encoder.stages.{}.layers.{}.layernorm_after        stages.{}.blocks.{}.norm2
@@ -247,10 +215,10 @@ class HieraBackbone(Backbone):
 
     def __init__(self, config: HieraConfig):
         super().__init__(config)
-        rates = rising_rates(config.drop_path_rate, config.depths)
+        rates, levels = rising_rates(config.drop_path_rate, config.depths), config.stages[1 : self.num_built]
         self.stem = Stem(config)
-        self.stages = nn.ModuleList(HieraStage(config, i, rates[i]) for i in range(self.num_built - 1))
-        self.norms = MapNorms({s.name: s.channels for s in config.stages[1 : self.num_built]}, self.out_features, 1e-5)
+        self.stages = nn.ModuleList(HieraStage(config, i, rates[i]) for i in range(len(levels)))
+        self.norms = MapNorms({level.name: level.channels for level in levels}, self.out_features, eps=1e-5)
         self.norms["stem"] = nn.Identity()
         spare = zip(pair(config.patch_size), pair(config.patch_padding), strict=True)
         self._least_side = max(1, *(size - 2 * padding for size, padding in spare))
@@ -262,13 +230,11 @@ class HieraBackbone(Backbone):
     @classmethod
     def original_keys(cls, config: Any) -> Sequence[KeyMap]:
         """The names of the authors' checkpoints, and of timm's, which count blocks through all stages."""
-        rows = ["patch_embed.proj stem.patch", "pos_embed stem.positions"]
+        rows = ["patch_embed.proj stem.patch", "pos_embed stem.positions", "hidden_states_norms.stage{} norms.stage{}"]
         places = [(i, j) for i, depth in enumerate(config.depths) for j in range(depth)]
-        names = {"norm{}": "norm{}", "attn.qkv": "attn.qkv", "attn.proj": "attn.proj", "mlp.fc{}": "mlp.fc{}"}
         for count, (i, j) in enumerate(places):
-            for theirs, ours in {**names, "proj": "widen"}.items():
-                rows.append(f"blocks.{count}.{theirs} stages.{i}.blocks.{j}.{ours}")
-        rows.append("hidden_states_norms.stage{} norms.stage{}")
+            same = "norm{} proj attn.qkv attn.proj mlp.fc{}".split()
+            rows += [f"blocks.{count}.{name} stages.{i}.blocks.{j}.{name}" for name in same]
         ignored = "norm.* head.* encoder_norm.* multi_scale_fusion_heads.* decoder_* mask_token".split()
         return [KeyMap("\n".join(rows), ignored=ignored, fresh=["hidden_states_norms.*"])]
 

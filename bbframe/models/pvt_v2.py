@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bbframe import ranges
 from bbframe.backbone import Backbone
@@ -19,9 +17,8 @@ from bbframe.layers.activation import activation
 from bbframe.layers.attention import DotProductAttention, join_heads
 from bbframe.layers.convolution import DepthwiseConv
 from bbframe.layers.initialise import initialise
-from bbframe.layers.pooling import average_to
+from bbframe.layers.pooling import at_least, average_to
 from bbframe.layers.residual import DropPath, rising_rates
-from bbframe.layers.windows import known
 from bbframe.registry import register
 from bbframe.schema import Length, Rate
 from bbframe.selection import Stage
@@ -100,13 +97,12 @@ class ReducedAttention(nn.Module):
 
     def __init__(self, config: PvtV2Config, level: int):
         super().__init__()
-        width, ratio = config.hidden_sizes[level], config.sr_ratios[level]
-        self.num_heads, self.linear, self.ratio = config.num_attention_heads[level], config.linear_attention, ratio
+        width, self.num_heads = config.hidden_sizes[level], config.num_attention_heads[level]
+        self.linear, ratio = config.linear_attention, 1 if config.linear_attention else config.sr_ratios[level]
         self.q = nn.Linear(width, width, bias=config.qkv_bias)
-        if self.linear or ratio > 1:
-            kernel = 1 if self.linear else ratio
-            self.sr = nn.Conv2d(width, width, kernel, kernel)
-            self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.sr = nn.Conv2d(width, width, ratio, ratio) if self.linear or ratio > 1 else None
+        self.norm = nn.Identity() if self.sr is None else nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.act = nn.GELU() if self.linear else nn.Identity()
         self.kv = nn.Linear(width, 2 * width, bias=config.qkv_bias)
         self.attend = DotProductAttention(config.attention_probs_dropout_prob)
         self.proj = nn.Linear(width, width)
@@ -115,13 +111,10 @@ class ReducedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         _, H, W, _ = x.shape
         q = self.q(x).flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        if self.linear:
-            x = F.gelu(self.norm(self.sr(average_to(7, x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)))
-        elif self.ratio > 1:
-            if not known(H, W) or min(H, W) < self.ratio:  # one place at least
-                height, width = (torch.sym_max(self.ratio - side, 0) for side in (H, W))
-                x = F.pad(x, (0, 0, 0, width, 0, height))
-            x = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        if self.sr is not None:
+            x = x.permute(0, 3, 1, 2)
+            x = average_to(7, x) if self.linear else at_least(self.sr.stride[0], x)
+            x = self.act(self.norm(self.sr(x).permute(0, 2, 3, 1)))
         k, v = self.kv(x).flatten(1, 2).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.dropout(self.proj(join_heads(self.attend(q, k, v)))).unflatten(1, (H, W))
 

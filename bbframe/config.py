@@ -153,7 +153,7 @@ class BackboneConfigMixin(Selects):
         except ValueError as error:
             text = str(error)
             for alias in cls.attribute_map.keys() & data:  # what was written is what is named
-                text = re.sub(rf"\b{cls.attribute_map[alias]}(?==)", alias, text, count=1)
+                text = re.sub(rf"\b{cls.attribute_map[alias]}(?=[=[])", alias, text, count=1)
             raise ValueError(text) from error
 
     @classmethod

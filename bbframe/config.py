@@ -55,6 +55,8 @@ class BackboneConfigMixin(Selects):
     attribute_map: ClassVar[Mapping[str, str]] = {}
     # properties that a `config.json` repeats although they follow from the fields
     derived_fields: ClassVar[tuple[str, ...]] = ("stage_names",)
+    # False: the Hub's files know no stem, and count stages from 0 behind it
+    stem_in_files: ClassVar[bool] = True
 
     out_features: InitVar[StageNames] = None
     out_indices: InitVar[Integers] = None
@@ -79,10 +81,13 @@ class BackboneConfigMixin(Selects):
     def _refuse_impossible(self) -> None:
         """Raise ValueError for a training size smaller than a patch."""
         patch = getattr(self, "patch_size", 1)
+        least = max(patch) if isinstance(patch, tuple) else patch
         for name in [name for name in self.field_names() if name.endswith("image_size")]:
             value = getattr(self, name)
-            if min(value if isinstance(value, tuple) else (value,)) < patch:
-                raise ValueError(f"{self.model_type}: {name}={_plain(value)} must be at least patch_size={patch}")
+            if min(value if isinstance(value, tuple) else (value,)) < least:
+                raise ValueError(
+                    f"{self.model_type}: {name}={_plain(value)} must be at least patch_size={_plain(patch)}"
+                )
 
     def validate(self) -> None:
         """Raise ValueError for fields that contradict each other; runs before the selection is read."""
@@ -98,6 +103,14 @@ class BackboneConfigMixin(Selects):
         value, by = getattr(self, name), getattr(self, divisor)
         if value % by:
             raise ValueError(f"{self.model_type}: {name}={value} must be a multiple of {divisor}={by}")
+
+    def refuse_undivided_heads(self, name: str = "num_heads") -> None:
+        """For `validate`: raise ValueError unless the heads of each stage divide its channels."""
+        heads, channels = getattr(self, name), [stage.channels for stage in self.stages[1:]]
+        if any(width % count for width, count in zip(channels, heads, strict=True)):
+            raise ValueError(
+                f"{self.model_type}: {name}={list(heads)} must divide the channels of their stages, {channels}"
+            )
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -124,7 +137,11 @@ class BackboneConfigMixin(Selects):
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the form of the Hub's `config.json`."""
         names = ["out_features", "out_indices", *self.field_names(), *self.derived_fields]
-        return {"model_type": self.model_type, **{name: _plain(getattr(self, name)) for name in names}}
+        data = {"model_type": self.model_type, **{name: _plain(getattr(self, name)) for name in names}}
+        if not self.stem_in_files and "stem" not in self.out_features:
+            data["stage_names"] = self.stage_names[1:]
+            data["out_indices"] = [i - 1 if i > 0 else i for i in self.out_indices]
+        return data
 
     def to_json_string(self) -> str:
         """The text of the Hub's `config.json`."""
@@ -139,13 +156,16 @@ class BackboneConfigMixin(Selects):
     def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
         """A config from the data of a `config.json`; ValueError names an unknown key and the nearest known one."""
         cls.refuse_unknown(cls.foreign_keys(data))
+        both = data.get("out_features") and data.get("out_indices")
+        if both and "stem" not in (data.get("stage_names") or ["stem"]):
+            data = {**data, "out_indices": [i + 1 if i >= 0 else i for i in data["out_indices"]]}
         options = {*cls.field_names(), *SELECTION}
         try:
             return cls(**{key: value for key, value in cls.unaliased(data).items() if key in options})
         except ValueError as error:
             text = str(error)
             for alias in cls.attribute_map.keys() & data:  # what was written is what is named
-                text = re.sub(rf"\b{cls.attribute_map[alias]}(?==)", alias, text, count=1)
+                text = re.sub(rf"\b{cls.attribute_map[alias]}(?=[=[])", alias, text, count=1)
             raise ValueError(text) from error
 
     @classmethod

@@ -108,6 +108,11 @@ def demand(ok: bool, option: str, value: object, rule: str) -> None:
         raise ValueError(f"{option}={printable(value)} {rule}")
 
 
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of what may be given as one number for both."""
+    return (value, value) if isinstance(value, int) else value
+
+
 def whole_number(name: str, value: Any) -> int:
     """A whole number above 0, of Python or numpy; ValueError, which names the argument, for anything else."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:

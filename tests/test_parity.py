@@ -13,7 +13,9 @@ import bbframe
 from bbframe import AutoBackbone
 from bbframe.auto import backbone_class, config_from_dict
 from bbframe.keymap import KeyMap
+from bbframe.schema import pair
 
+from .reference_order import in_the_order_of_transformers, runs_in_transformers
 from .tiny import GOLDEN, cases, distance, free, golden_config, images, names, shaken, tiny, variants
 
 every_case = pytest.mark.parametrize("case", cases())
@@ -40,7 +42,7 @@ def test_every_architecture_has_golden_cases():
 
 @every_case
 def test_maps_and_gradients_are_those_of_the_reference(case):
-    net = load(case)
+    net = in_the_order_of_transformers(load(case))
     expected = load_file(GOLDEN / case / "expected.safetensors")
     for i in range(sum(key.startswith("input.") for key in expected)):
         x = expected[f"input.{i}"].requires_grad_()
@@ -138,6 +140,7 @@ def exchanged_backbone(case):
         name == "vitpose_backbone" and [(s + 4) // config.patch_size for s in sides(config)] != list(config.grid),
         name == "lw_detr_vit" and sides(config)[0] / config.num_windows % config.num_windows_side != 0,
         name == "rt_detr_resnet" and _halves_a_shortcut_alone(config),
+        name == "hiera" and not runs_in_transformers(config),
     )
     if any(beyond):
         pytest.skip("transformers does not run this configuration")
@@ -149,13 +152,13 @@ def exchanged_backbone(case):
 
 def sides(config):
     """The height and the width of the images that a position table belongs to."""
-    return (config.image_size, config.image_size) if isinstance(config.image_size, int) else config.image_size
+    return pair(config.image_size)
 
 
 def sizes_that_transformers_takes(config):
     """Two sizes of images, the second odd where any size will do."""
     top = max(stage.stride for stage in config.stages)
-    if config.model_type == "vitpose_backbone":
+    if config.model_type in ("hiera", "vitpose_backbone"):
         return [sides(config)] * 2
     if config.model_type == "lw_detr_vit":  # as many windows along a side, none of them with a rest
         top *= math.isqrt(config.num_windows)
@@ -193,6 +196,7 @@ def test_folders_are_exchanged_with_transformers(case, tmp_path):
     assert not back.load_report.fresh
     weights = back.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in net.state_dict().items())
+    in_the_order_of_transformers(net)
     for size in sizes_that_transformers_takes(net.config):
         x = images(net, *size)
         with torch.no_grad():
@@ -217,7 +221,8 @@ def test_classifiers_of_transformers_are_read(name, tmp_path):
     assert ours.config == net.config
     assert any("classifier" in key or key.startswith("fc.") for key in ours.load_report.ignored)
     assert all(_may_lack(ours, key) for key in ours.load_report.fresh)
-    x = images(ours, 64, 96)
+    in_the_order_of_transformers(ours)
+    x = images(ours, *sizes_that_transformers_takes(ours.config)[0])
     with torch.no_grad():
         for a, b in zip(ours(x).feature_maps, theirs(x).feature_maps, strict=True):
             assert distance(a, b) < 1e-5

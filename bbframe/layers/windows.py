@@ -22,6 +22,16 @@ def fill_up(x: Tensor, size: int) -> Tensor:
     return x * ((row < H)[:, None] & (column < W))[:, :, None]
 
 
+def repeat_edges(x: Tensor, size: int) -> Tensor:
+    """Fill a map (B, H, W, C) up as `fill_up` does, with copies of its last column and row."""
+    _, H, W, _ = x.shape
+    height, width = _filled(H, size), _filled(W, size)
+    if known(H, W) and (height, width) == (H, W):
+        return x
+    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    return x.index_select(1, row.clamp(max=H - 1)).index_select(2, column.clamp(max=W - 1))
+
+
 def windows(x: Tensor, size: int, shift: int = 0) -> Tensor:
     """Cut a map into square windows: (B, H, W, C) -> (B, windows, size**2, C), row by row.
 
@@ -116,6 +126,17 @@ def shift_mask(height: int, width: int, size: int, shift: int, like: Tensor) -> 
     regions = regions.flatten().unflatten(0, (rows * columns, size * size))
     apart = regions[:, None, :] != regions[:, :, None]
     return torch.where(apart, -100.0, 0.0).to(like.dtype).unsqueeze(1)
+
+
+def blank_bias(height: int, width: int, size: int, like: Tensor) -> Tensor | None:
+    """What keeps places that fill up the windows of a map from being attended to: (windows, 1, 1, size**2).
+
+    To be added to the scores; None where the windows fit. `like` gives device and dtype.
+    """
+    if known(height, width) and height % size == width % size == 0:
+        return None
+    there = windows(like.new_ones(1, height, width, 1), size)
+    return (there[0, :, None, None, :, 0] - 1) * (torch.finfo(like.dtype).max / 2)  # finite: a window may be blank
 
 
 def relative_index(height: int, width: int, device: torch.device) -> Tensor:

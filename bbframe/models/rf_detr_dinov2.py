@@ -32,6 +32,7 @@ class RfDetrDinov2Config(Dinov2Config):
     """
 
     model_type: ClassVar[str] = "rf_detr_dinov2"
+    ignored_fields: ClassVar[frozenset[str]] = frozenset({"num_register_tokens"})  # 0 in a whole detector's file
 
     num_windows: Annotated[int, Range(1, 256, "windows")] = 4
     window_block_indexes: tuple[Annotated[int, Range(0, 255)], ...] | None = None

@@ -33,15 +33,32 @@ NETWORKS: dict[str, dict[str, Any]] = {
     | {"embed_dim": 16, "depths": (1, 2, 1), "num_heads": (1, 2, 4), "kernel_size": 3}
     | {"dilations": ((2,), (1, 1), (1,))},
     "dinov2": VIT,
+    "dinov2_with_registers": VIT | {"hidden_size": 48},
+    "dinov3_convnext": {"hidden_sizes": (24, 48, 96), "depths": (1, 1, 2), "layer_scale_init_value": 0.1},
+    "dinov3_vit": VIT | {"intermediate_size": 256, "num_register_tokens": 4, "key_bias": True},
     "focalnet": PATHS
     | {"patch_size": 4, "embed_dim": 24, "depths": (1, 2, 1)}
     | {"focal_levels": (2, 2, 2), "focal_windows": (3, 3, 3)},
+    "hgnet_v2": {"stem_channels": (3, 16, 16), "stage_numb_of_layers": (2, 2, 2)}
+    | {"stage_in_channels": (16, 32, 64), "stage_mid_channels": (16, 16, 32), "stage_out_channels": (32, 64, 128)}
+    | {"stage_num_blocks": (1, 1, 1), "stage_downsample": (False, True, True), "stage_kernel_size": (3, 3, 5)}
+    | {"stage_light_block": (False, True, True), "use_learnable_affine_block": True},
+    "hiera": {"embed_dim": 32, "depths": (1, 2), "num_heads": (1, 2), "num_query_pool": 1, "masked_unit_size": 4}
+    | {"masked_unit_attention": (True, False), "initializer_range": 0.05},
+    "lw_detr_vit": VIT | {"num_windows": 4, "window_block_indices": (0, 2), "cae_init_values": 1.0},
     "maskformer_swin": SWIN | PATHS | {"use_absolute_embeddings": True, "initializer_range": 0.05},
     "nat": PATHS | {"embed_dim": 24, "depths": (1, 2, 1), "num_heads": (1, 2, 4), "kernel_size": 3},
+    "pixio": VIT | {"hidden_size": 80, "n_cls_tokens": 2},
+    "pvt_v2": {"depths": (1, 2), "hidden_sizes": (32, 64), "patch_sizes": (7, 3), "patch_strides": (4, 2)}
+    | {"num_attention_heads": (1, 2), "sr_ratios": (2, 1), "mlp_ratios": (4, 4), "initializer_range": 0.05},
     "resnet": {"embedding_size": 16, "hidden_sizes": (16, 32, 64, 128), "depths": (1, 1, 1, 1), "layer_type": "basic"},
+    "rf_detr_dinov2": VIT | {"num_windows": 2, "window_block_indexes": (0, 2)},
+    "rt_detr_resnet": {"embedding_size": 16, "hidden_sizes": (24, 48, 64, 96), "depths": (1, 1, 1, 1)}
+    | {"layer_type": "basic"},
     "swin": SWIN | PATHS | {"embed_dim": 48, "use_absolute_embeddings": True, "initializer_range": 0.05},
     "swinv2": SWIN | PATHS | {"pretrained_window_sizes": (0, 0)},
     "vitdet": VIT | {"window_block_indices": (0, 2), "window_size": 4, "use_relative_position_embeddings": True},
+    "vitpose_backbone": VIT | {"hidden_size": 96},
 }
 BATCH = 32
 

@@ -3,7 +3,7 @@
     python -m benchmarks.rank_trust                              # digits, 8 splits; figures in outputs/rank_trust
     python -m benchmarks.rank_trust --task detection --splits 4
 
-Each split takes other five of the ten digit classes. All 13 architectures, in small sizes, are pretrained on these
+Each split takes other five of the ten digit classes. All architectures, in small sizes, are pretrained on these
 classes, and what they reach on held-out images of them is the prior: it stands for the accuracy that is published of
 a checkpoint. Then come the other five classes with few labelled images: each score sees the frozen features of these
 images, and every network is fine-tuned in full on them and tested on all other images of the five classes. With

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import statistics
 import sys
@@ -71,7 +72,11 @@ def train(net: nn.Module, x: Tensor, bf16: bool) -> None:
 
 
 def distance(a: list[Tensor], b: list[Tensor], same: int | None) -> float:
-    """The largest relative distance of the last `same` maps."""
+    """The largest relative distance of the last `same` maps, some of them tokens of a square."""
+    a, b = (
+        [x if x.ndim == 4 else x.transpose(1, 2).unflatten(2, (math.isqrt(x.shape[1]),) * 2) for x in y]
+        for y in (a, b)
+    )
     pairs = zip(a, b, strict=True) if same is None else zip(a[-same:], b[-same:], strict=True)
     return max(((x.float() - y.float()).norm() / y.float().norm()).item() for x, y in pairs)
 

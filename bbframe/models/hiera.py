@@ -137,11 +137,15 @@ class UnitAttention(nn.Module):
         if self.unit:
             x = windows(repeat_edges(x, self.unit), self.unit).unflatten(2, (self.unit, self.unit))
         q, k, v = self.qkv(x.flatten(0, -4)).split(self.proj.in_features, dim=-1)  # units, rows, columns, channels
-        q, k, v = (y.flatten(1, 2).unflatten(-1, (self.num_heads, -1)) for y in (largest(q, self.stride), k, v))
+        q = largest(q, self.stride)
+        rows, columns = q.shape[1:3]
+        q, k, v = (y.flatten(1, 2).unflatten(-1, (self.num_heads, -1)) for y in (q, k, v))
         q, k, v = (y.transpose(1, 2).unflatten(0, (B, -1)) for y in (q, k, v))
         x = self.proj(join_heads(self.attend(q, k, v, blank_bias(H, W, self.unit, like=q) if self.unit else None)))
+        if not self.unit:
+            return x.squeeze(1).unflatten(1, (rows, columns))
         H, W = ((side + self.stride - 1) // self.stride for side in (H, W))
-        return unwindow(x, self.unit // self.stride, H, W) if self.unit else x.view(B, H, W, -1)
+        return unwindow(x, rows, H, W)
 
 
 class Block(nn.Module):

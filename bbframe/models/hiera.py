@@ -74,8 +74,7 @@ class HieraConfig(BackboneConfigMixin):
             f"must be a multiple of {unit}: of query_stride={self.query_stride} to the power of {later}, one a stage"
         )
         demand(self.masked_unit_size % unit == 0, "hiera: masked_unit_size", self.masked_unit_size, rule)
-        rule = f"must be at most {later}, one for each stage behind the first"
-        demand(self.num_query_pool <= later, "hiera: num_query_pool", self.num_query_pool, rule)
+        demand(self.num_query_pool <= later, "hiera: num_query_pool", self.num_query_pool, f"must be at most {later}")
         self.refuse_undivided_heads()
 
     @property
@@ -137,15 +136,13 @@ class UnitAttention(nn.Module):
         if self.unit:
             x = windows(repeat_edges(x, self.unit), self.unit).unflatten(2, (self.unit, self.unit))
         q, k, v = self.qkv(x.flatten(0, -4)).split(self.proj.in_features, dim=-1)  # units, rows, columns, channels
-        q = largest(q, self.stride)
-        rows, columns = q.shape[1:3]
+        rows, columns = (q := largest(q, self.stride)).shape[1:3]
         q, k, v = (y.flatten(1, 2).unflatten(-1, (self.num_heads, -1)) for y in (q, k, v))
         q, k, v = (y.transpose(1, 2).unflatten(0, (B, -1)) for y in (q, k, v))
         x = self.proj(join_heads(self.attend(q, k, v, blank_bias(H, W, self.unit, like=q) if self.unit else None)))
-        if not self.unit:
-            return x.squeeze(1).unflatten(1, (rows, columns))
-        H, W = ((side + self.stride - 1) // self.stride for side in (H, W))
-        return unwindow(x, rows, H, W)
+        if self.unit:
+            return unwindow(x, rows, *((side + self.stride - 1) // self.stride for side in (H, W)))
+        return x.squeeze(1).unflatten(1, (rows, columns))
 
 
 class Block(nn.Module):
@@ -227,7 +224,7 @@ class HieraBackbone(Backbone):
         spare = zip(pair(config.patch_size), pair(config.patch_padding), strict=True)
         self._least_side = max(1, *(size - 2 * padding for size, padding in spare))
         initialise(self, config.initializer_range)
-        for norm in (module for module in self.modules() if isinstance(module, nn.LayerNorm)):  # as its authors do
+        for norm in (module for module in self.modules() if isinstance(module, nn.LayerNorm)):
             nn.init.constant_(norm.weight, config.layer_norm_init)
             nn.init.constant_(norm.bias, config.initializer_range)
 
@@ -235,8 +232,7 @@ class HieraBackbone(Backbone):
     def original_keys(cls, config: Any) -> Sequence[KeyMap]:
         """The names of the authors' checkpoints, and of timm's, which count blocks through all stages."""
         rows = ["patch_embed.proj stem.patch", "pos_embed stem.positions", "hidden_states_norms.stage{} norms.stage{}"]
-        places = [(i, j) for i, depth in enumerate(config.depths) for j in range(depth)]
-        for count, (i, j) in enumerate(places):
+        for count, (i, j) in enumerate((i, j) for i, depth in enumerate(config.depths) for j in range(depth)):
             same = "norm{} proj attn.qkv attn.proj mlp.fc{}".split()
             rows += [f"blocks.{count}.{name} stages.{i}.blocks.{j}.{name}" for name in same]
         ignored = "norm.* head.* encoder_norm.* multi_scale_fusion_heads.* decoder_* mask_token".split()

@@ -29,12 +29,16 @@ Deviation = Annotated[float, Range(0, 1, low_open=True)]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "selu", "silu", "swish"]
 
 
-def _one_side(value: Any, where: str) -> int:
-    """One number for height and width, which some of the Hub's files write as two; ValueError when these differ."""
-    height, width = pair(checked_value(value, WindowSize | tuple[WindowSize, WindowSize], where))
-    if height != width:
-        raise ValueError(f"{where}={[height, width]} must be as high as wide, such as {height}")
-    return height
+class _OneSide:
+    """Reads one number for height and width, which some of the Hub's files write as two."""
+
+    said = "an integer within 1..256, or a list of it twice"
+
+    def __call__(self, value: Any, where: str) -> int:
+        height, width = pair(checked_value(value, WindowSize | tuple[WindowSize, WindowSize], where))
+        if height != width:
+            raise ValueError(f"{where}={[height, width]} must be as high as wide, such as {height}")
+        return height
 
 
-Square = Annotated[int, _one_side]  # a size or stride in tokens
+Square = Annotated[int, _OneSide()]  # a size or stride

@@ -256,7 +256,7 @@ def spell(hint: Any, many: bool = False) -> str:
     if origin is Annotated:
         constraint = hint.__metadata__[0]
         if not isinstance(constraint, (Range, Length, Text)):
-            return "values" if many else "a name or a mapping"
+            return "values" if many else getattr(constraint, "said", "a name or a mapping")
         return f"{spell(hint.__origin__, many)} {constraint}"
     if many:
         return several.get(hint, "values")

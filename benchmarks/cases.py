@@ -81,6 +81,17 @@ _HGNET = "".join(
         "stages.{}.blocks.{}.aggregation.{}",
     )
 )
+_HIERA = "\n".join(
+    [
+        "patch_embed.proj stem.patch\npos_embed stem.positions",
+        *(
+            f"blocks.{sum((1, 2, 7, 2)[:stage]) + block}.{name} stages.{stage}.blocks.{block}.{name}"
+            for stage, depth in enumerate((1, 2, 7, 2))
+            for block in range(depth)
+            for name in ("norm1", "norm2", "proj", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+        ),
+    ]
+)
 _NORMS = "timm's maps are normalised behind it, as the others' are"
 
 _CASES = {
@@ -163,6 +174,13 @@ _CASES = {
     layers.{{+1}}.downsample.norm                           stages.{{}}.downsample.norm{_PERCEPTRON}""",
     ),
     "hgnet_v2": Case(title="HGNetV2-B4", choice="hgnet_v2_b4", timm="hgnetv2_b4", names=_HGNET),
+    "hiera": Case(
+        title="Hiera-T",
+        choice="hiera_tiny",
+        timm="hiera_tiny_224",
+        names=_HIERA,
+        note=f"transformers' tokens are put in the order of its HieraModel, which its backbone forgets; {_NORMS}",
+    ),
     "lw_detr_vit": Case(
         title="LW-DETR-small's encoder",
         choice="lw_detr_vit_small",
@@ -172,6 +190,26 @@ _CASES = {
     ),
     "maskformer_swin": Case(title="MaskFormer-Swin-T", choice="maskformer_swin_tiny"),
     "nat": Case(title="NAT-mini", choice="nat_mini", transformers=False, against="swin"),
+    "pvt_v2": Case(
+        title="PVT v2-B2",
+        choice="pvt_v2_b2",
+        timm="pvt_v2_b2",
+        eps=1e-6,
+        names="""
+    patch_embed.proj                                        stem.proj
+    patch_embed.norm                                        stem.norm
+    stages.{}.downsample.proj                               stages.{}.downsample.proj
+    stages.{}.downsample.norm                               stages.{}.downsample.norm
+    stages.{}.blocks.{}.norm{}                              stages.{}.blocks.{}.norm{}
+    stages.{}.blocks.{}.attn.q                              stages.{}.blocks.{}.attn.q
+    stages.{}.blocks.{}.attn.kv                             stages.{}.blocks.{}.attn.kv
+    stages.{}.blocks.{}.attn.sr                             stages.{}.blocks.{}.attn.sr
+    stages.{}.blocks.{}.attn.norm                           stages.{}.blocks.{}.attn.norm
+    stages.{}.blocks.{}.attn.proj                           stages.{}.blocks.{}.attn.proj
+    stages.{}.blocks.{}.mlp.fc{}                            stages.{}.blocks.{}.mlp.fc{}
+    stages.{}.blocks.{}.mlp.dwconv                          stages.{}.blocks.{}.mlp.dwconv
+    stages.{}.norm                                          stages.{}.norm""",
+    ),
     "resnet": Case(
         title="ResNet-50",
         choice="resnet50",

@@ -60,7 +60,22 @@ def from_folder(library: str, folder: Path, indices: Sequence[int] | None = None
     import transformers
 
     architecture = transformers.AutoConfig.from_pretrained(folder).architectures[0]
-    return getattr(transformers, architecture).from_pretrained(folder, **selection)
+    net = getattr(transformers, architecture).from_pretrained(folder, **selection)
+    return _in_units(net) if architecture == "HieraBackbone" else net
+
+
+def _in_units(net: Any) -> Any:
+    """transformers' HieraBackbone with the order of tokens that its HieraModel has, and it forgets."""
+    from transformers.models.hiera.modeling_hiera import unroll
+
+    schedule = [net.config.query_stride] * (len(net.config.depths) - 1)
+
+    def reorder(_: Any, inputs: Any, embedded: Any) -> Any:
+        tokens = unroll(embedded[0], inputs[0].shape[2:], net.config.patch_stride, schedule)
+        return (tokens, *embedded[1:])
+
+    net.embeddings.register_forward_hook(reorder)
+    return net
 
 
 def fresh(library: str, case: Case, options: Mapping[str, Any]) -> nn.Module:

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bbframe.layers.windows import known
+from bbframe.layers.windows import known, repeat_edges
 
 
 def largest(x: Tensor, stride: int) -> Tensor:
     """The maxima of groups of stride x stride places, of fewer at the edges: maps (B, H, W, C)."""
-    return F.max_pool2d(x.permute(0, 3, 1, 2), stride, ceil_mode=True).permute(0, 2, 3, 1) if stride > 1 else x
+    if stride == 1:
+        return x
+    return F.max_pool2d(repeat_edges(x, stride).permute(0, 3, 1, 2), stride).permute(0, 2, 3, 1)
 
 
 def at_least(side: int, x: Tensor) -> Tensor:

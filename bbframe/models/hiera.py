@@ -73,8 +73,7 @@ class HieraConfig(BackboneConfigMixin):
             f"must be a multiple of {unit}: of query_stride={self.query_stride} to the power of {later}, one a stage"
         )
         demand(self.masked_unit_size % unit == 0, "hiera: masked_unit_size", self.masked_unit_size, rule)
-        rule = f"must be at most {later}, one for each stage behind the first"
-        demand(self.num_query_pool <= later, "hiera: num_query_pool", self.num_query_pool, rule)
+        demand(self.num_query_pool <= later, "hiera: num_query_pool", self.num_query_pool, f"must be at most {later}")
         self.refuse_undivided_heads()
 
     @property
@@ -136,11 +135,13 @@ class UnitAttention(nn.Module):
         if self.unit:
             x = windows(repeat_edges(x, self.unit), self.unit).unflatten(2, (self.unit, self.unit))
         q, k, v = self.qkv(x.flatten(0, -4)).split(self.proj.in_features, dim=-1)  # units, rows, columns, channels
-        q, k, v = (y.flatten(1, 2).unflatten(-1, (self.num_heads, -1)) for y in (largest(q, self.stride), k, v))
+        rows, columns = (q := largest(q, self.stride)).shape[1:3]
+        q, k, v = (y.flatten(1, 2).unflatten(-1, (self.num_heads, -1)) for y in (q, k, v))
         q, k, v = (y.transpose(1, 2).unflatten(0, (B, -1)) for y in (q, k, v))
         x = self.proj(join_heads(self.attend(q, k, v, blank_bias(H, W, self.unit, like=q) if self.unit else None)))
-        H, W = ((side + self.stride - 1) // self.stride for side in (H, W))
-        return unwindow(x, self.unit // self.stride, H, W) if self.unit else x.view(B, H, W, -1)
+        if self.unit:
+            return unwindow(x, rows, *((side + self.stride - 1) // self.stride for side in (H, W)))
+        return x.squeeze(1).unflatten(1, (rows, columns))
 
 
 class Block(nn.Module):
@@ -233,7 +234,7 @@ class HieraBackbone(Backbone):
         spare = zip(pair(config.patch_size), pair(config.patch_padding), strict=True)
         self._least_side = max(1, *(size - 2 * padding for size, padding in spare))
         initialise(self, config.initializer_range)
-        for norm in (module for module in self.modules() if isinstance(module, nn.LayerNorm)):  # as its authors do
+        for norm in (module for module in self.modules() if isinstance(module, nn.LayerNorm)):
             nn.init.constant_(norm.weight, config.layer_norm_init)
             nn.init.constant_(norm.bias, config.initializer_range)
 

@@ -69,9 +69,8 @@ class PvtV2Config(BackboneConfigMixin):
     @property
     def stages(self) -> tuple[Stage, ...]:
         strides = [math.prod(self.patch_strides[: i + 1]) for i in range(len(self.depths))]
-        sizes = zip(self.hidden_sizes, strides, strict=True)
-        levels = [Stage(f"stage{i}", channels, stride) for i, (channels, stride) in enumerate(sizes, start=1)]
-        return (Stage("stem", self.hidden_sizes[0], self.patch_strides[0]), *levels)
+        levels = [Stage(f"stage{i + 1}", c, strides[i]) for i, c in enumerate(self.hidden_sizes)]
+        return (levels[0]._replace(name="stem"), *levels)
 
     def to_dict(self) -> dict[str, Any]:
         data = super().to_dict()
@@ -167,12 +166,13 @@ class PvtV2Stage(nn.Module):
         return self.norm(self.blocks(x))
 
 
-def _names(first: str, later: str, block: str, conv: str, norm: str) -> str:
-    """A table of names: those of patches, blocks, convolutions and norms are given, the others are ours."""
+def _original(first: str, later: str, block: str, conv: str, norm: str) -> KeyMap:
+    """The table for given names of patches, blocks, convolutions and norms; the others are ours."""
     rows = [f"{first}.{part} stem.{part}\n{later}.{part} stages.{{+1}}.downsample.{part}" for part in ("proj", "norm")]
     same = "norm{} attn.q attn.kv attn.sr attn.norm attn.proj mlp.fc{}".split()
     rows += [f"{block}.{part} stages.{{}}.blocks.{{}}.{part}" for part in same]
-    return "\n".join([*rows, f"{block}.mlp.{conv} stages.{{}}.blocks.{{}}.mlp.dwconv", f"{norm} stages.{{}}.norm"])
+    rows += [f"{block}.mlp.{conv} stages.{{}}.blocks.{{}}.mlp.dwconv", f"{norm} stages.{{}}.norm"]
+    return KeyMap("\n".join(rows), ignored=["head.*"])
 
 
 @register
@@ -202,15 +202,10 @@ class PvtV2Backbone(Backbone):
         prefixes=["pvt_v2."],
         ignored=["classifier.*"],
     )
-    originals = (
-        KeyMap(
-            _names("patch_embed1", "patch_embed{+2}", "block{+1}.{}", "dwconv.dwconv", "norm{+1}"), ignored=["head.*"]
-        ),
-        KeyMap(
-            _names("patch_embed", "stages.{+1}.downsample", "stages.{}.blocks.{}", "dwconv", "stages.{}.norm"),
-            ignored=["head.*"],
-        ),
-    )  # of the authors, and of timm
+    originals = (  # of the authors, and of timm
+        _original("patch_embed1", "patch_embed{+2}", "block{+1}.{}", "dwconv.dwconv", "norm{+1}"),
+        _original("patch_embed", "stages.{+1}.downsample", "stages.{}.blocks.{}", "dwconv", "stages.{}.norm"),
+    )
 
     def __init__(self, config: PvtV2Config):
         super().__init__(config)
@@ -219,9 +214,8 @@ class PvtV2Backbone(Backbone):
         self.stages = nn.ModuleList(PvtV2Stage(config, i, rates[i]) for i in range(self.num_built - 1))
         initialise(self, config.initializer_range)
         for conv in (module for module in self.modules() if isinstance(module, nn.Conv2d)):
-            nn.init.normal_(
-                conv.weight, std=math.sqrt(2 * conv.groups / (conv.out_channels * math.prod(conv.kernel_size)))
-            )
+            fan_out = conv.out_channels // conv.groups * math.prod(conv.kernel_size)
+            nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return state.permute(0, 3, 1, 2)

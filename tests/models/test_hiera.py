@@ -76,7 +76,7 @@ def test_what_has_two_sides_is_one_number_or_two_and_saved_as_two():
     [
         ({"query_stride": [2, 1]}, r"hiera: query_stride=\[2, 1\] must be as high as wide, such as 2"),
         ({"masked_unit_size": 6}, "masked_unit_size=6 must be a multiple of 4: of query_stride=2 to the power of 2"),
-        ({"num_query_pool": 3}, "num_query_pool=3 must be at most 2, one for each stage behind the first"),
+        ({"num_query_pool": 3}, "num_query_pool=3 must be at most 2"),
         ({"patch_padding": 4}, "patch_padding=4 must be at most half patch_size=7"),
         ({"patch_size": [7, 128]}, r"image_size=\[64, 96\] must be at least patch_size=\[7, 128\]"),
         ({"num_heads": [1, 5, 4]}, r"num_heads=\[1, 5, 4\] must divide the channels of their stages, \[12, 24, 48\]"),

@@ -19,7 +19,18 @@ from torch.utils._pytree import tree_leaves
 import bbframe
 from bbframe.backbone_mixin import BackboneOutput, BackboneType
 
-from .tiny import cases, distance, example, golden_config, images, names, tiny, tiny_config, variants
+from .tiny import (
+    cases,
+    distance,
+    example,
+    golden_config,
+    images,
+    names,
+    nothing_random,
+    tiny,
+    tiny_config,
+    variants,
+)
 
 every_case = pytest.mark.parametrize("case", cases())
 every_name = pytest.mark.parametrize("name", names())
@@ -698,7 +709,7 @@ def test_building_is_a_function_of_the_seed(name):
 @pytest.mark.parametrize("mode", ["eval", "train", "recomputed"])
 def test_compiles_without_a_graph_break(name, mode):
     torch._dynamo.reset()
-    net = tiny(name, **_no_drop(name)).train(mode != "eval")
+    net = tiny(name, **nothing_random(name)).train(mode != "eval")
     if mode == "recomputed":
         net.gradient_checkpointing_enable()
     x = example(net)
@@ -732,9 +743,3 @@ def test_another_size_does_not_compile_again(name):
             for a, b in zip(compiled(x).feature_maps, net(x).feature_maps, strict=True):
                 torch.testing.assert_close(a, b)
     assert counter.frame_count == 1
-
-
-def _no_drop(name):
-    """Fields that take the randomness out of training."""
-    config = tiny_config(name)
-    return {key: 0.0 for key in config.__dataclass_fields__ if key.endswith(("_dropout_prob", "drop_path_rate"))}

@@ -64,6 +64,13 @@ def tiny_config(name: str, **fields: Any) -> Any:
     return golden_config(next(case for case in ours if free(golden_config(case))), **fields)
 
 
+def nothing_random(name: str) -> dict[str, Any]:
+    """Fields that take the randomness out of training: rates of what is dropped, and stretched coordinates."""
+    fields = tiny_config(name).field_names()
+    rates = {field: 0.0 for field in fields if field.endswith(("dropout_prob", "drop_path_rate", "attention_dropout"))}
+    return rates | {field: None for field in fields if field.startswith("pos_embed_")}
+
+
 def variants(name: str, count: int) -> list[Any]:
     """Configs of an architecture that no golden case has, the same every time: fields changed at random, three each.
 

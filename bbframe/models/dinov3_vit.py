@@ -181,7 +181,7 @@ class DINOv3ViTBackbone(Backbone):
 
     @classmethod
     def as_in_files(cls, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """As every backbone's; the authors' joint bias is cut in three, and their mask leaves out that of the keys."""
+        """As every backbone's; the authors' joint bias is cut in three, and their mask drops the keys' part."""
         found = dict(tensors)
         for name in [name for name in tensors if name.endswith(".attn.qkv.bias")]:
             bias, mask = found.pop(name), tensors.get(f"{name}_mask")

@@ -22,7 +22,7 @@ from bbframe.layers.convolution import ConvNorm
 from bbframe.layers.recompute import Recomputed
 from tests.fast.conftest import needs_onednn
 from tests.own import OwnBackbone, OwnConfig
-from tests.tiny import distance, images, names, shaken, tiny, tiny_config
+from tests.tiny import distance, images, names, nothing_random, shaken, tiny, tiny_config
 
 PACKAGE = Path(bbframe.__file__).parent
 every_backbone = pytest.mark.parametrize("name", names())
@@ -31,13 +31,8 @@ pytestmark = [needs_onednn, pytest.mark.usefixtures("faster", "small_pieces")]
 
 def pair(name):
     """A converted backbone and a plain one with the same weights."""
-    net = shaken(tiny(name, **drop_nothing(name)))
+    net = shaken(tiny(name, **nothing_random(name)))
     return convert(net), plain(copy.deepcopy(net))
-
-
-def drop_nothing(name):
-    fields = ("drop_path_rate", "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout_prob")
-    return {field: 0.0 for field in fields if hasattr(tiny_config(name), field)}
 
 
 def maps(net, x):

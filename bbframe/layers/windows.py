@@ -92,9 +92,9 @@ def windows_by_count(x: Tensor, count: int) -> Tensor:
     if known(H, W):
         x = x.view(B, count, rows, count, columns, C).transpose(2, 3)
         return x.reshape(B, count * count, rows * columns, C)
-    window = torch.arange(count * count, device=x.device)[:, None]
-    place = torch.arange(rows * columns, device=x.device)
-    return x[:, window // count * rows + place // columns, window % count * columns + place % columns]
+    window, inside = torch.arange(count * count, device=x.device)[:, None], torch.arange(rows * columns, device=x.device)
+    (row, column), (down, right) = _divided(window, count), _divided(inside, columns)
+    return x[:, row * rows + down, column * columns + right]
 
 
 def map_of_windows(x: Tensor, count: int, height: int, width: int) -> Tensor:
@@ -104,8 +104,10 @@ def map_of_windows(x: Tensor, count: int, height: int, width: int) -> Tensor:
     if known(height, width):
         x = x.view(B, count, count, rows, columns, C).transpose(2, 3)
         return x.reshape(B, count * rows, count * columns, C)[:, :height, :width]
-    row, column = torch.arange(height, device=x.device)[:, None], torch.arange(width, device=x.device)
-    return x[:, row // rows * count + column // columns, row % rows * columns + column % columns]
+    (row, down), (column, right) = (
+        _divided(torch.arange(side, device=x.device), cells) for side, cells in ((height, rows), (width, columns))
+    )
+    return x[:, row[:, None] * count + column, down[:, None] * columns + right]
 
 
 def across_windows(block: nn.Module, x: Tensor) -> Tensor:
@@ -183,6 +185,12 @@ def _rolled(place: Tensor, shift: int, side: int, size: int) -> Tensor:
     moved = place + (shift if shift >= 0 else filled + shift)
     moved = torch.where(moved < filled, moved, moved - filled)
     return torch.where(place < filled, moved, place)
+
+
+def _divided(place: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """The quotient and the rest; ONNX has no remainder by an unknown number."""
+    quotient = place // by
+    return quotient, place - quotient * by
 
 
 def _region(place: Tensor, side: int, size: int, shift: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bbframe.backbone_mixin import BackboneMixin
 from bbframe.config import BackboneConfigMixin
+from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.hub.checkpoint_files import Checkpoint
 from bbframe.hub.client import first_line
 from bbframe.hub.foreign_arguments import SAVING, without_foreign
@@ -139,8 +140,12 @@ class Backbone(BackboneMixin, nn.Module):
     ) -> tuple[Tensor, str] | None:
         """A checkpoint's weight made to fit `shape`, and how; None when it fits or cannot be adapted.
 
-        `made_with` is a config with the sizes that the checkpoint states for its tables, None where it states none.
+        The rows of `stem.positions` belong to the config's `grid`, behind those of class tokens. `made_with` is a
+        config with the sizes that the checkpoint states for its tables, None where it states none.
         """
+        if name == "stem.positions" and (grid := getattr(self.config, "grid", None)):
+            given, tokens = made_with and made_with.grid, shape[1] - grid[0] * grid[1]
+            return adapt_positions(weight, shape, grid, given, tokens, getattr(self.stem, "antialias", False))
         same = weight.ndim == len(shape) == 4 and (weight.shape[0], *weight.shape[2:]) == (shape[0], *shape[2:])
         if same and weight.shape != shape and shape[1] == self.config.num_channels and self.reads_pixels(name):
             return adapt_input_channels(weight, shape[1]), f"{weight.shape[1]} input channels to {shape[1]}"

@@ -289,7 +289,7 @@ class PlainConfig(BackboneConfigMixin):
 
 def _one_side_a_patch(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The same fields with an integer as the patch size where both sides of it are given, and are equal."""
-    patch = fields.get("patch_size")
+    patch: Any = fields.get("patch_size")
     square = isinstance(patch, (tuple, list)) and len(patch) == 2 and patch[0] == patch[1]
     return {**fields, "patch_size": patch[0]} if square else dict(fields)
 

@@ -51,3 +51,24 @@ class PatchTokens(nn.Module):
         if self.registers is not None:
             prefix = torch.cat([prefix, self.registers], dim=1)
         return self.dropout(torch.cat([prefix.expand(x.shape[0], -1, -1), x], dim=1))
+
+
+class PlacedPatches(nn.Module):
+    """Patches without a class token: (B, num_channels, H, W) -> (B, H / P, W / P, width).
+
+    `grid` belongs to the learned positions, which are added at any size; None: there are none. The table's first row
+    belongs to the class token of pretraining. `padding` counts the pixels of zeros around the image.
+    """
+
+    def __init__(self, num_channels: int, width: int, patch: int, grid: tuple[int, int] | None, padding: int = 0):
+        super().__init__()
+        self.grid = grid
+        self.patch = nn.Conv2d(num_channels, width, patch, patch, padding)
+        self.positions = nn.Parameter(torch.zeros(1, 1 + grid[0] * grid[1], width)) if grid else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).permute(0, 2, 3, 1).contiguous()
+        if self.positions is None:
+            return x
+        grid = (x.shape[1], x.shape[2])
+        return x + resize_positions(self.positions[:, 1:], grid, self.grid).unflatten(1, grid)

@@ -6,6 +6,8 @@ answer would be another program. There everything is gathered by computed places
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -92,7 +94,10 @@ def windows_by_count(x: Tensor, count: int) -> Tensor:
     if known(H, W):
         x = x.view(B, count, rows, count, columns, C).transpose(2, 3)
         return x.reshape(B, count * count, rows * columns, C)
-    window, inside = torch.arange(count * count, device=x.device)[:, None], torch.arange(rows * columns, device=x.device)
+    window, inside = (
+        torch.arange(count * count, device=x.device)[:, None],
+        torch.arange(rows * columns, device=x.device),
+    )
     (row, column), (down, right) = _divided(window, count), _divided(inside, columns)
     return x[:, row * rows + down, column * columns + right]
 
@@ -110,10 +115,16 @@ def map_of_windows(x: Tensor, count: int, height: int, width: int) -> Tensor:
     return x[:, row[:, None] * count + column, down[:, None] * columns + right]
 
 
-def across_windows(block: nn.Module, x: Tensor) -> Tensor:
-    """What a transformer block makes of the tokens of all windows together, (B, windows, N, C) -> the same."""
-    together: Tensor = block(x.flatten(1, 2))
-    return together.unflatten(1, x.shape[1:3])
+def block_states(x: Tensor, blocks: Iterable[nn.Module], inside: Collection[int]) -> list[Tensor]:
+    """The tokens of windows (B, windows, N, C), then what each block in a row makes of them, in the same layout.
+
+    The blocks whose numbers, from 0, are `inside` see one window at a time, the others all of them together.
+    """
+    states = [x]
+    for index, block in enumerate(blocks):
+        x = block(x) if index in inside else block(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
+        states.append(x)
+    return states
 
 
 def shift_mask(height: int, width: int, size: int, shift: int, like: Tensor) -> Tensor:

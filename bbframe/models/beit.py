@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
-from bbframe.hub.adapted_tables import adapt_offsets, adapt_positions
+from bbframe.hub.adapted_tables import adapt_offsets
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention, QkvLinear
 from bbframe.layers.initialise import initialise, truncated_normal
@@ -238,8 +238,6 @@ class BeitBackbone(Backbone):
     def adapt_weight(
         self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
     ) -> tuple[Tensor, str] | None:
-        if name == "stem.positions":
-            return adapt_positions(weight, shape, self.config.grid, made_with and made_with.grid)
         if name.endswith("bias.table"):
             return adapt_offsets(weight, shape, self.config.grid, made_with and made_with.grid)
         return super().adapt_weight(name, weight, shape, made_with)

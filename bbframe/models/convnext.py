@@ -192,7 +192,7 @@ class ConvNextBackbone(ConvNextTower):
         ignored=["head.*"],
         fresh=["hidden_states_norms.*"],
     )
-    originals: ClassVar[Sequence[KeyMap]] = (_timm_keys,)
+    originals: Sequence[KeyMap] = (_timm_keys,)
 
     def __init__(self, config: ConvNextFields):
         super().__init__(config)

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import PlainConfig
-from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import GatedMlp, Mlp
 from bbframe.layers.positions import patch_grid
-from bbframe.layers.residual import DropPath, LayerScale
 from bbframe.layers.tokens import PatchTokens
+from bbframe.layers.transformer import TransformerBlock
 from bbframe.registry import register
 from bbframe.schema import Rate, Sides
 
@@ -52,26 +51,17 @@ class Dinov2Config(PlainConfig):
         return patch_grid(self.image_size, self.patch_size)
 
 
-class Block(nn.Module):
+class Block(TransformerBlock):
     """A transformer block with layer scale; tokens (B, N, C)."""
 
     def __init__(self, config: Dinov2Config):
-        super().__init__()
         width, heads, dropout = config.hidden_size, config.num_attention_heads, config.hidden_dropout_prob
         hidden = int(width * config.mlp_ratio)
-        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
-        self.attn = Attention(qkv, heads, config.attention_probs_dropout_prob, dropout)
-        self.scale1 = LayerScale(width, config.layerscale_value)
-        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
         gated = (int(hidden * 2 / 3) + 7) // 8 * 8  # has as many weights, in multiples of 8 channels
-        self.mlp = GatedMlp(width, gated, "silu") if config.use_swiglu_ffn else Mlp(width, hidden, config.hidden_act)
-        self.scale2 = LayerScale(width, config.layerscale_value)
-        self.drop_path = DropPath(config.drop_path_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.scale1(self.attn(self.norm1(x))))
-        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
+        qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
+        attn = Attention(qkv, heads, config.attention_probs_dropout_prob, dropout)
+        mlp = GatedMlp(width, gated, "silu") if config.use_swiglu_ffn else Mlp(width, hidden, config.hidden_act)
+        super().__init__(width, config.layer_norm_eps, attn, mlp, config.layerscale_value, config.drop_path_rate)
 
 
 # the names of the weights in the Hub's files, and in those of the authors and of timm
@@ -93,7 +83,7 @@ HUB_NAMES = """
     encoder.layer.{}.layer_scale2.lambda1                        stages.{}.scale2.weight
     layernorm                                                    norm
 """
-_AUTHORS_NAMES = """
+AUTHORS_NAMES = """
     cls_token                stem.cls_token
     mask_token               stem.mask_token
     register_tokens          stem.registers
@@ -121,8 +111,8 @@ class Dinov2Backbone(Backbone):
     has_attentions = has_class_token = needs_a_cell = True
     adaptable = frozenset({"image_size"})
     keys = KeyMap(HUB_NAMES, prefixes=["dinov2."], ignored=["classifier.*"], spare=["embeddings.mask_token"])
-    originals: ClassVar[Sequence[KeyMap]] = (
-        KeyMap(_AUTHORS_NAMES, ignored=["head.*"], spare=["mask_token"], fresh=["mask_token"]),
+    originals: Sequence[KeyMap] = (
+        KeyMap(AUTHORS_NAMES, ignored=["head.*"], spare=["mask_token"], fresh=["mask_token"]),
     )
     in_memory: ClassVar[Sequence[tuple[str, str]]] = (
         (r"(layer\.\d+\.attention)\.q_proj", r"\1.attention.query"),
@@ -159,11 +149,3 @@ class Dinov2Backbone(Backbone):
 
     def class_token(self, state: Tensor, name: str) -> Tensor:
         return self.norm(state[:, 0]) if self.config.apply_layernorm else state[:, 0]
-
-    def adapt_weight(
-        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
-    ) -> tuple[Tensor, str] | None:
-        if name == "stem.positions":
-            given, antialias = made_with and made_with.grid, self.stem.antialias
-            return adapt_positions(weight, shape, self.config.grid, given, self.stem.num_class_tokens, antialias)
-        return super().adapt_weight(name, weight, shape, made_with)

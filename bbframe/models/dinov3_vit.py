@@ -17,9 +17,9 @@ from bbframe.layers.attention import QkvLinear
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import GatedMlp, Mlp
 from bbframe.layers.positions import patch_grid
-from bbframe.layers.residual import DropPath, LayerScale
 from bbframe.layers.rotary import RotaryAttention, RotaryPositions
 from bbframe.layers.tokens import PatchTokens
+from bbframe.layers.transformer import TransformerBlock
 from bbframe.registry import register
 from bbframe.schema import Range, Rate, Sides
 from bbframe.selection import Stage
@@ -82,26 +82,16 @@ class DINOv3ViTConfig(BackboneConfigMixin):
         return self.apply_layernorm or stage == f"stage{self.num_hidden_layers}"
 
 
-class Block(nn.Module):
+class Block(TransformerBlock):
     """A transformer block with layer scale; tokens (B, N, C), whose rotations come from `RotaryPositions`."""
 
     def __init__(self, config: DINOv3ViTConfig):
-        super().__init__()
-        width, hidden, act = config.hidden_size, config.intermediate_size, config.hidden_act
+        width, hidden, act, bias = config.hidden_size, config.intermediate_size, config.hidden_act, config.mlp_bias
         biases = {"q": config.query_bias, "k": config.key_bias, "v": config.value_bias}
         qkv = QkvLinear(width, "".join(part for part, biased in biases.items() if biased))
-        heads, dropout, bias = config.num_attention_heads, config.attention_dropout, config.mlp_bias
-        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.attn = RotaryAttention(qkv, heads, dropout, 0.0, config.proj_bias)
-        self.scale1 = LayerScale(width, config.layerscale_value)
-        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.mlp = GatedMlp(width, hidden, act, bias) if config.use_gated_mlp else Mlp(width, hidden, act, bias=bias)
-        self.scale2 = LayerScale(width, config.layerscale_value)
-        self.drop_path = DropPath(config.drop_path_rate)
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.drop_path(self.scale1(self.attn(self.norm1(x), cos, sin)))
-        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
+        attn = RotaryAttention(qkv, config.num_attention_heads, config.attention_dropout, 0.0, config.proj_bias)
+        mlp = GatedMlp(width, hidden, act, bias) if config.use_gated_mlp else Mlp(width, hidden, act, bias=bias)
+        super().__init__(width, config.layer_norm_eps, attn, mlp, config.layerscale_value, config.drop_path_rate)
 
 
 _HUB = """

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import BackboneConfigMixin
-from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import DotProductAttention, join_heads
 from bbframe.layers.initialise import initialise
@@ -240,10 +239,3 @@ class HieraBackbone(Backbone):
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return self.norms[name](state.permute(0, 3, 1, 2))
-
-    def adapt_weight(
-        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
-    ) -> tuple[Tensor, str] | None:
-        if name == "stem.positions":
-            return adapt_positions(weight, shape, self.config.grid, made_with and made_with.grid, tokens=0)
-        return super().adapt_weight(name, weight, shape, made_with)

@@ -5,23 +5,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import PlainConfig
-from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.hub.nested_config import nested_config
 from bbframe.keymap import Host, KeyMap
 from bbframe.layers.attention import Attention, QkvLinear
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
-from bbframe.layers.positions import patch_grid, resize_positions
-from bbframe.layers.residual import LayerScale
-from bbframe.layers.windows import across_windows, map_of_windows, to_whole_windows, windows_by_count
+from bbframe.layers.positions import patch_grid
+from bbframe.layers.tokens import PlacedPatches
+from bbframe.layers.transformer import TransformerBlock
+from bbframe.layers.windows import block_states, map_of_windows, to_whole_windows, windows_by_count
 from bbframe.registry import register
 from bbframe.schema import Range, Rate, Sides
 
@@ -66,47 +65,28 @@ class LwDetrViTConfig(PlainConfig):
         return patch_grid(self.pretrain_image_size, self.patch_size)
 
 
-class Stem(nn.Module):
+class Stem(PlacedPatches):
     """Patches with positions, if any, in windows: (B, num_channels, H, W) -> (B, windows, N, C)."""
 
     def __init__(self, config: LwDetrViTConfig):
-        super().__init__()
-        width, patch, self.grid, self.count = (
-            config.hidden_size,
-            config.patch_size,
-            config.grid,
-            config.num_windows_side,
-        )
-        self.patch = nn.Conv2d(config.num_channels, width, patch, patch)
-        count = 1 + self.grid[0] * self.grid[1]  # the first is a class token's, which this network has not
-        absolute = config.use_absolute_position_embeddings
-        self.positions = nn.Parameter(torch.zeros(1, count, width)) if absolute else None
+        grid = config.grid if config.use_absolute_position_embeddings else None
+        super().__init__(config.num_channels, config.hidden_size, config.patch_size, grid)
+        self.count = config.num_windows_side
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch(to_whole_windows(x, self.patch.stride[0], self.count)).permute(0, 2, 3, 1)
-        if self.positions is not None:
-            grid = (x.shape[1], x.shape[2])
-            x = x + resize_positions(self.positions[:, 1:], grid, self.grid).unflatten(1, grid)
-        return windows_by_count(x.contiguous(), self.count)
+        x = super().forward(to_whole_windows(x, self.patch.stride[0], self.count))
+        return windows_by_count(x, self.count)
 
 
-class Block(nn.Module):
+class Block(TransformerBlock):
     """A transformer block with layer scale; tokens (..., N, C)."""
 
     def __init__(self, config: LwDetrViTConfig):
-        super().__init__()
-        width, dropout, eps = config.hidden_size, config.dropout_prob, config.layer_norm_eps
-        self.norm1 = nn.LayerNorm(width, eps=eps)
+        width, dropout = config.hidden_size, config.dropout_prob
         qkv = QkvLinear(width, "qv" if config.qkv_bias else "")
-        self.attn = Attention(qkv, config.num_attention_heads, dropout, 0.0)
-        self.scale1 = LayerScale(width, config.cae_init_values)
-        self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = Mlp(width, int(width * config.mlp_ratio), config.hidden_act, dropout)
-        self.scale2 = LayerScale(width, config.cae_init_values)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.scale1(self.attn(self.norm1(x)))
-        return x + self.scale2(self.mlp(self.norm2(x)))
+        attn = Attention(qkv, config.num_attention_heads, dropout, 0.0)
+        mlp = Mlp(width, int(width * config.mlp_ratio), config.hidden_act, dropout)
+        super().__init__(width, config.layer_norm_eps, attn, mlp, config.cae_init_values)
 
 
 _NAMES = """
@@ -174,19 +154,8 @@ class LwDetrViTBackbone(Backbone):
         initialise(self, config.initializer_range)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        states = [self.stem(x)]
-        for index, stage in enumerate(self.stages):
-            inside = index in self.config.window_block_indices
-            states.append(stage(states[-1]) if inside else across_windows(stage, states[-1]))
-        return states
+        return block_states(self.stem(x), self.stages, self.config.window_block_indices)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         grid = patch_grid(size, self.config.patch_size)
         return map_of_windows(state, self.config.num_windows_side, *grid).permute(0, 3, 1, 2)
-
-    def adapt_weight(
-        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
-    ) -> tuple[Tensor, str] | None:
-        if name == "stem.positions":
-            return adapt_positions(weight, shape, self.config.grid, made_with and made_with.grid)
-        return super().adapt_weight(name, weight, shape, made_with)

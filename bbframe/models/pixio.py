@@ -13,9 +13,9 @@ from bbframe import ranges
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.mlp import Mlp
-from bbframe.layers.residual import DropPath
 from bbframe.layers.tokens import PatchTokens
-from bbframe.models.dinov2 import Dinov2Backbone, Dinov2Config
+from bbframe.layers.transformer import TransformerBlock
+from bbframe.models.dinov2 import AUTHORS_NAMES, HUB_NAMES, Dinov2Backbone, Dinov2Config
 from bbframe.registry import register
 from bbframe.schema import Range, Sides
 
@@ -37,23 +37,16 @@ class PixioConfig(Dinov2Config):
     n_cls_tokens: Annotated[int, Range(1, 1024, "tokens")] = 8
 
 
-class Block(nn.Module):
-    """A transformer block; tokens (B, N, C)."""
+class Block(TransformerBlock):
+    """A transformer block without layer scale; tokens (B, N, C)."""
 
     def __init__(self, config: PixioConfig):
-        super().__init__()
         width, dropout = config.hidden_size, config.hidden_dropout_prob
         qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
-        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.attn = Attention(qkv, config.num_attention_heads, config.attention_probs_dropout_prob, dropout)
-        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.mlp = Mlp(width, int(width * config.mlp_ratio), config.hidden_act)
-        self.dropout = nn.Dropout(dropout)  # behind the perceptron alone, not inside
-        self.drop_path = DropPath(config.drop_path_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.dropout(self.mlp(self.norm2(x))))
+        attn = Attention(qkv, config.num_attention_heads, config.attention_probs_dropout_prob, dropout)
+        mlp = Mlp(width, int(width * config.mlp_ratio), config.hidden_act)
+        super().__init__(width, config.layer_norm_eps, attn, mlp, None, config.drop_path_rate)
+        self.scale2 = nn.Dropout(dropout)  # behind the perceptron alone, not inside
 
 
 @register
@@ -69,38 +62,13 @@ class PixioBackbone(Dinov2Backbone):
     config_class = PixioConfig
     config: PixioConfig
     keys = KeyMap(
-        """
-        embeddings.cls_token                                         stem.cls_token
-        embeddings.position_embeddings                               stem.positions
-        embeddings.patch_embeddings.projection                       stem.patch
-        encoder.layer.{}.norm1                                       stages.{}.norm1
-        encoder.layer.{}.attention.attention.(query|key|value)       stages.{}.attn.qkv
-        encoder.layer.{}.attention.output.dense                      stages.{}.attn.proj
-        encoder.layer.{}.norm2                                       stages.{}.norm2
-        encoder.layer.{}.intermediate.dense                          stages.{}.mlp.fc1
-        encoder.layer.{}.output.dense                                stages.{}.mlp.fc2
-        encoder.layernorm                                            norm
-        layernorm.weight                                             final_weight
-        layernorm.bias                                               final_bias
-        """,
+        HUB_NAMES.replace("{}.mlp.fc1 ", "{}.intermediate.dense ", 1)
+        .replace("{}.mlp.fc2 ", "{}.output.dense ", 1)
+        .replace("    layernorm ", "    encoder.layernorm ")
+        + "layernorm.weight  final_weight\nlayernorm.bias  final_bias",
         fresh=["encoder.layernorm.*"],
     )
-    originals = (
-        KeyMap(
-            """
-            cls_token                stem.cls_token
-            pos_embed                stem.positions
-            patch_embed.proj         stem.patch
-            blocks.{}.norm{}         stages.{}.norm{}
-            blocks.{}.attn.qkv       stages.{}.attn.qkv
-            blocks.{}.attn.proj      stages.{}.attn.proj
-            blocks.{}.mlp.fc{}       stages.{}.mlp.fc{}
-            norm                     norm
-            final.weight             final_weight
-            final.bias               final_bias
-            """
-        ),
-    )
+    originals = (KeyMap(AUTHORS_NAMES + "final.weight  final_weight\nfinal.bias  final_bias"),)
     in_memory = (
         (r"\blayers\.(\d+)\.", r"encoder.layer.\1."),
         *Dinov2Backbone.in_memory,

@@ -135,7 +135,7 @@ class ResNetBackbone(Backbone):
         """,
         ignored=["fc.*"],
     )
-    originals: ClassVar[Sequence[KeyMap]] = (_torchvision_keys,)  # of torchvision, and of timm
+    originals: Sequence[KeyMap] = (_torchvision_keys,)  # of torchvision, and of timm
     hosts: ClassVar[Mapping[str, Host]] = detector_hosts(keys, ResNetConfig)
 
     def __init__(self, config: ResNetConfig):

@@ -15,7 +15,7 @@ from bbframe.hub.nested_config import nested_config
 from bbframe.keymap import Host, KeyMap
 from bbframe.layers.positions import patch_grid
 from bbframe.layers.tokens import PatchTokens
-from bbframe.layers.windows import across_windows, map_of_windows, to_whole_windows, windows_by_count
+from bbframe.layers.windows import block_states, map_of_windows, to_whole_windows, windows_by_count
 from bbframe.models.dinov2 import HUB_NAMES, Dinov2Backbone, Dinov2Config
 from bbframe.registry import register
 from bbframe.schema import Range
@@ -112,11 +112,7 @@ class RfDetrDinov2Backbone(Dinov2Backbone):
         return stem
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        states = [self.stem(x)]
-        for index, stage in enumerate(self.stages):
-            inside = index in (self.config.window_block_indexes or ())
-            states.append(stage(states[-1]) if inside else across_windows(stage, states[-1]))
-        return states
+        return block_states(self.stem(x), self.stages, self.config.window_block_indexes or ())
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         x = self.norm(state) if self.config.apply_layernorm else state

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import PlainConfig
-from bbframe.hub.adapted_tables import adapt_kernel, adapt_line, adapt_positions
+from bbframe.hub.adapted_tables import adapt_kernel, adapt_line
 from bbframe.keymap import Host, KeyMap
 from bbframe.layers.activation import activation
 from bbframe.layers.attention import Attention, join_heads, split_heads
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
 from bbframe.layers.norm import LayerNorm2d
-from bbframe.layers.positions import DecomposedPositions, patch_grid, resize_positions
+from bbframe.layers.positions import DecomposedPositions, patch_grid
 from bbframe.layers.residual import DropPath, rising_rates
+from bbframe.layers.tokens import PlacedPatches
 from bbframe.layers.windows import unwindow, windows
 from bbframe.registry import register
 from bbframe.schema import Range, Rate, Sides
@@ -51,24 +52,10 @@ class VitDetConfig(PlainConfig):
         super().validate()
         self.refuse_missing_blocks("window_block_indices", "residual_block_indices")
 
-
-class Stem(nn.Module):
-    """Patches and, if any, positions: (B, num_channels, H, W) -> (B, H / P, W / P, C)."""
-
-    def __init__(self, config: VitDetConfig):
-        super().__init__()
-        width, self.grid = config.hidden_size, patch_grid(config.pretrain_image_size, config.patch_size)
-        self.patch = nn.Conv2d(config.num_channels, width, config.patch_size, config.patch_size)
-        count = 1 + self.grid[0] * self.grid[1]  # the first is a class token's, which this network has not
-        absolute = config.use_absolute_position_embeddings
-        self.positions = nn.Parameter(torch.zeros(1, count, width)) if absolute else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.patch(x).permute(0, 2, 3, 1).contiguous()
-        if self.positions is None:
-            return x
-        grid = (x.shape[1], x.shape[2])
-        return x + resize_positions(self.positions[:, 1:], grid, self.grid).unflatten(1, grid)
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The rows and columns of patches that the table of absolute positions belongs to."""
+        return patch_grid(self.pretrain_image_size, self.patch_size)
 
 
 class MapAttention(Attention):
@@ -214,7 +201,8 @@ class VitDetBackbone(Backbone):
     def __init__(self, config: VitDetConfig):
         super().__init__(config)
         (rates,) = rising_rates(config.drop_path_rate, (config.num_hidden_layers,))
-        self.stem = Stem(config)
+        grid = config.grid if config.use_absolute_position_embeddings else None
+        self.stem = PlacedPatches(config.num_channels, config.hidden_size, config.patch_size, grid)
         self.stages = nn.ModuleList(Block(config, i, rates[i]) for i in range(self.num_built - 1))
         initialise(self, config.initializer_range)
 
@@ -224,10 +212,6 @@ class VitDetBackbone(Backbone):
     def adapt_weight(
         self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
     ) -> tuple[Tensor, str] | None:
-        if name == "stem.positions":
-            configs = (self.config, made_with or self.config)
-            grid, given = (patch_grid(c.pretrain_image_size, c.patch_size) for c in configs)
-            return adapt_positions(weight, shape, grid, made_with and given)
         if name.endswith((".rows", ".columns")):
             return adapt_line(weight, shape)
         if name == "stem.patch.weight" and weight.shape[:2] == shape[:2]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from bbframe import ranges
 from bbframe.backbone import Backbone
 from bbframe.config import PlainConfig
-from bbframe.hub.adapted_tables import adapt_positions
 from bbframe.hub.nested_config import nested_config
 from bbframe.keymap import Host, KeyMap
 from bbframe.layers.attention import Attention
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
-from bbframe.layers.positions import patch_grid, resize_positions
+from bbframe.layers.positions import patch_grid
+from bbframe.layers.tokens import PlacedPatches
+from bbframe.layers.transformer import TransformerBlock
+from bbframe.models.dinov2 import AUTHORS_NAMES
 from bbframe.registry import register
 from bbframe.schema import Range, Rate, Sides
 
@@ -55,23 +57,19 @@ class VitPoseBackboneConfig(PlainConfig):
         return patch_grid(self.image_size, self.patch_size)
 
 
-class Stem(nn.Module):
+class Stem(PlacedPatches):
     """Patches of the image, padded by 2 pixels, with positions: (B, num_channels, H, W) -> (B, N, C).
 
-    The first position belongs to the class token of pretraining; it is added to every patch.
+    The position of the class token of pretraining is added to every patch.
     """
 
     def __init__(self, config: VitPoseBackboneConfig):
-        super().__init__()
-        width, patch, self.grid = config.hidden_size, config.patch_size, config.grid
-        self.patch = nn.Conv2d(config.num_channels, width, patch, patch, padding=2)
-        self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], width))
+        super().__init__(config.num_channels, config.hidden_size, config.patch_size, config.grid, padding=2)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch(x)
-        places = resize_positions(self.positions[:, 1:], (x.shape[2], x.shape[3]), self.grid)
-        return self.dropout(x.flatten(2).transpose(1, 2) + places + self.positions[:, :1])
+        assert self.positions is not None
+        return self.dropout(super().forward(x).flatten(1, 2) + self.positions[:, :1])
 
 
 class ExpertMlp(Mlp):
@@ -91,22 +89,16 @@ class ExpertMlp(Mlp):
         return torch.cat([self.fc2(x), self.experts[self.index](x)], dim=-1)
 
 
-class Block(nn.Module):
-    """A transformer block; tokens (B, N, C)."""
+class Block(TransformerBlock):
+    """A transformer block, with experts if there are several; tokens (B, N, C)."""
 
     def __init__(self, config: VitPoseBackboneConfig):
-        super().__init__()
         width, heads, dropout = config.hidden_size, config.num_attention_heads, config.hidden_dropout_prob
-        plain, hidden = config.num_experts == 1, int(width * config.mlp_ratio)
-        self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
         qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
-        self.attn = Attention(qkv, heads, config.attention_probs_dropout_prob, dropout)
-        self.norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.mlp = Mlp(width, hidden, config.hidden_act) if plain else ExpertMlp(config)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        attn = Attention(qkv, heads, config.attention_probs_dropout_prob, dropout)
+        plain, hidden = config.num_experts == 1, int(width * config.mlp_ratio)
+        mlp = Mlp(width, hidden, config.hidden_act) if plain else ExpertMlp(config)
+        super().__init__(width, config.layer_norm_eps, attn, mlp, None)
 
 
 @register
@@ -134,16 +126,7 @@ class VitPoseBackbone(Backbone):
     _inside = nested_config(VitPoseBackboneConfig, free=["dataset_index"])
     hosts = {"vitpose": Host(keys.inside("backbone.", ignored=["head.*"]), _inside)}
     _authors_keys = KeyMap(
-        """
-        pos_embed                   stem.positions
-        patch_embed.proj            stem.patch
-        blocks.{}.norm{}            stages.{}.norm{}
-        blocks.{}.attn.qkv          stages.{}.attn.qkv
-        blocks.{}.attn.proj         stages.{}.attn.proj
-        blocks.{}.mlp.fc{}          stages.{}.mlp.fc{}
-        blocks.{}.mlp.experts.{}    stages.{}.mlp.experts.{}
-        last_norm                   norm
-        """,
+        AUTHORS_NAMES.replace("    norm ", "    last_norm ") + "blocks.{}.mlp.experts.{}  stages.{}.mlp.experts.{}",
         prefixes=["backbone."],
         ignored="cls_token keypoint_head.* associate_keypoint_heads.*".split(),
     )
@@ -159,10 +142,3 @@ class VitPoseBackbone(Backbone):
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         grid = patch_grid((size[0] + 4, size[1] + 4), self.config.patch_size)
         return self.norm(state).transpose(1, 2).unflatten(2, grid)
-
-    def adapt_weight(
-        self, name: str, weight: Tensor, shape: torch.Size, made_with: Any | None
-    ) -> tuple[Tensor, str] | None:
-        if name == "stem.positions":
-            return adapt_positions(weight, shape, self.config.grid, made_with and made_with.grid)
-        return super().adapt_weight(name, weight, shape, made_with)

@@ -82,6 +82,7 @@ class BackboneOptions:
 # fields that a run may set whatever the checkpoint says: they shape no weight, or are adapted with a report
 _FREE = frozenset(
     "num_channels drop_path_rate dropout_prob hidden_dropout_prob attention_probs_dropout_prob initializer_range "
+    "attention_dropout pos_embed_shift pos_embed_jitter pos_embed_rescale cae_init_values "
     "layer_scale_init_value layerscale_value out_features out_indices out_strides".split()
 )
 

@@ -15,7 +15,6 @@ from bbframe.auto import backbone_class, config_from_dict
 from bbframe.keymap import KeyMap
 from bbframe.schema import pair
 
-from .reference_order import in_the_order_of_transformers, runs_in_transformers
 from .tiny import GOLDEN, cases, distance, free, golden_config, images, names, shaken, tiny, variants
 
 every_case = pytest.mark.parametrize("case", cases())
@@ -32,6 +31,11 @@ def stages_of(case):
     return [name for name in features if name in expected]
 
 
+def as_in_transformers(name):
+    """The fields with which transformers' backbone class computes, where others are the default for a reason."""
+    return {"token_order": "rows"} if name == "hiera" else {}
+
+
 def load(case, **options):
     return AutoBackbone.from_pretrained(GOLDEN / case, out_features=stages_of(case), **options)
 
@@ -42,7 +46,7 @@ def test_every_architecture_has_golden_cases():
 
 @every_case
 def test_maps_and_gradients_are_those_of_the_reference(case):
-    net = in_the_order_of_transformers(load(case))
+    net = load(case, **as_in_transformers(case.partition("/")[0]))
     expected = load_file(GOLDEN / case / "expected.safetensors")
     for i in range(sum(key.startswith("input.") for key in expected)):
         x = expected[f"input.{i}"].requires_grad_()
@@ -131,6 +135,7 @@ def exchanged_backbone(case):
     """A backbone of random weights in a golden configuration, or in one of ours that transformers can run."""
     name, _, which = case.partition("/")
     config = variants(name, 6)[int(which)] if which.isdecimal() else golden_config(case)
+    vars(config).update(as_in_transformers(name))
     if free(config):
         config.out_features = exchanged_stages(name, config)
     beyond = (
@@ -140,7 +145,7 @@ def exchanged_backbone(case):
         name == "vitpose_backbone" and [(s + 4) // config.patch_size for s in sides(config)] != list(config.grid),
         name == "lw_detr_vit" and sides(config)[0] / config.num_windows % config.num_windows_side != 0,
         name == "rt_detr_resnet" and _halves_a_shortcut_alone(config),
-        name == "hiera" and not runs_in_transformers(config),
+        name == "hiera" and not runs_as_a_hiera_of_transformers(config),
     )
     if any(beyond):
         pytest.skip("transformers does not run this configuration")
@@ -167,6 +172,14 @@ def sizes_that_transformers_takes(config):
         top *= config.num_windows
         return [(2 * top, 2 * top), (top + 1, top + 1)]
     return [(2 * top, 3 * top), (2 * top + 1, top + top // 2)]
+
+
+def runs_as_a_hiera_of_transformers(config):
+    """Whether its grid is that of the positions, in whole units, and units are those that are pooled to one place."""
+    side = config.query_stride ** (len(config.depths) - 1)
+    patches = zip(sides(config), pair(config.patch_size), pair(config.patch_padding), strict=True)
+    grid = tuple((size + 2 * padding - patch) // config.patch_stride + 1 for size, patch, padding in patches)
+    return grid == config.grid and not any(count % side for count in grid) and config.masked_unit_size == side
 
 
 def _halves_a_shortcut_alone(config):
@@ -196,7 +209,6 @@ def test_folders_are_exchanged_with_transformers(case, tmp_path):
     assert not back.load_report.fresh
     weights = back.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in net.state_dict().items())
-    in_the_order_of_transformers(net)
     for size in sizes_that_transformers_takes(net.config):
         x = images(net, *size)
         with torch.no_grad():
@@ -211,17 +223,16 @@ def test_folders_are_exchanged_with_transformers(case, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", names())
 def test_classifiers_of_transformers_are_read(name, tmp_path):
-    net = tiny(name)
+    net = tiny(name, **as_in_transformers(name))
     net.out_features = exchanged_stages(name, net.config)
     classifier = peers(name, "ForImageClassification")
     config = {**net.config.to_dict(), "num_labels": 5}
     shaken(classifier(classifier.config_class(**config))).save_pretrained(tmp_path)
     theirs = peers(name).from_pretrained(tmp_path).eval()
-    ours = AutoBackbone.from_pretrained(tmp_path)
+    ours = AutoBackbone.from_pretrained(tmp_path, **as_in_transformers(name))
     assert ours.config == net.config
     assert any("classifier" in key or key.startswith("fc.") for key in ours.load_report.ignored)
     assert all(_may_lack(ours, key) for key in ours.load_report.fresh)
-    in_the_order_of_transformers(ours)
     x = images(ours, *sizes_that_transformers_takes(ours.config)[0])
     with torch.no_grad():
         for a, b in zip(ours(x).feature_maps, theirs(x).feature_maps, strict=True):

@@ -152,6 +152,18 @@ def blank_bias(height: int, width: int, size: int, like: Tensor) -> Tensor | Non
     return (there[0, :, None, None, :, 0] - 1) * (torch.finfo(like.dtype).max / 2)  # finite: a window may be blank
 
 
+def rows_as_units(x: Tensor, stride: int, steps: int) -> Tensor:
+    """Put the places of a map (B, H, W, C), listed row by row, where a list of nested units has them.
+
+    A unit holds stride x stride smaller ones, `steps` times; the list runs through the places in the smallest first,
+    and through the units last. The sides are filled up to whole units.
+    """
+    B, H, W, C = (x := repeat_edges(x, stride**steps)).shape
+    x = x.reshape(B, *(stride,) * (2 * steps), H // stride**steps, W // stride**steps, C)
+    down, across = ([2 * steps + side, *range(2 * steps - 2 + side, 0, -2)] for side in (1, 2))
+    return x.permute(0, *down, *across, 2 * steps + 3).reshape(B, H, W, C)
+
+
 def relative_index(height: int, width: int, device: torch.device) -> Tensor:
     """For each pair of places in a grid, (N, N) with N = height * width, where a table holds their offset.
 

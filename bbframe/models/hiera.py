@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from bbframe.layers.norm import MapNorms
 from bbframe.layers.pooling import largest
 from bbframe.layers.positions import patch_grid, resize_positions
 from bbframe.layers.residual import DropPath, rising_rates
-from bbframe.layers.windows import blank_bias, known, repeat_edges, unwindow, windows
+from bbframe.layers.windows import blank_bias, known, repeat_edges, rows_as_units, unwindow, windows
 from bbframe.registry import register
 from bbframe.schema import Length, Range, Rate, Sides, demand, pair
 from bbframe.selection import Stage
@@ -32,6 +33,8 @@ class HieraConfig(BackboneConfigMixin):
     `image_size` is the training size that the position table belongs to. The first blocks of `num_query_pool` stages,
     from the second on, pool their queries by `query_stride`. A stage with `masked_unit_attention` attends inside units
     of `masked_unit_size` tokens of the first stage, as does the first block behind it; others attend to the whole map.
+    `token_order` says what a unit is: a part of the image ("units", the default), or, as in transformers'
+    HieraBackbone, places of its rows far apart ("rows", the default for what that class has saved).
     """
 
     model_type: ClassVar[str] = "hiera"
@@ -57,10 +60,17 @@ class HieraConfig(BackboneConfigMixin):
     hidden_act: ranges.Activation = "gelu"
     layer_norm_eps: ranges.Epsilon = 1e-6
     layer_norm_init: Annotated[float, Range(0, 10)] = 1.0
+    token_order: Literal["units", "rows"] | None = None
     drop_path_rate: Rate = 0.0
     initializer_range: ranges.Deviation = 0.02
 
+    @classmethod
+    def settled(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        by_backbone = data.get("token_order") is None and data.get("architectures") == ["HieraBackbone"]
+        return {**data, "token_order": "rows"} if by_backbone else data
+
     def validate(self) -> None:
+        self.token_order = self.token_order or "units"
         self.refuse_unequal_lengths("depths", "num_heads", "masked_unit_attention")
         for name in self._pairs:
             height, width = pair(getattr(self, name))
@@ -197,14 +207,15 @@ class HieraBackbone(Backbone):
     Images may have any size: positions are resized, and a unit at an edge holds what there is of it. Hidden states
     are maps (B, H, W, C); attentions, (B, units, heads, N, M) a block, with N pooled places asking M.
 
-    The maps are those of transformers' HieraModel and of the authors. HieraBackbone there forgets to reorder the
-    tokens: it takes rows of the image for units, and the places of its maps are not those of the image.
+    The maps are those of the authors and of transformers' HieraModel, for which the published weights were trained.
+    HieraBackbone there does not put the tokens in the order of units, so that the places of its maps are not those of
+    the image: token_order="rows" gives its maps, and is the order of the checkpoints that it saved.
     """
 
     config_class = HieraConfig
     config: HieraConfig
     has_attentions = True
-    adaptable = frozenset({"image_size"})
+    adaptable = frozenset({"image_size", "token_order"})
     keys = KeyMap(
         """
         embeddings.patch_embeddings.projection             stem.patch
@@ -236,6 +247,15 @@ class HieraBackbone(Backbone):
         for norm in (module for module in self.modules() if isinstance(module, nn.LayerNorm)):
             nn.init.constant_(norm.weight, config.layer_norm_init)
             nn.init.constant_(norm.bias, config.initializer_range)
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        states = [self.stem(x)]
+        x, count, stride = states[0], len(self.config.depths) - 1, self.config.query_stride
+        if self.config.token_order == "rows":
+            x = rows_as_units(x, stride, count)
+        for stage in self.stages:
+            states.append(x := stage(x))
+        return states
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return self.norms[name](state.permute(0, 3, 1, 2))

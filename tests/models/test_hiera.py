@@ -71,6 +71,23 @@ def test_what_has_two_sides_is_one_number_or_two_and_saved_as_two():
     assert tiny_config("hiera", image_size=[64, 96]).grid == (16, 24)
 
 
+def test_a_checkpoint_of_transformers_backbone_has_its_order_of_tokens(tmp_path):
+    """That class takes rows of the image for units; what a classifier saved was trained with units."""
+    net = AutoBackbone.from_pretrained(GOLDEN / "hiera" / "global")
+    assert net.config.token_order == "rows"
+    assert AutoBackbone.from_pretrained(FOLDER).config.token_order == "units"
+    net.save_pretrained(tmp_path)
+    assert AutoBackbone.from_pretrained(tmp_path).config.token_order == "rows"
+    units = AutoBackbone.from_pretrained(tmp_path, token_order="units")
+    units.save_pretrained(tmp_path)
+    assert AutoBackbone.from_pretrained(tmp_path).config.token_order == "units"
+    x = images(net, 64, 64)
+    with torch.no_grad():
+        assert distance(net(x).feature_maps[-1], units(x).feature_maps[-1]) > 0.1
+        for m, stride in zip(net(images(net, 75, 53)).feature_maps, net.strides, strict=True):  # as few as whole units
+            assert m.shape[2:] == (80 // stride, 64 // stride)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -10,6 +10,9 @@ from safetensors.torch import load_file, save_file
 
 import bbframe
 from bbframe import AutoBackbone, make_backbone
+from bbframe.app.composition import composition, plain_data
+from bbframe.factory import check_backbone
+from bbframe.hub.stated_config import stated_config
 from tests.tiny import distance, images, shaken, tiny
 
 peer = pytest.mark.peer
@@ -151,3 +154,58 @@ def test_the_backbone_of_a_detector_of_transformers_is_found(name, kind, backbon
     with torch.no_grad():
         for a, b in zip(net(x).feature_maps, theirs(x).feature_maps, strict=True):
             assert distance(a, b) < 1e-5
+
+
+# what the published detectors, or the scripts that converted them, state of their backbones beside the stages that
+# they read: those of PekingU, and of ustc-community
+_BASIC = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512]}
+_STATED = {
+    "rt_detr_resnet_18": {**_BASIC, "depths": [2, 2, 2, 2]},
+    "rt_detr_resnet_34": _BASIC,
+    "rt_detr_resnet_50": {},
+    "rt_detr_resnet_101": {"depths": [3, 4, 23, 3]},
+    "hgnet_v2_b0": {
+        "hidden_sizes": [128, 256, 512, 1024],  # not the network's, as the next two
+        "embedding_size": 32,
+        "layer_type": "basic",
+        "stem_channels": [3, 16, 16],
+        "stage_in_channels": [16, 64, 256, 512],
+        "stage_mid_channels": [16, 32, 64, 128],
+        "stage_out_channels": [64, 256, 512, 1024],
+        "stage_num_blocks": [1, 1, 2, 1],
+        "stage_numb_of_layers": [3, 3, 3, 3],
+        "use_learnable_affine_block": True,
+    },
+    "hgnet_v2_b2": {
+        "hidden_sizes": [192, 384, 768, 1536],
+        "stem_channels": [3, 24, 32],
+        "stage_in_channels": [32, 96, 384, 768],
+        "stage_mid_channels": [32, 64, 128, 256],
+        "stage_out_channels": [96, 384, 768, 1536],
+        "stage_num_blocks": [1, 1, 3, 1],
+        "stage_numb_of_layers": [4, 4, 4, 4],
+        "use_learnable_affine_block": True,
+    },
+    "hgnet_v2_b4": {"layer_type": "basic", "embedding_size": 32, "stem_channels": [3, 32, 48]},
+    "hgnet_v2_b5": {
+        "stem_channels": [3, 32, 64],
+        "stage_in_channels": [64, 128, 512, 1024],
+        "stage_mid_channels": [64, 128, 256, 512],
+        "stage_num_blocks": [1, 2, 5, 2],
+    },
+}
+
+
+@pytest.mark.parametrize("choice", _STATED)
+def test_the_variants_are_those_of_the_published_detectors(choice):
+    with composition() as compose:
+        ours = check_backbone(plain_data(compose, [f"backbone={choice}"])["backbone"]).config
+    inner = {"model_type": ours.model_type, "out_features": READ, "out_indices": [2, 3, 4], **_STATED[choice]}
+    model_type = "rt_detr" if ours.model_type == "rt_detr_resnet" else "d_fine"
+    config = {"model_type": model_type, "backbone": None, "use_timm_backbone": False, "backbone_config": inner}
+    stated = stated_config("config.json", config, bbframe.auto.backbone_class(ours.model_type))
+    assert not stated.unknown
+    theirs = stated.config({})
+    assert theirs.out_features == READ
+    ours.out_features = READ
+    assert theirs == ours

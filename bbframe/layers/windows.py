@@ -82,7 +82,10 @@ def windows_by_count(x: Tensor, count: int) -> Tensor:
     if known(H, W):
         x = x.view(B, count, rows, count, columns, C).transpose(2, 3)
         return x.reshape(B, count * count, rows * columns, C)
-    window, inside = torch.arange(count * count, device=x.device)[:, None], torch.arange(rows * columns, device=x.device)
+    window, inside = (
+        torch.arange(count * count, device=x.device)[:, None],
+        torch.arange(rows * columns, device=x.device),
+    )
     (row, column), (down, right) = _divided(window, count), _divided(inside, columns)
     return x[:, row * rows + down, column * columns + right]
 

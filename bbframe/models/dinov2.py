@@ -121,7 +121,7 @@ class Dinov2Backbone(Backbone):
     has_attentions = has_class_token = needs_a_cell = True
     adaptable = frozenset({"image_size"})
     keys = KeyMap(HUB_NAMES, prefixes=["dinov2."], ignored=["classifier.*"], spare=["embeddings.mask_token"])
-    originals: ClassVar[Sequence[KeyMap]] = (
+    originals: Sequence[KeyMap] = (
         KeyMap(_AUTHORS_NAMES, ignored=["head.*"], spare=["mask_token"], fresh=["mask_token"]),
     )
     in_memory: ClassVar[Sequence[tuple[str, str]]] = (

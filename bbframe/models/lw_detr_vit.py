@@ -1,5 +1,4 @@
-"""The encoder of LW-DETR (Chen et al., "LW-DETR: A Transformer Replacement to YOLO for Real-Time Detection",
-arXiv:2406.03459)."""
+"""The encoder of LW-DETR (Chen et al., "A Transformer Replacement to YOLO", arXiv:2406.03459)."""
 
 from __future__ import annotations
 
@@ -19,9 +18,10 @@ from bbframe.keymap import Host, KeyMap
 from bbframe.layers.attention import Attention, QkvLinear
 from bbframe.layers.initialise import initialise
 from bbframe.layers.mlp import Mlp
-from bbframe.layers.positions import patch_grid, resize_positions
+from bbframe.layers.positions import patch_grid
 from bbframe.layers.residual import LayerScale
 from bbframe.layers.windows import across_windows, map_of_windows, to_whole_windows, windows_by_count
+from bbframe.models import vitdet
 from bbframe.registry import register
 from bbframe.schema import Range, Rate, Sides
 
@@ -50,10 +50,8 @@ class LwDetrViTConfig(PlainConfig):
         super().validate()
         self.refuse_missing_blocks("window_block_indices")
         if (side := self.num_windows_side) ** 2 != self.num_windows:
-            raise ValueError(
-                f"lw_detr_vit: num_windows={self.num_windows} must be a square number, such as {side**2} or "
-                f"{(side + 1) ** 2}"
-            )
+            near = f"{side**2} or {(side + 1) ** 2}"
+            raise ValueError(f"lw_detr_vit: num_windows={self.num_windows} must be a square number, such as {near}")
 
     @property
     def num_windows_side(self) -> int:
@@ -66,28 +64,17 @@ class LwDetrViTConfig(PlainConfig):
         return patch_grid(self.pretrain_image_size, self.patch_size)
 
 
-class Stem(nn.Module):
+class Stem(vitdet.Stem):
     """Patches with positions, if any, in windows: (B, num_channels, H, W) -> (B, windows, N, C)."""
 
     def __init__(self, config: LwDetrViTConfig):
-        super().__init__()
-        width, patch, self.grid, self.count = (
-            config.hidden_size,
-            config.patch_size,
-            config.grid,
-            config.num_windows_side,
-        )
-        self.patch = nn.Conv2d(config.num_channels, width, patch, patch)
-        count = 1 + self.grid[0] * self.grid[1]  # the first is a class token's, which this network has not
-        absolute = config.use_absolute_position_embeddings
-        self.positions = nn.Parameter(torch.zeros(1, count, width)) if absolute else None
+        grid = config.grid if config.use_absolute_position_embeddings else None
+        super().__init__(config.num_channels, config.hidden_size, config.patch_size, grid)
+        self.count = config.num_windows_side
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch(to_whole_windows(x, self.patch.stride[0], self.count)).permute(0, 2, 3, 1)
-        if self.positions is not None:
-            grid = (x.shape[1], x.shape[2])
-            x = x + resize_positions(self.positions[:, 1:], grid, self.grid).unflatten(1, grid)
-        return windows_by_count(x.contiguous(), self.count)
+        x = super().forward(to_whole_windows(x, self.patch.stride[0], self.count))
+        return windows_by_count(x, self.count)
 
 
 class Block(nn.Module):

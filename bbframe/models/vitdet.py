@@ -53,15 +53,14 @@ class VitDetConfig(PlainConfig):
 
 
 class Stem(nn.Module):
-    """Patches and, if any, positions: (B, num_channels, H, W) -> (B, H / P, W / P, C)."""
+    """Patches and, with the `grid` of a table, positions: (B, num_channels, H, W) -> (B, H / P, W / P, C)."""
 
-    def __init__(self, config: VitDetConfig):
+    def __init__(self, num_channels: int, width: int, patch: int, grid: tuple[int, int] | None):
         super().__init__()
-        width, self.grid = config.hidden_size, patch_grid(config.pretrain_image_size, config.patch_size)
-        self.patch = nn.Conv2d(config.num_channels, width, config.patch_size, config.patch_size)
-        count = 1 + self.grid[0] * self.grid[1]  # the first is a class token's, which this network has not
-        absolute = config.use_absolute_position_embeddings
-        self.positions = nn.Parameter(torch.zeros(1, count, width)) if absolute else None
+        self.grid = grid
+        self.patch = nn.Conv2d(num_channels, width, patch, patch)
+        # the first position is a class token's, which this network has not
+        self.positions = nn.Parameter(torch.zeros(1, 1 + grid[0] * grid[1], width)) if grid else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch(x).permute(0, 2, 3, 1).contiguous()
@@ -214,7 +213,9 @@ class VitDetBackbone(Backbone):
     def __init__(self, config: VitDetConfig):
         super().__init__(config)
         (rates,) = rising_rates(config.drop_path_rate, (config.num_hidden_layers,))
-        self.stem = Stem(config)
+        grid = patch_grid(config.pretrain_image_size, config.patch_size)
+        absolute = grid if config.use_absolute_position_embeddings else None
+        self.stem = Stem(config.num_channels, config.hidden_size, config.patch_size, absolute)
         self.stages = nn.ModuleList(Block(config, i, rates[i]) for i in range(self.num_built - 1))
         initialise(self, config.initializer_range)
 

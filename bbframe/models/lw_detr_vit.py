@@ -1,5 +1,4 @@
-"""The encoder of LW-DETR (Chen et al., "LW-DETR: A Transformer Replacement to YOLO for Real-Time Detection",
-arXiv:2406.03459)."""
+"""The encoder of LW-DETR (Chen et al., "A Transformer Replacement to YOLO", arXiv:2406.03459)."""
 
 from __future__ import annotations
 
@@ -49,10 +48,8 @@ class LwDetrViTConfig(PlainConfig):
         super().validate()
         self.refuse_missing_blocks("window_block_indices")
         if (side := self.num_windows_side) ** 2 != self.num_windows:
-            raise ValueError(
-                f"lw_detr_vit: num_windows={self.num_windows} must be a square number, such as {side**2} or "
-                f"{(side + 1) ** 2}"
-            )
+            near = f"{side**2} or {(side + 1) ** 2}"
+            raise ValueError(f"lw_detr_vit: num_windows={self.num_windows} must be a square number, such as {near}")
 
     @property
     def num_windows_side(self) -> int:

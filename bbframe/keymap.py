@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 _FUSED = re.compile(r"\(([\w|]+)\)")
+_EITHER = re.compile(r"<([^<>]+)>")
 _INTEGER = re.compile(r"\{(\+\d+)?\}")
 
 
@@ -16,6 +17,7 @@ class KeyMap:
     """Two columns of names. `{}` stands for an integer, `{+1}` for one more than the other side's; leaves such as
     `weight` ride along.
 
+    Alternatives `<a|b>` on the left go with those on the right, in order: such a row stands for several.
     A row whose left side holds `(query|key|value)` fuses those tensors, in that order and along the first dimension,
     into the one on its right. `prefixes` may stand before the names in a checkpoint, such as a classifier's;
     `saved_prefix` stands there in the Hub's backbone checkpoints, except before names that match `unprefixed`.
@@ -42,7 +44,7 @@ class KeyMap:
         self._ignored, self._spare = tuple(ignored), tuple(spare)
         self._fresh = (*fresh, "*.num_batches_tracked")
         self._ours: list[tuple[_Name, list[_Name]]] = []  # ours and the parts that it is made of
-        for left, right in (line.split() for line in table.strip().splitlines()):
+        for left, right in (row for line in table.strip().splitlines() for row in _rows(*line.split())):
             fused = _FUSED.search(left)
             parts = fused.group(1).split("|") if fused else [""]
             self._ours.append((_Name(right), [_Name(_FUSED.sub(part, left)) for part in parts]))
@@ -130,6 +132,15 @@ class Host(NamedTuple):
 
     keys: KeyMap
     config: Callable[[Mapping[str, Any]], dict[str, Any] | None]
+
+
+def _rows(left: str, right: str) -> list[tuple[str, str]]:
+    """The rows without alternatives that a row stands for."""
+    ours, theirs = _EITHER.search(right), _EITHER.search(left)
+    if ours is None or theirs is None:
+        return [(left, right)]
+    both = zip(theirs[1].split("|"), ours[1].split("|"), strict=True)
+    return [row for a, b in both for row in _rows(left.replace(theirs[0], a, 1), right.replace(ours[0], b, 1))]
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

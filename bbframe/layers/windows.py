@@ -158,6 +158,8 @@ def rows_as_units(x: Tensor, stride: int, steps: int) -> Tensor:
     A unit holds stride x stride smaller ones, `steps` times; the list runs through the places in the smallest first,
     and through the units last. The sides are filled up to whole units.
     """
+    if not steps:
+        return x
     B, H, W, C = (x := repeat_edges(x, stride**steps)).shape
     x = x.reshape(B, *(stride,) * (2 * steps), H // stride**steps, W // stride**steps, C)
     down, across = ([2 * steps + side, *range(2 * steps - 2 + side, 0, -2)] for side in (1, 2))

@@ -108,6 +108,7 @@ class Dinov2Backbone(Backbone):
     config_class = Dinov2Config
     config: Dinov2Config
     stem: PatchTokens
+    token_class: ClassVar[type[PatchTokens]] = PatchTokens
     has_attentions = has_class_token = needs_a_cell = True
     adaptable = frozenset({"image_size"})
     keys = KeyMap(HUB_NAMES, prefixes=["dinov2."], ignored=["classifier.*"], spare=["embeddings.mask_token"])
@@ -138,10 +139,10 @@ class Dinov2Backbone(Backbone):
         """One of the blocks."""
         return Block(config)
 
-    def tokens(self, config: Dinov2Config) -> PatchTokens:
-        """The module that makes tokens of pixels."""
+    def tokens(self, config: Any, **options: Any) -> PatchTokens:
+        """The module that makes tokens of pixels; `options` are those of `token_class`."""
         width, dropout = config.hidden_size, config.hidden_dropout_prob
-        return PatchTokens(config.num_channels, width, config.patch_size, config.grid, dropout)
+        return self.token_class(config.num_channels, width, config.patch_size, config.grid, dropout, **options)
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         x = self.norm(state) if self.config.apply_layernorm else state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from bbframe import ranges
 from bbframe.keymap import KeyMap
@@ -40,14 +40,5 @@ class Dinov2WithRegistersBackbone(Dinov2Backbone):
     config: Dinov2WithRegistersConfig
     keys = KeyMap(HUB_NAMES, prefixes=["dinov2_with_registers."], ignored=["classifier.*"])
 
-    def tokens(self, config: Dinov2Config) -> PatchTokens:
-        assert isinstance(config, Dinov2WithRegistersConfig)
-        return PatchTokens(
-            config.num_channels,
-            config.hidden_size,
-            config.patch_size,
-            config.grid,
-            config.hidden_dropout_prob,
-            num_registers=config.num_register_tokens,
-            antialias=True,
-        )
+    def tokens(self, config: Any, **options: Any) -> PatchTokens:
+        return super().tokens(config, num_registers=config.num_register_tokens, antialias=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bbframe import ranges
 from bbframe.backbone import Backbone
-from bbframe.config import BackboneConfigMixin
+from bbframe.config import PlainConfig
 from bbframe.keymap import KeyMap
 from bbframe.layers.attention import QkvLinear
 from bbframe.layers.initialise import initialise
@@ -21,14 +21,13 @@ from bbframe.layers.rotary import RotaryAttention, RotaryPositions
 from bbframe.layers.tokens import PatchTokens
 from bbframe.layers.transformer import TransformerBlock
 from bbframe.registry import register
-from bbframe.schema import Range, Rate, Sides
-from bbframe.selection import Stage
+from bbframe.schema import Range, Rate, Sides, demand
 
 Stretch = Annotated[float, Range(1, 100, "times")] | None
 
 
 @dataclass(kw_only=True)
-class DINOv3ViTConfig(BackboneConfigMixin):
+class DINOv3ViTConfig(PlainConfig):
     """A plain vision transformer with rotary positions; the defaults are DINOv3-S's, but for its four registers.
 
     A stage is one block. The last stage's map has the final norm in any case, the others with `apply_layernorm`. No
@@ -38,15 +37,14 @@ class DINOv3ViTConfig(BackboneConfigMixin):
     model_type: ClassVar[str] = "dinov3_vit"
     ignored_fields: ClassVar[frozenset[str]] = frozenset({"return_class_token"})
 
-    num_channels: ranges.Bands = 3
+    mlp_ratio: ClassVar[float] = 4  # type: ignore[misc]  # these two are no fields here
+    qkv_bias: ClassVar[bool] = True  # type: ignore[misc]
+
     image_size: Sides = 224
-    patch_size: ranges.PatchSize = 16
     hidden_size: ranges.Width = 384
     intermediate_size: Annotated[int, Range(1, 131_072, "channels")] = 1536
-    num_hidden_layers: ranges.Depth = 12
     num_attention_heads: ranges.Heads = 6
     num_register_tokens: Annotated[int, Range(0, 1024, "tokens")] = 0
-    hidden_act: ranges.Activation = "gelu"
     use_gated_mlp: bool = False
     query_bias: bool = True
     key_bias: bool = False
@@ -63,19 +61,11 @@ class DINOv3ViTConfig(BackboneConfigMixin):
     reshape_hidden_states: Literal[True] = True  # maps are always (B, C, H, W)
     attention_dropout: Rate = 0.0
     drop_path_rate: Rate = 0.0
-    initializer_range: ranges.Deviation = 0.02
 
     def validate(self) -> None:
-        if self.hidden_size % (4 * self.num_attention_heads):
-            raise ValueError(
-                f"dinov3_vit: hidden_size={self.hidden_size} must be a multiple of 4 * num_attention_heads="
-                f"{4 * self.num_attention_heads}: rotary positions turn the channels of a head in fours"
-            )
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        names = ["stem", *(f"stage{i + 1}" for i in range(self.num_hidden_layers))]
-        return tuple(Stage(name, self.hidden_size, self.patch_size) for name in names)
+        unit = 4 * self.num_attention_heads
+        rule = f"must be a multiple of 4 * num_attention_heads={unit}: rotary positions turn channels in fours"
+        demand(self.hidden_size % unit == 0, "dinov3_vit: hidden_size", self.hidden_size, rule)
 
     def normalises(self, stage: str) -> bool:
         """Whether the final norm is on the map of a stage."""
@@ -101,9 +91,7 @@ _HUB = """
     embeddings.patch_embeddings                      stem.patch
     layer.{}.norm{}                                  stages.{}.norm{}
     layer.{}.attention.(q|k|v)_proj.weight           stages.{}.attn.qkv.weight
-    layer.{}.attention.q_proj.bias                   stages.{}.attn.qkv.q_bias
-    layer.{}.attention.k_proj.bias                   stages.{}.attn.qkv.k_bias
-    layer.{}.attention.v_proj.bias                   stages.{}.attn.qkv.v_bias
+    layer.{}.attention.<q|k|v>_proj.bias             stages.{}.attn.qkv.<q|k|v>_bias
     layer.{}.attention.o_proj                        stages.{}.attn.proj
     layer.{}.layer_scale{}.lambda1                   stages.{}.scale{}.weight
     norm                                             norm"""
@@ -113,9 +101,7 @@ _ORIGINAL = """
     patch_embed.proj                                 stem.patch
     blocks.{}.norm{}                                 stages.{}.norm{}
     blocks.{}.attn.qkv.weight                        stages.{}.attn.qkv.weight
-    blocks.{}.attn.q_bias                            stages.{}.attn.qkv.q_bias
-    blocks.{}.attn.k_bias                            stages.{}.attn.qkv.k_bias
-    blocks.{}.attn.v_bias                            stages.{}.attn.qkv.v_bias
+    blocks.{}.attn.<q|k|v>_bias                      stages.{}.attn.qkv.<q|k|v>_bias
     blocks.{}.attn.proj                              stages.{}.attn.proj
     norm                                             norm"""
 _OTHERS = ("*.bias_mask", "rope_embed.periods", "local_cls_norm.*", "head.*")  # nothing that a map depends on

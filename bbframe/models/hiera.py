@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -20,7 +21,7 @@ from bbframe.layers.norm import MapNorms
 from bbframe.layers.pooling import largest
 from bbframe.layers.positions import patch_grid, resize_positions
 from bbframe.layers.residual import DropPath, rising_rates
-from bbframe.layers.windows import blank_bias, known, repeat_edges, rows_as_units, unwindow, windows
+from bbframe.layers.windows import blank_bias, repeat_edges, rows_as_units, unwindow, windows
 from bbframe.registry import register
 from bbframe.schema import Length, Range, Rate, Sides, demand, pair
 from bbframe.selection import Stage
@@ -63,6 +64,7 @@ class HieraConfig(BackboneConfigMixin):
     token_order: Literal["units", "rows"] | None = None
     drop_path_rate: Rate = 0.0
     initializer_range: ranges.Deviation = 0.02
+    hidden_size = property(lambda self: self.stages[-1].channels)  # of the last stage
 
     @classmethod
     def settled(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -91,11 +93,6 @@ class HieraConfig(BackboneConfigMixin):
         return patch_grid(self.image_size, self.patch_stride)
 
     @property
-    def hidden_size(self) -> int:
-        """The channels of the last stage."""
-        return self.stages[-1].channels
-
-    @property
     def stages(self) -> tuple[Stage, ...]:
         levels = [Stage("stem", self.embed_dim, self.patch_stride)]
         for i in range(len(self.depths)):
@@ -121,8 +118,6 @@ class Stem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch(x).permute(0, 2, 3, 1).contiguous()
         grid = (x.shape[1], x.shape[2])
-        if known(*grid) and grid == self.grid:
-            return x + self.positions.unflatten(1, grid)
         return x + resize_positions(self.positions, grid, self.grid).unflatten(1, grid)
 
 
@@ -185,17 +180,19 @@ class HieraStage(nn.Module):
         blocks = [Block(config, level, before.channels, stride, first, rates[0])]
         blocks += [Block(config, level, here.channels, 1, unit if masked[level] else 0, rate) for rate in rates[1:]]
         self.blocks = nn.Sequential(*blocks)
+        nested = len(config.depths) - 1 if level == 0 and config.token_order == "rows" else 0
+        self.order = partial(rows_as_units, stride=config.query_stride, steps=nested)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(x)
+        return self.blocks(self.order(x))
 
 
 def _authors_keys(depths: tuple[int, ...]) -> KeyMap:
     """The names of the authors' checkpoints, and of timm's, which count blocks through all stages."""
     rows = ["patch_embed.proj stem.patch", "pos_embed stem.positions", "hidden_states_norms.stage{} norms.stage{}"]
     for count, (i, j) in enumerate((i, j) for i, depth in enumerate(depths) for j in range(depth)):
-        same = "norm{} proj attn.qkv attn.proj mlp.fc{}".split()
-        rows += [f"blocks.{count}.{name} stages.{i}.blocks.{j}.{name}" for name in same]
+        same = "<norm{}|proj|attn.qkv|attn.proj|mlp.fc{}>"
+        rows.append(f"blocks.{count}.{same} stages.{i}.blocks.{j}.{same}")
     ignored = "norm.* head.* encoder_norm.* multi_scale_fusion_heads.* decoder_* mask_token".split()
     return KeyMap("\n".join(rows), ignored=ignored, fresh=["hidden_states_norms.*"])
 
@@ -220,11 +217,9 @@ class HieraBackbone(Backbone):
         """
         embeddings.patch_embeddings.projection             stem.patch
         embeddings.position_embeddings                     stem.positions
-        encoder.stages.{}.layers.{}.layernorm_before       stages.{}.blocks.{}.norm1
+        encoder.stages.{}.layers.{}.layernorm_<before|after>   stages.{}.blocks.{}.norm<1|2>
         encoder.stages.{}.layers.{}.proj                   stages.{}.blocks.{}.proj
-        encoder.stages.{}.layers.{}.attn.qkv               stages.{}.blocks.{}.attn.qkv
-        encoder.stages.{}.layers.{}.attn.proj              stages.{}.blocks.{}.attn.proj
-        encoder.stages.{}.layers.{}.layernorm_after        stages.{}.blocks.{}.norm2
+        encoder.stages.{}.layers.{}.attn.<qkv|proj>        stages.{}.blocks.{}.attn.<qkv|proj>
         encoder.stages.{}.layers.{}.mlp.fc{}               stages.{}.blocks.{}.mlp.fc{}
         hidden_states_norms.stage{}                        norms.stage{}
         """,
@@ -247,15 +242,6 @@ class HieraBackbone(Backbone):
         for norm in (module for module in self.modules() if isinstance(module, nn.LayerNorm)):
             nn.init.constant_(norm.weight, config.layer_norm_init)
             nn.init.constant_(norm.bias, config.initializer_range)
-
-    def forward_stages(self, x: Tensor) -> list[Tensor]:
-        states = [self.stem(x)]
-        x, count, stride = states[0], len(self.config.depths) - 1, self.config.query_stride
-        if self.config.token_order == "rows":
-            x = rows_as_units(x, stride, count)
-        for stage in self.stages:
-            states.append(x := stage(x))
-        return states
 
     def to_map(self, state: Tensor, name: str, size: tuple[int, int]) -> Tensor:
         return self.norms[name](state.permute(0, 3, 1, 2))

@@ -91,8 +91,7 @@ _NAMES = """
     embeddings.projection                                       stem.patch
     encoder.layer.{}.layernorm_before                           stages.{}.norm1
     encoder.layer.{}.attention.(q_proj|k_proj|v_proj).weight    stages.{}.attn.qkv.weight
-    encoder.layer.{}.attention.q_proj.bias                      stages.{}.attn.qkv.q_bias
-    encoder.layer.{}.attention.v_proj.bias                      stages.{}.attn.qkv.v_bias
+    encoder.layer.{}.attention.<q_proj|v_proj>.bias             stages.{}.attn.qkv.<q|v>_bias
     encoder.layer.{}.attention.o_proj                           stages.{}.attn.proj
     encoder.layer.{}.gamma_1                                    stages.{}.scale1.weight
     encoder.layer.{}.layernorm_after                            stages.{}.norm2
@@ -133,8 +132,7 @@ class LwDetrViTBackbone(Backbone):
         patch_embed.proj            stem.patch
         blocks.{}.norm{}            stages.{}.norm{}
         blocks.{}.attn.qkv.weight   stages.{}.attn.qkv.weight
-        blocks.{}.attn.q_bias       stages.{}.attn.qkv.q_bias
-        blocks.{}.attn.v_bias       stages.{}.attn.qkv.v_bias
+        blocks.{}.attn.<q|v>_bias   stages.{}.attn.qkv.<q|v>_bias
         blocks.{}.attn.proj         stages.{}.attn.proj
         blocks.{}.mlp.fc{}          stages.{}.mlp.fc{}
         blocks.{}.gamma_{}          stages.{}.scale{}.weight

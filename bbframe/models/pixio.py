@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -97,11 +97,8 @@ class PixioBackbone(Dinov2Backbone):
     def block(self, config: PixioConfig) -> nn.Module:
         return Block(config)
 
-    def tokens(self, config: Dinov2Config) -> PatchTokens:
-        assert isinstance(config, PixioConfig)
-        width, dropout, count = config.hidden_size, config.hidden_dropout_prob, config.n_cls_tokens
-        patch, grid = config.patch_size, config.grid
-        return PatchTokens(config.num_channels, width, patch, grid, dropout, num_class_tokens=count)
+    def tokens(self, config: Any, **options: Any) -> PatchTokens:
+        return super().tokens(config, num_class_tokens=config.n_cls_tokens)
 
     def class_token(self, state: Tensor, name: str) -> Tensor:
         x = state[:, : self.config.n_cls_tokens]

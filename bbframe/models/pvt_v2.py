@@ -55,16 +55,12 @@ class PvtV2Config(BackboneConfigMixin):
     attention_probs_dropout_prob: Rate = 0.0
     drop_path_rate: Rate = 0.0
     initializer_range: ranges.Deviation = 0.02
+    num_encoder_blocks = property(lambda self: len(self.depths))  # the stages behind the stem
 
     def validate(self) -> None:
         lists = "depths hidden_sizes patch_sizes patch_strides num_attention_heads sr_ratios mlp_ratios"
         self.refuse_unequal_lengths(*lists.split())
         self.refuse_undivided_heads("num_attention_heads")
-
-    @property
-    def num_encoder_blocks(self) -> int:
-        """The number of stages behind the stem."""
-        return len(self.depths)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -168,11 +164,10 @@ class PvtV2Stage(nn.Module):
 
 def _original(first: str, later: str, block: str, conv: str, norm: str) -> KeyMap:
     """The table for given names of patches, blocks, convolutions and norms; the others are ours."""
-    rows = [f"{first}.{part} stem.{part}\n{later}.{part} stages.{{+1}}.downsample.{part}" for part in ("proj", "norm")]
-    same = "norm{} attn.q attn.kv attn.sr attn.norm attn.proj mlp.fc{}".split()
-    rows += [f"{block}.{part} stages.{{}}.blocks.{{}}.{part}" for part in same]
-    rows += [f"{block}.mlp.{conv} stages.{{}}.blocks.{{}}.mlp.dwconv", f"{norm} stages.{{}}.norm"]
-    return KeyMap("\n".join(rows), ignored=["head.*"])
+    same, ours = "<norm{}|attn.q|attn.kv|attn.sr|attn.norm|attn.proj|mlp.fc{}>", "stages.{}.blocks.{}"
+    rows = f"{first}.<proj|norm> stem.<proj|norm>\n{later}.<proj|norm> stages.{{+1}}.downsample.<proj|norm>\n"
+    rows += f"{block}.{same} {ours}.{same}\n{block}.mlp.{conv} {ours}.mlp.dwconv\n{norm} stages.{{}}.norm"
+    return KeyMap(rows, ignored=["head.*"])
 
 
 @register
@@ -185,16 +180,13 @@ class PvtV2Backbone(Backbone):
     has_attentions = True
     keys = KeyMap(
         """
-        encoder.layers.0.patch_embedding.proj                       stem.proj
-        encoder.layers.0.patch_embedding.layer_norm                 stem.norm
-        encoder.layers.{+1}.patch_embedding.proj                    stages.{+1}.downsample.proj
-        encoder.layers.{+1}.patch_embedding.layer_norm              stages.{+1}.downsample.norm
+        encoder.layers.0.patch_embedding.<proj|layer_norm>          stem.<proj|norm>
+        encoder.layers.{+1}.patch_embedding.<proj|layer_norm>       stages.{+1}.downsample.<proj|norm>
         encoder.layers.{}.blocks.{}.layer_norm_{}                   stages.{}.blocks.{}.norm{}
         encoder.layers.{}.blocks.{}.attention.query                 stages.{}.blocks.{}.attn.q
         encoder.layers.{}.blocks.{}.attention.(key|value)           stages.{}.blocks.{}.attn.kv
         encoder.layers.{}.blocks.{}.attention.spatial_reduction     stages.{}.blocks.{}.attn.sr
-        encoder.layers.{}.blocks.{}.attention.layer_norm            stages.{}.blocks.{}.attn.norm
-        encoder.layers.{}.blocks.{}.attention.proj                  stages.{}.blocks.{}.attn.proj
+        encoder.layers.{}.blocks.{}.attention.<layer_norm|proj>     stages.{}.blocks.{}.attn.<norm|proj>
         encoder.layers.{}.blocks.{}.mlp.dense{}                     stages.{}.blocks.{}.mlp.fc{}
         encoder.layers.{}.blocks.{}.mlp.dwconv.dwconv               stages.{}.blocks.{}.mlp.dwconv
         encoder.layers.{}.layer_norm                                stages.{}.norm

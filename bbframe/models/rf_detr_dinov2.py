@@ -57,7 +57,9 @@ class RfDetrDinov2Config(Dinov2Config):
 class WindowTokens(PatchTokens):
     """Patches in windows, each behind a class token of its own: (B, num_channels, H, W) -> (B, windows, 1 + N, C)."""
 
-    count: int  # of windows along each side
+    def __init__(self, *size: Any, count: int, **options: Any):
+        super().__init__(*size, **options)
+        self.count = count  # of windows along each side
 
     def forward(self, x: Tensor) -> Tensor:
         patch = self.patch.stride[0]
@@ -87,6 +89,7 @@ class RfDetrDinov2Backbone(Dinov2Backbone):
     """
 
     config_class = RfDetrDinov2Config
+    token_class = WindowTokens
     config: RfDetrDinov2Config
     keys = KeyMap(_NAMES, spare=["embeddings.mask_token"])
     _heads = "class_embed.* bbox_embed.* query_feat.* transformer.* refpoint_embed.* segmentation_head.*".split()
@@ -104,12 +107,8 @@ class RfDetrDinov2Backbone(Dinov2Backbone):
     originals = (_detectors, _in_memory)  # of its authors, and of transformers without its conversion to their names
     in_memory = ()
 
-    def tokens(self, config: Dinov2Config) -> PatchTokens:
-        assert isinstance(config, RfDetrDinov2Config)
-        size = (config.num_channels, config.hidden_size, config.patch_size, config.grid)
-        stem = WindowTokens(*size, config.hidden_dropout_prob, antialias=True)
-        stem.count = config.num_windows
-        return stem
+    def tokens(self, config: Any, **options: Any) -> PatchTokens:
+        return super().tokens(config, count=config.num_windows, antialias=True)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         return block_states(self.stem(x), self.stages, self.config.window_block_indexes or ())

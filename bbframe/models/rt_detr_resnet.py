@@ -68,47 +68,28 @@ class RTDetrResNetBackbone(ResNetBackbone):
     stem_class = DeepStem
     keys = KeyMap(
         """
-        embedder.embedder.{}.convolution                      stem.convs.{}.conv
-        embedder.embedder.{}.normalization                    stem.convs.{}.norm
-        encoder.stages.{}.layers.{}.layer.{}.convolution      stages.{}.blocks.{}.convs.{}.conv
-        encoder.stages.{}.layers.{}.layer.{}.normalization    stages.{}.blocks.{}.convs.{}.norm
-        encoder.stages.{}.layers.{}.shortcut.convolution      stages.{}.blocks.{}.shortcut.conv
-        encoder.stages.{}.layers.{}.shortcut.normalization    stages.{}.blocks.{}.shortcut.norm
-        encoder.stages.{}.layers.{}.shortcut.1.convolution    stages.{}.blocks.{}.shortcut.1.conv
-        encoder.stages.{}.layers.{}.shortcut.1.normalization  stages.{}.blocks.{}.shortcut.1.norm
+        embedder.embedder.{}.<convolution|normalization>                     stem.convs.{}.<conv|norm>
+        encoder.stages.{}.layers.{}.layer.{}.<convolution|normalization>     stages.{}.blocks.{}.convs.{}.<conv|norm>
+        encoder.stages.{}.layers.{}.shortcut.<convolution|normalization>     stages.{}.blocks.{}.shortcut.<conv|norm>
+        encoder.stages.{}.layers.{}.shortcut.1.<convolution|normalization>   stages.{}.blocks.{}.shortcut.1.<conv|norm>
         """
     )
     _authors_keys = KeyMap(
         """
-        conv1.conv1_{+1}.conv                       stem.convs.{}.conv
-        conv1.conv1_{+1}.norm                       stem.convs.{}.norm
-        res_layers.{}.blocks.{}.branch2a.conv       stages.{}.blocks.{}.convs.0.conv
-        res_layers.{}.blocks.{}.branch2a.norm       stages.{}.blocks.{}.convs.0.norm
-        res_layers.{}.blocks.{}.branch2b.conv       stages.{}.blocks.{}.convs.1.conv
-        res_layers.{}.blocks.{}.branch2b.norm       stages.{}.blocks.{}.convs.1.norm
-        res_layers.{}.blocks.{}.branch2c.conv       stages.{}.blocks.{}.convs.2.conv
-        res_layers.{}.blocks.{}.branch2c.norm       stages.{}.blocks.{}.convs.2.norm
-        res_layers.{}.blocks.{}.short.conv          stages.{}.blocks.{}.shortcut.conv
-        res_layers.{}.blocks.{}.short.norm          stages.{}.blocks.{}.shortcut.norm
-        res_layers.{}.blocks.{}.short.conv.conv     stages.{}.blocks.{}.shortcut.1.conv
-        res_layers.{}.blocks.{}.short.conv.norm     stages.{}.blocks.{}.shortcut.1.norm
+        conv1.conv1_{+1}.<conv|norm>                         stem.convs.{}.<conv|norm>
+        res_layers.{}.blocks.{}.branch2<a|b|c>.<conv|norm>   stages.{}.blocks.{}.convs.<0|1|2>.<conv|norm>
+        res_layers.{}.blocks.{}.short.<conv|norm>            stages.{}.blocks.{}.shortcut.<conv|norm>
+        res_layers.{}.blocks.{}.short.conv.<conv|norm>       stages.{}.blocks.{}.shortcut.1.<conv|norm>
         """
     )
     # of resnet50d and its deeper sisters; resnet18d and resnet34d have no convolution in the first shortcut
     _timm_keys = KeyMap(
         """
-        conv1.0                                     stem.convs.0.conv
-        conv1.1                                     stem.convs.0.norm
-        conv1.3                                     stem.convs.1.conv
-        conv1.4                                     stem.convs.1.norm
-        conv1.6                                     stem.convs.2.conv
-        bn1                                         stem.convs.2.norm
-        layer{+1}.{}.conv{+1}                       stages.{}.blocks.{}.convs.{}.conv
-        layer{+1}.{}.bn{+1}                         stages.{}.blocks.{}.convs.{}.norm
-        layer1.{}.downsample.1                      stages.0.blocks.{}.shortcut.conv
-        layer1.{}.downsample.2                      stages.0.blocks.{}.shortcut.norm
-        layer{+2}.{}.downsample.1                   stages.{+1}.blocks.{}.shortcut.1.conv
-        layer{+2}.{}.downsample.2                   stages.{+1}.blocks.{}.shortcut.1.norm
+        conv1.<0|1|3|4|6>                                    stem.convs.<0.conv|0.norm|1.conv|1.norm|2.conv>
+        bn1                                                  stem.convs.2.norm
+        layer{+1}.{}.<conv|bn>{+1}                           stages.{}.blocks.{}.convs.{}.<conv|norm>
+        layer1.{}.downsample.<1|2>                           stages.0.blocks.{}.shortcut.<conv|norm>
+        layer{+2}.{}.downsample.<1|2>                        stages.{+1}.blocks.{}.shortcut.1.<conv|norm>
         """,
         ignored=["fc.*"],
     )

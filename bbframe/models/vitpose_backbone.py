@@ -21,7 +21,7 @@ from bbframe.layers.tokens import PlacedPatches
 from bbframe.layers.transformer import TransformerBlock
 from bbframe.models.dinov2 import AUTHORS_NAMES
 from bbframe.registry import register
-from bbframe.schema import Range, Rate, Sides
+from bbframe.schema import Range, Rate, Sides, demand
 
 
 @dataclass(kw_only=True)
@@ -45,11 +45,13 @@ class VitPoseBackboneConfig(PlainConfig):
 
     def validate(self) -> None:
         super().validate()
-        parts, where = (1, self.hidden_size - 1) if self.num_experts > 1 else (0, 32_768), "vitpose_backbone"
+        parts = (1, self.hidden_size - 1) if self.num_experts > 1 else (0, 32_768)
         for name, (low, high) in {"dataset_index": (0, self.num_experts - 1), "part_features": parts}.items():
-            if not low <= getattr(self, name) <= high:
-                why = f"num_experts={self.num_experts} and hidden_size={self.hidden_size}"
-                raise ValueError(f"{where}: {name}={getattr(self, name)} must be within {low}..{high} with {why}")
+            value = getattr(self, name)
+            why = f"num_experts={self.num_experts} and hidden_size={self.hidden_size}"
+            demand(
+                low <= value <= high, f"vitpose_backbone: {name}", value, f"must be within {low}..{high} with {why}"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:

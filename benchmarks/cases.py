@@ -127,6 +127,26 @@ _CASES = {
     blocks.{{}}.ls2.gamma                                   stages.{{}}.scale2.weight
     norm                                                    norm""",
     ),
+    "dinov2_with_registers": Case(
+        title="DINOv2-S/14 with registers",
+        choice="dinov2_with_registers_small",
+        indices=BLOCKS,
+        options={"image_size": 224},
+        note="timm adds the class token's position to the token itself",
+    ),
+    "dinov3_vit": Case(
+        title="DINOv3-S/16",
+        choice="dinov3_vit_small",
+        indices=BLOCKS,
+        timm="vit_small_patch16_dinov3_qkvb",
+        timm_options={"img_size": 224},
+        names=f"""{_PLAIN}
+    reg_token                                               stem.registers
+    blocks.{{}}.attn.q_bias                                 stages.{{}}.attn.qkv.q_bias
+    blocks.{{}}.attn.v_bias                                 stages.{{}}.attn.qkv.v_bias
+    blocks.{{}}.gamma_{{}}                                  stages.{{}}.scale{{}}.weight
+    norm                                                    norm""",
+    ),
     "focalnet": Case(
         title="FocalNet-T (srf)",
         choice="focalnet_tiny",
@@ -155,6 +175,7 @@ _CASES = {
     ),
     "maskformer_swin": Case(title="MaskFormer-Swin-T", choice="maskformer_swin_tiny"),
     "nat": Case(title="NAT-mini", choice="nat_mini", transformers=False, against="swin"),
+    "pixio": Case(title="Pixio-B/16", choice="pixio_base", size=256, indices=BLOCKS),
     "resnet": Case(
         title="ResNet-50",
         choice="resnet50",

@@ -28,8 +28,22 @@ def resize_positions(
     """
     side = math.isqrt(table.shape[1])
     image = table.unflatten(1, given or (side, side)).permute(0, 3, 1, 2)
-    resized = F.interpolate(image.float(), size=grid, mode="bicubic", align_corners=False, antialias=antialias)
+    if antialias and torch.compiler.is_exporting():  # OpenVINO's kernel is another one near the borders
+        rows, columns = (smooth_weights(n, m, table.device) for n, m in zip(grid, image.shape[2:], strict=True))
+        resized = F.linear(F.linear(image.float(), columns).mT, rows).mT
+    else:
+        resized = F.interpolate(image.float(), size=grid, mode="bicubic", align_corners=False, antialias=antialias)
     return resized.to(table.dtype).flatten(2).transpose(1, 2)
+
+
+def smooth_weights(side: int, given: int, device: torch.device) -> Tensor:
+    """How much of each of `given` places along a side is in each of `side`, (side, given), with antialias as above."""
+    scale = given / (torch.ones((), device=device) * side)  # in places of the given side
+    centre = (torch.arange(side, device=device) + 0.5) * scale
+    x = (torch.arange(given, device=device) + 0.5 - centre[:, None]).abs() / scale.clamp(min=1)
+    near, far = (1.5 * x - 2.5) * x * x + 1, -0.5 * (((x - 5) * x + 8) * x - 4)  # Keys' kernel, a = -0.5
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+    return weights / weights.sum(1, keepdim=True)
 
 
 def resize_offsets(table: Tensor, grid: tuple[int, int], given: tuple[int, int], mode: str = "bilinear") -> Tensor:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from bbframe.layers.activation import activation
 from bbframe.layers.mlp import GatedMlp, Mlp
-from bbframe.layers.positions import resize_positions
+from bbframe.layers.positions import resize_positions, smooth_weights
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,16 @@ def test_the_gated_perceptron_multiplies_the_activated_first_half_with_the_secon
 def test_positions_at_their_own_size_are_unchanged(antialias):
     table = torch.randn(1, 16, 5)
     assert torch.equal(resize_positions(table, (4, 4), antialias=antialias), table)
+
+
+@pytest.mark.parametrize("grid", [(7, 9), (3, 5), (14, 9), (2, 20), (1, 1), (40, 31)])
+def test_the_weights_that_an_exported_program_resizes_with_are_those_of_the_interpolation(grid):
+    table = torch.randn(1, 7 * 9, 5)
+    image = table.unflatten(1, (7, 9)).permute(0, 3, 1, 2)
+    rows, columns = (smooth_weights(n, m, table.device) for n, m in zip(grid, (7, 9), strict=True))
+    resized = (rows @ image @ columns.T).flatten(2).mT
+    torch.testing.assert_close(resized, resize_positions(table, grid, (7, 9), antialias=True), atol=1e-5, rtol=1e-5)
+    assert grid != (7, 9) or torch.equal(resized, table)
 
 
 def test_antialiased_positions_are_those_of_pillow():

@@ -156,7 +156,7 @@ class BackboneConfigMixin(Selects):
     def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
         """A config from the data of a `config.json`; ValueError names an unknown key and the nearest known one."""
         cls.refuse_unknown(cls.foreign_keys(data))
-        both = data.get("out_features") and data.get("out_indices")
+        both = not cls.stem_in_files and data.get("out_features") and data.get("out_indices")
         if both and "stem" not in (data.get("stage_names") or ["stem"]):
             data = {**data, "out_indices": [i + 1 if i >= 0 else i for i in data["out_indices"]]}
         options = {*cls.field_names(), *SELECTION}

@@ -399,7 +399,7 @@ def test_fields_that_the_checkpoint_contradicts_are_named(tmp_path):
     with pytest.raises(ValueError, match="choose the variant of that checkpoint") as error:
         make_backbone({**options, "depths": [3, 3, 9], "patch_size": 2})
     assert str(error.value) == (
-        f"convnextv2: the checkpoint {tmp_path} has patch_size=4 (here 2), depths=(1, 2, 1) (here (3, 3, 9)); choose "
+        f"convnextv2: the checkpoint {tmp_path} has depths=(1, 2, 1) (here (3, 3, 9)), patch_size=4 (here 2); choose "
         "the variant of that checkpoint, or set these keys to null to take its values"
     )
 

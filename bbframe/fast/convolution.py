@@ -79,6 +79,8 @@ def conv_norm(module: ConvNorm, x: Tensor, act: nn.Module | None = None, residua
         return convolution(module.conv, x, weight, bias, act, residual)
     conv = module.conv
     own = type(conv) is nn.Conv2d and unheard(conv)
+    if own and conv.in_channels < 16 and conv.kernel_size == (1, 1) != conv.stride:
+        x = x.contiguous()  # with channels last oneDNN writes this gradient beyond its memory (torch 2.14)
     x = module.norm(convolution(conv, x, conv.weight, conv.bias) if own else conv(x))
     ours = type(module.norm) is nn.BatchNorm2d and unheard(module.norm) and by_hand(x, residual)
     return _finished(x, act, residual, ours)

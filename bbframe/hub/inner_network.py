@@ -28,12 +28,13 @@ class InnerNetwork(NamedTuple):
 
 
 def inner_network(own: Sequence[str], tables: Sequence[KeyMap], names: Sequence[str]) -> InnerNetwork:
-    """Find a module with these `own` names among the `names` of a checkpoint, by one of the `tables` that cover it.
+    """Find a module with these `own` names among the `names` of a checkpoint.
 
-    A prefix fits when most of what the module needs follows it. Of several, the one with the most counts, then an
-    average of weights, then the shortest.
+    The first of the `tables` counts, and those of the others that cover all of `own`. A prefix fits when most of what
+    the module needs follows it. Of several, the one with the most counts, then an average of weights, then the
+    shortest.
     """
-    tables = [keys for keys in tables if keys.covers(own)]
+    tables = [tables[0], *(keys for keys in tables[1:] if keys.covers(own))]
     prefixes: Counter[str] = Counter()
     for name in names:
         parts = name.split(".", 4)[:-1]

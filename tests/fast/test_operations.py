@@ -307,6 +307,19 @@ def test_convolutions_with_a_norm_an_activation_and_a_residual(kernel, stride, s
                 assert distance(conv_norm(net, channels_last(x), act, added), expected.detach()) < 1e-5
 
 
+@pytest.mark.parametrize(("kernel", "channels", "last"), [(1, 8, False), (1, 16, True), (3, 8, True)])
+def test_a_strided_step_of_few_channels_leaves_channels_last(kernel, channels, last):
+    """Where the gradient of torch's convolution would overwrite other memory."""
+    net, x = ConvNorm(channels, 32, kernel, 2), channels_last(torch.randn(2, channels, 32, 48)).requires_grad_()
+    assert conv_norm(net, x).is_contiguous(memory_format=torch.channels_last) == last
+    conv_norm(net, x).sin().sum().backward()
+    mine = x.grad.clone(), net.conv.weight.grad.clone()
+    net.zero_grad()
+    x = x.detach().contiguous().requires_grad_()
+    net(x).sin().sum().backward()
+    assert all(distance(a, b) < 1e-4 for a, b in zip(mine, (x.grad, net.conv.weight.grad), strict=True))
+
+
 @pytest.mark.parametrize("layer", [nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 1, bias=False), nn.Conv2d(4, 6, 3, 2, 1)])
 def test_convolutions_are_those_of_torch(layer):
     def plain(x):

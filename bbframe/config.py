@@ -104,12 +104,12 @@ class BackboneConfigMixin(Selects):
         if value % by:
             raise ValueError(f"{self.model_type}: {name}={value} must be a multiple of {divisor}={by}")
 
-    def refuse_undivided_heads(self, name: str = "num_heads") -> None:
-        """For `validate`: raise ValueError unless the heads of each stage divide its channels."""
+    def refuse_undivided_heads(self, name: str = "num_heads", why: str = "") -> None:
+        """For `validate`: raise ValueError unless the heads of each stage divide its channels; `why` ends it."""
         heads, channels = getattr(self, name), [stage.channels for stage in self.stages[1:]]
         if any(width % count for width, count in zip(channels, heads, strict=True)):
             raise ValueError(
-                f"{self.model_type}: {name}={list(heads)} must divide the channels of their stages, {channels}"
+                f"{self.model_type}: {name}={list(heads)} must divide the channels of their stages, {channels}{why}"
             )
 
     @property

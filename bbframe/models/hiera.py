@@ -85,7 +85,8 @@ class HieraConfig(BackboneConfigMixin):
         )
         demand(self.masked_unit_size % unit == 0, "hiera: masked_unit_size", self.masked_unit_size, rule)
         demand(self.num_query_pool <= later, "hiera: num_query_pool", self.num_query_pool, f"must be at most {later}")
-        self.refuse_undivided_heads()
+        why = f"; embed_dim={self.embed_dim} grows by embed_dim_multiplier={self.embed_dim_multiplier} a stage"
+        self.refuse_undivided_heads(why=why)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -44,6 +44,7 @@ def test_an_image_that_windows_cannot_share_has_the_maps_of_the_one_filled_up(si
             assert distance(m, expected[:, :, :rows, :columns]) < 1e-6
 
 
+@pytest.mark.slow
 def test_windows_compile_once_for_every_size():
     torch._dynamo.reset()
     counter = CompileCounter()

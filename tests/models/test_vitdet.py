@@ -148,6 +148,7 @@ def test_a_block_that_is_not_there_is_named(field, value, text):
         VitDetConfig(**{field: value})
 
 
+@pytest.mark.slow
 def test_windows_and_relative_positions_compile_once_for_every_size():
     torch._dynamo.reset()
     counter = CompileCounter()

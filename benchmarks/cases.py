@@ -166,6 +166,7 @@ _CASES = {
         choice="dinov3_vit_small",
         indices=BLOCKS,
         timm="vit_small_patch16_dinov3_qkvb",
+        eps=1e-5,
         timm_options={"img_size": 224},
         names=f"""{_PLAIN}
     reg_token                                               stem.registers

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any
-
 from bbframe.config import BackboneConfigMixin
+from bbframe.hub.nested_config import nested_config
 from bbframe.keymap import Host, KeyMap
 
 # the detectors by model_type, and the backbone that each holds when its config names none
@@ -30,20 +27,5 @@ def detector_hosts(keys: KeyMap, config_class: type[BackboneConfigMixin]) -> dic
     The stages that the detector reads are selected. What it freezes in training is not frozen here.
     """
     inside = keys.inside("model.", "backbone.model.", "conv_encoder.model.", ignored=_REST)
-    return {
-        detector: Host(inside, partial(_backbone_of, config_class, usual)) for detector, usual in _DETECTORS.items()
-    }
-
-
-def _backbone_of(
-    config_class: type[BackboneConfigMixin], usual: str, data: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """The config of the backbone in a detector, defaults included; None when it holds another one, or one of timm."""
-    inner = data.get("backbone_config")
-    if inner is None and not data.get("backbone"):
-        inner = {"model_type": usual, "out_indices": [2, 3, 4]}
-    if not isinstance(inner, Mapping) or inner.get("model_type") != config_class.model_type:
-        return None
-    unknown = config_class.foreign_keys(inner)
-    config = config_class.from_dict({key: value for key, value in inner.items() if key not in unknown})
-    return {**inner, **config.to_dict()}
+    usual = {name: {"model_type": backbone, "out_indices": [2, 3, 4]} for name, backbone in _DETECTORS.items()}
+    return {name: Host(inside, nested_config(config_class, usual=found)) for name, found in usual.items()}

@@ -1,4 +1,4 @@
-"""The config files that transformers 4.20 to 5.24 save, as `generations/make.py` had each version write them."""
+"""Config files of the Hub, and those that transformers 4.20 to 5.24 save, as `generations/make.py` had each write."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ FILES = sorted(
     Path(__file__).with_name("generations").glob("*.json"), key=lambda p: [int(n) for n in p.stem.split(".")]
 )
 CONFIGS = {f"{file.stem} {key}": data for file in FILES for key, data in json.loads(file.read_text()).items()}
+PUBLISHED = sorted(Path(__file__).with_name("published").glob("*.json"))  # <owner>--<name> on the Hub
+CONFIGS |= {file.stem: json.loads(file.read_text()) for file in PUBLISHED}
 
 
 def stated(name):

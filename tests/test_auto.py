@@ -199,7 +199,8 @@ def test_an_architecture_is_found_by_its_name_and_its_attributes(name):
     assert backbone_class(config_class.model_type) is backbone
     assert getattr(bbframe, backbone.__name__) is backbone
     assert getattr(bbframe, config_class.__name__) is config_class
-    assert backbone.__name__.removesuffix("Backbone") == config_class.__name__.removesuffix("Config")
+    stem = config_class.__name__.removesuffix("Config").removesuffix("Backbone")
+    assert backbone.__name__.removesuffix("Backbone") == stem
     assert type(AutoBackbone.from_config(tiny_config(name))) is backbone
     assert config_from_dict({"model_type": config_class.model_type}) == config_class()
 

@@ -234,12 +234,7 @@ class HierarchicalConfig(BackboneConfigMixin):
 
     def validate(self) -> None:
         self.refuse_unequal_lengths("depths", "num_heads")
-        for stage, heads in zip(self.stages[1:], self.num_heads, strict=True):
-            if stage.channels % heads:
-                raise ValueError(
-                    f"{self.model_type}: num_heads={list(self.num_heads)} must divide the channels of their stages, "
-                    f"{[s.channels for s in self.stages[1:]]}; embed_dim={self.embed_dim} doubles from stage to stage"
-                )
+        self.refuse_undivided_heads(why=f"; embed_dim={self.embed_dim} doubles from stage to stage")
 
     @property
     def num_layers(self) -> int:

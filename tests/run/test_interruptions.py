@@ -219,7 +219,7 @@ def test_a_run_stopped_early_is_not_trained_further(tmp_path):
     assert resumed_rows == rows
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_outside_of_a_training_a_signal_is_raised_at_once(number):
     with pytest.raises(Interrupted, match=number.name), signals_raised():
         os.kill(os.getpid(), number)

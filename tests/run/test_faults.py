@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,14 @@ def test_checkpoint_every_takes_steps_and_minutes(value):
     assert TrainerOptions(checkpoint_every=value).interval
 
 
-@pytest.mark.parametrize("value", [0, -1, "0", "0min", "min", "5h", "-3min", "1e3", "nan", ""])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("90s", 90), ("30m", 1800), ("10min", 600), ("2h", 7200), ("1.5 hours", 5400)]
+)
+def test_checkpoint_every_takes_a_time(value, seconds):
+    assert TrainerOptions(checkpoint_every=value).interval == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("value", [0, -1, "0", "0min", "min", "5d", "-3min", "1e3", "nan", ""])
 def test_checkpoint_every_refuses_anything_else(value):
     with pytest.raises(ValueError, match=r"trainer: checkpoint_every=.* such as 500, or of minutes, such as 10min"):
         TrainerOptions(checkpoint_every=value)

@@ -14,7 +14,7 @@ log = logging.getLogger("bbframe")
 
 
 class PrunedBySearch(pl.Callback):
-    """Tells a search the monitored metric after each validated epoch, and ends the training when its pruner says so."""
+    """Tells a search the monitored metric after a validated epoch, and ends the training when its pruner says so."""
 
     def __init__(self, search: Search, trial: int) -> None:
         self.search, self.trial = search, trial

@@ -59,7 +59,13 @@ class StartLedger:
     @contextmanager
     def opened(self) -> Iterator[list[Entry]]:
         """The entries, which are written when the block ends well; no other start reads them meanwhile."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"output_dir={self.file.parents[1]}: cannot be written to ({error.strerror}); give a folder that you "
+                "may write to: output_dir=..."
+            ) from error
         with waiting_lock(self.file.with_suffix(".lock")):
             try:
                 entries = json.loads(self.file.read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ NETWORK = (
     "data=digits data.num_workers=0 data.batch_size=32 trainer.accelerator=cpu"
 )
 SHORT = f"{NETWORK} trainer.max_epochs=1"
-# about a minute, so that there is time to requeue it
-LONG = f"{NETWORK} trainer.max_epochs=40 trainer.ema_decay=0.9 trainer.checkpoint_every=50 optim.lr=0.003"
+# half a minute, so that there is time to requeue it
+LONG = f"{NETWORK} trainer.max_epochs=20 trainer.ema_decay=0.9 trainer.checkpoint_every=50 optim.lr=0.003"
 TRAIN = f"{sys.executable} {HOME / 'train.py'}"
 
 
@@ -59,7 +60,7 @@ class Cluster:
             found = self.show(job)
             if found["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"):
                 return found
-            if found["JobState"] == "PENDING" and found["Reason"] in ("BeginTime", "launch_failed_requeued_held"):
+            if found["JobState"] == "PENDING" and found["Reason"] == "BeginTime":
                 self.run(Path("/"), "scontrol", "update", f"JobId={job}", "StartTime=now", code=None)
             time.sleep(1)
         raise AssertionError(f"the job has not ended: {self.show(job)}")
@@ -171,7 +172,7 @@ def test_the_signal_before_the_time_limit_saves_and_requeues(cluster, tmp_path, 
     if tasks == 1:
         check_equal(run, undisturbed)
     assert "goes on from" in (run / "train.log").read_text()
-    assert [row["epoch"] for row in left(run)[1]] == [str(n + 1) for n in range(40)]
+    assert [row["epoch"] for row in left(run)[1]] == [str(n + 1) for n in range(20)]
 
 
 def test_a_terminated_job_asks_to_be_started_again(cluster, tmp_path):
@@ -183,6 +184,44 @@ def test_a_terminated_job_asks_to_be_started_again(cluster, tmp_path):
     assert "code 75" in (tmp_path / f"slurm-{job}.out").read_text()
     before = steps(only_run(tmp_path))
     assert before > 20
+
+
+def test_a_requeued_sweep_goes_on_in_its_own_folder(cluster, tmp_path, undisturbed):
+    job = cluster.submit(tmp_path, f"exec {TRAIN} {LONG} -m seed=0,1", "--ntasks=1")
+    for _ in range(1200):
+        if found := list(tmp_path.glob("outputs/classification/*/0_*/config.yaml")):
+            break
+        time.sleep(0.1)
+    wait_for_steps(found[0].parent, 60)
+    cluster.run(tmp_path, "scancel", "--batch", "--signal=USR1", job)
+    ended = cluster.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1")
+    sweep = only_run(tmp_path)
+    assert len(list(sweep.glob("*/metrics.json"))) == 2
+    check_equal(found[0].parent, undisturbed)
+
+
+@pytest.mark.skipif(find_spec("hydra_plugins.hydra_submitit_launcher") is None, reason="needs the extra submitit")
+@pytest.mark.parametrize("how", ["requeue", "USR2"])
+def test_a_job_of_submitit_that_is_requeued_goes_on_in_its_own_folder(cluster, tmp_path, undisturbed, how):
+    """By Slurm, and by submitit's signal before the time limit."""
+    line = f"{LONG} -m seed=0 hydra.sweep.dir=s hydra/launcher=submitit_slurm hydra.launcher.timeout_min=60".split()
+    more = ["hydra.launcher.cpus_per_task=1", "hydra.launcher.max_num_timeout=2"]
+    with (tmp_path / "said").open("w") as said:
+        sweep = subprocess.Popen(
+            [*TRAIN.split(), *line, *more], cwd=tmp_path, env=cluster.environment, stdout=said, stderr=said
+        )
+    run = tmp_path / "s" / "0_resnet18"
+    wait_for_steps(run, 60)
+    job = cluster.run(tmp_path, "squeue", "-h", "-o", "%A").strip()
+    if how == "requeue":
+        cluster.run(tmp_path, "scontrol", "requeue", job)
+    else:
+        cluster.run(tmp_path, "scancel", "--signal=USR2", job)
+    ended = cluster.wait(job)
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), (tmp_path / "said").read_text()
+    assert sweep.wait(120) == 0, (tmp_path / "said").read_text()
+    check_equal(run, undisturbed)
 
 
 def wait_for_first_run(folder: Path) -> None:

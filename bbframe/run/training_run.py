@@ -26,6 +26,7 @@ from bbframe.run.best_checkpoint import BestCheckpoint, BestEpoch
 from bbframe.run.calibration_file import fit_calibration, write_calibration
 from bbframe.run.checkpoint import SECONDS, LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
 from bbframe.run.configuration import Configuration
+from bbframe.run.global_batch import keep_global_batch
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.loggers import started_loggers
 from bbframe.run.masking import mask_overrides, mask_secrets, remember
@@ -122,6 +123,8 @@ class TrainingRun:
             with started_loggers(self.plan, self.folder, self.config, saved) as (loggers, ids):
                 callbacks = [RunInCheckpoint(self.saved_run(task, data), self.stopwatch), ids, *self.callbacks]
                 trainer = make_trainer(self.plan, task, self.folder, callbacks, loggers)
+                if saved is not None and self.plan.run.train:
+                    keep_global_batch(trainer, data, self.plan, saved)
                 best = self.trained(trainer, task, data, saved)
                 test = self.tested(trainer, task, data)
         return self.reported(trainer, task, data, {"gmacs": round(macs, 6), "found": found, **images}, best, test)

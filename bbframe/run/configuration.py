@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -154,8 +154,11 @@ class Configuration:
 
     def check_machine(self) -> None:
         """Raise ValueError if a run here would not find the packages, or on a CPU the memory, that it needs."""
+        from bbframe.run.cluster import placed_processes  # imports Lightning
+
         for key, part in self.logger.items():
             check_installed(f"logger.{key}", part)
+        _check_devices(replace(self.trainer, **placed_processes(self.trainer)))
         if self.run.train and self.task.freeze != "all" and _on_cpu(self.trainer):
             refuse_too_large(self.backbone.network_config, copies=4)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import logging
 import shutil
 from collections.abc import Sequence, Set
@@ -29,6 +28,7 @@ from bbframe.run.configuration import Configuration
 from bbframe.run.global_batch import keep_global_batch
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.loggers import started_loggers
+from bbframe.run.machine_failures import in_one_line
 from bbframe.run.masking import mask_overrides, mask_secrets, remember
 from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_configuration, write_failure, write_record
@@ -40,7 +40,6 @@ from bbframe.run.trainer import make_trainer
 from bbframe.tasks.task import Task
 
 log = logging.getLogger("bbframe")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the disk, of a quota, in a file
 
 
 def run(
@@ -75,23 +74,6 @@ def run(
             if told is error:
                 raise
             raise told from error
-
-
-def in_one_line(error: BaseException, folder: Path) -> BaseException:
-    """A failure of the machine, such as a full disk, as a ValueError that says where and what to do."""
-    last = folder / "checkpoints" / "last.ckpt"
-    goes_on = f"; then this goes on: ckpt_path={last}" if last.is_file() else ""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
-        causes.append(cause)
-    full = next((e for e in causes if isinstance(e, OSError) and e.errno in FULL), None)
-    if full is not None and isinstance(error, Exception) and not isinstance(error, ValueError):
-        where = full.filename or getattr(full, "path", None) or folder
-        return ValueError(f"{where}: {full.strerror}; make room, or give another output_dir{goes_on}")
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-        reason = " ".join(str(error).split())
-        return ValueError(f"data: {reason} Less memory is used with data.num_workers=0{goes_on}")
-    return error
 
 
 @dataclass
@@ -150,6 +132,8 @@ class TrainingRun:
         self.plan = dataclasses.replace(self.plan, run=dataclasses.replace(options, ckpt_path=str(path)))
         saved = load_checkpoint(path)
         saved.check_complete(options.train)
+        if self.goes_on_from is not None:
+            log.info("start     goes on from %s, after %d optimizer steps", path, saved.content["global_step"])
         if options.train:
             self.stopwatch.go_on_from(saved.content[SECONDS])
         if is_first():

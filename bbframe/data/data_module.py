@@ -41,7 +41,7 @@ class DataModule(lightning.LightningDataModule):
 
     Attributes: `class_names`, `num_classes`, `image_size` (height, width), `mean` and `std` (one a channel), `counts`
     (images a part), `skipped`: the images left out so far, {name: reason}, and `assumed`: what was assumed of others,
-    {what: names}, `exclusion`: what `data.exclude` left out.
+    {what: names}, `faults`: both, `exclusion`: what `data.exclude` left out.
     """
 
     _train_transform: nn.Module
@@ -68,20 +68,20 @@ class DataModule(lightning.LightningDataModule):
         super().__init__()
         self.options, self.seed = options, seed
         self.prepare(preprocessing, num_channels, stride)
-        self._errors = skipped or Skipped(0)
+        self.faults = skipped or Skipped(0)
         self.exclusion = exclusion or read_exclusion(options.exclude)
         self.exclusion.check_sha256(options.exclude_sha256)
-        self.parts = apply_exclusion(self.exclusion, parts, class_names, self._errors)
+        self.parts = apply_exclusion(self.exclusion, parts, class_names, self.faults)
         self.class_names, self.num_classes = list(class_names), len(class_names)
         self.counts = {name: len(part.labels) for name, part in self.parts.items()}
         self.test_part = "test" if "test" in parts else "val"
-        self.skipped, self.assumed = self._errors.images, self._errors.assumed
+        self.skipped, self.assumed = self.faults.images, self.faults.assumed
         alike: dict[str, list[str]] = {}
         for name in class_names:
             composed = unicodedata.normalize("NFC", name)  # an accent may be a character of its own
             alike.setdefault("".join(composed.split()).casefold(), []).append(name)
         what = "groups of classes whose names differ in case or spaces alone, or not to the eye"
-        self._errors.assume((what, " and ".join(map(repr, group))) for group in alike.values() if len(group) > 1)
+        self.faults.assume((what, " and ".join(map(repr, group))) for group in alike.values() if len(group) > 1)
         self._loaders: list[BatchLoader] = []
         self._train: TrainLoader | None = None
         self._resume: dict[str, int] = {}
@@ -209,7 +209,7 @@ class DataModule(lightning.LightningDataModule):
     def _loader(self, kind: type[Loader], part: str, order: Any) -> Loader:
         batches = self._batches(part, train=kind is TrainLoader)
         in_step = kind is not TrainLoader and self.processes > 1
-        loader = kind(batches, order, self._errors, self._num_workers(), self.options.timeout, in_step)
+        loader = kind(batches, order, self.faults, self._num_workers(), self.options.timeout, in_step)
         self._loaders.append(loader)
         return loader
 

@@ -26,25 +26,45 @@ class EpochState(Callback):
         self.validating = self.ended = self.stepping = False
         self._window: dict[str, Any] | None = None  # what was so before the first batch of this optimizer step
         self._loaded: dict[str, Any] | None = None
+        self._waiting: list[dict[str, Any]] = []  # means of other processes, until this run has logged its own
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._loaded:
             shares, world = self._loaded["means"], trainer.world_size
-            means = shares[trainer.global_rank] if len(shares) == world else _dealt(shares, world)
-            self._set_means(trainer, means)
+            if len(shares) == world:
+                self._set_means(trainer, shares[trainer.global_rank])
+            else:
+                self._waiting = _dealt(shares, world)
             self._loaded = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
             buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}  # BatchNorm's change
-            self._window = {"batches": batch_idx, "buffers": buffers, "means": self._means(trainer)}
+            self._window = {"batches": batch_idx, "buffers": buffers, "means": self._waiting or self._means(trainer)}
             self.stepping = False
         self.ended = False
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         self.stepping = True
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        for mean in self._waiting:
+            metric: Any = trainer.fit_loop.epoch_loop._results[f"{mean['fx']}.{mean['name']}"]
+            value = mean["value"].to(metric.value.device)
+            if mean["reduce_fx"] in ("mean", "sum"):
+                metric.value = metric.value + value
+            else:
+                metric.value = REDUCTIONS[mean["reduce_fx"]](torch.stack([metric.value, value]))
+            if mean["size"] is not None:
+                metric.cumulated_batch_size = metric.cumulated_batch_size + mean["size"].to(value.device)
+        self._waiting = []
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._waiting:  # nothing more of this epoch is trained
+            self._set_means(trainer, self._waiting)
+            self._waiting = []
         self.validating = trainer.state.fn == TrainerFn.FITTING
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -140,7 +160,10 @@ class EpochState(Callback):
 
 
 def _dealt(shares: list[list[dict[str, Any]]], world: int) -> list[dict[str, Any]]:
-    """Each of `world` processes' share of the running means of other processes: all have the same."""
+    """Each of `world` processes' share of the running means of other processes: all have the same.
+
+    Whether Lightning reduces them it knows once they are logged here: one process says nothing of it.
+    """
     merged: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for mean in (mean for share in shares for mean in share):
         merged.setdefault((mean["fx"], mean["name"]), []).append(mean)
@@ -149,7 +172,8 @@ def _dealt(shares: list[list[dict[str, Any]]], world: int) -> list[dict[str, Any
         kind, values = same[0]["reduce_fx"], torch.stack([torch.as_tensor(mean["value"]) for mean in same])
         value = values.sum(0) / world if kind in ("mean", "sum") else REDUCTIONS[kind](values)
         sizes = [torch.as_tensor(mean["size"], dtype=torch.float) for mean in same if mean["size"] is not None]
-        dealt.append({**same[0], "value": value, "size": torch.stack(sizes).sum() / world if sizes else None})
+        size = torch.stack(sizes).sum() / world if sizes else None
+        dealt.append({**same[0], "sync_dist": False, "value": value, "size": size})
     return dealt
 
 

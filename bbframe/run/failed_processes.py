@@ -7,6 +7,7 @@ with gloo, it learns that they have ended, and here why; where it does not, a th
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -32,9 +33,7 @@ def failures_watched(folder: Path, processes: int, failed: Callable[[str], None]
     if processes == 1:
         yield
         return
-    if rank() == 0:
-        for file in folder.glob("error.process_*.txt"):
-            file.unlink(missing_ok=True)  # of an earlier start
+    _remove(folder)  # those of an earlier start
     ended = threading.Event()
 
     def watch() -> None:
@@ -43,7 +42,7 @@ def failures_watched(folder: Path, processes: int, failed: Callable[[str], None]
                 if rank() == 0:
                     with suppress(OSError):
                         failed(found)
-                    print(f"error: {found}", file=sys.stderr, flush=True)
+                    print(f"error: {found.splitlines()[0]}", file=sys.stderr, flush=True)
                 os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -51,6 +50,13 @@ def failures_watched(folder: Path, processes: int, failed: Callable[[str], None]
         yield
     finally:
         ended.set()
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Let the first process remove what the others have said: error.txt says it too."""
+    for file in folder.glob("error.process_*.txt") if rank() == 0 else ():
+        file.unlink(missing_ok=True)
 
 
 def told_once(error: BaseException, folder: Path, processes: int) -> BaseException:
@@ -67,12 +73,17 @@ def told_once(error: BaseException, folder: Path, processes: int) -> BaseExcepti
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
         found = _failure_soon(folder) if lost or stopped else None
         if found is not None:
-            return ValueError(found)
+            with suppress(ValueError):  # in another thread than the main one
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which ends all when one has failed
+            print(f"error: {found.splitlines()[0]}", file=sys.stderr, flush=True)
+            return ToldByFirst(found)
         ended = "another process of the run has ended without a word; was it killed, or its machine out of memory?"
         return ValueError(f"{ended} ({' '.join(str(error).split())[:200]})") if lost else error
     if isinstance(error, Exception) and not lost:
         with suppress(OSError):
-            write_text(folder / f"error.process_{rank()}.txt", str(error) or type(error).__name__)
+            details = getattr(error, "details", "")
+            text = f"{str(error) or type(error).__name__}\n{details}".rstrip()
+            write_text(folder / f"error.process_{rank()}.txt", text)
     return ToldByFirst(str(error)) if isinstance(error, ValueError) or lost else error
 
 

@@ -84,6 +84,7 @@ WAYS: dict[str, Callable[[Path], list[list[str]]]] = {
     "lightning": by_lightning,
     "torchrun": by_torchrun,
     "agents": by_two_agents,
+    "as typed": lambda folder: [[str(SCRIPT)]],
 }
 
 

@@ -31,6 +31,22 @@ class Skipped:
         self.most, self.what = most, what
         self.images: dict[str, str] = {}
         self.assumed: dict[str, dict[str, None]] = {}
+        self._told: set[tuple[str, str]] = set()  # what other processes know
+
+    def fresh(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """The errors and assumptions met since the last call, for the other processes of a run."""
+        pairs = [(what, name) for what, names in self.assumed.items() for name in names]
+        errors = [error for error in self.images.items() if error not in self._told]
+        assumed = [pair for pair in pairs if pair not in self._told]
+        self._told.update(errors, assumed)
+        return errors, assumed
+
+    def take(self, errors: list[tuple[str, str]], assumed: list[tuple[str, str]]) -> None:
+        """Take what another process has met, which may have been met here too. Raises FaultsError as `note`."""
+        self._told.update(errors, assumed)
+        self.assume(assumed)
+        if any(name not in self.images for name, _ in errors):
+            self.note(errors)
 
     def assume(self, found: Iterable[tuple[str, str]]) -> None:
         """Take what was assumed, as (what, name)."""

@@ -13,6 +13,7 @@ from bbframe.run.checkpoint import LoadedCheckpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.learning_rate_finder import find_learning_rate
 from bbframe.run.masking import mask_secrets
+from bbframe.run.processes import is_first
 from bbframe.tasks.task import Task
 
 AUTO = "auto"
@@ -48,6 +49,6 @@ def settle_automatic_options(
         plan = replace(plan, optim=replace(plan.optim, lr=rate))
         task.optim = plan.optim
         found["optim.lr"] = config["optim"]["lr"] = rate
-    if found:
+    if found and is_first():
         write_text(folder / "config.yaml", dump_yaml(mask_secrets(config)))
     return plan, found

@@ -2,7 +2,7 @@
 
 Steps on a few images are measured, and the memory of larger ones follows on a straight line: weights, gradients and
 the optimizer's state are the same for every size, and activations grow with the images. So nothing is tried on a CPU
-that could fill the machine. On a GPU the size is then tried, and lowered while the memory does not suffice.
+that could fill the machine. On one GPU the size is then tried, and lowered while the memory does not suffice.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import torch
 from bbframe.data.data_module import DataModule
 from bbframe.report.profile import LiveTensors
 from bbframe.run.available_memory import available_gpu_memory, available_memory
+from bbframe.run.cluster import placed_processes, process_count
 from bbframe.run.configuration import Configuration
 from bbframe.run.trainer import SeedEveryBatch
-from bbframe.run.trial_training import check_one_process, train_a_copy
+from bbframe.run.trial_training import in_all_processes, train_a_copy
 from bbframe.tasks.task import Task
 
 log = logging.getLogger("bbframe")
@@ -30,9 +31,9 @@ log = logging.getLogger("bbframe")
 SMALL = (2, 4)  # images in the batches that are measured; BatchNorm cannot train on one
 STEPS = 2  # the first makes the optimizer's state
 CPU_SHARE, GPU_SHARE = 0.6, 0.9  # of what is free; operations on a CPU take more than their tensors
+SEVERAL_GPUS_SHARE = 0.8  # where no size is tried
 MOST_IMAGES = 65_536
 MOST_PIXELS = 2**30  # of a batch, as the options allow
-INSTEAD = "8"
 
 
 @dataclass(frozen=True)
@@ -63,26 +64,30 @@ def rounded_down(size: int) -> int:
 
 
 def find_batch_size(plan: Configuration, task: Task, data: DataModule, folder: Path) -> int:
-    """The images in the largest batch that fits; never more than there are training images.
+    """The images in the largest batch of a process that fits; never more than there are training images for each.
 
-    Raises ValueError in one line when not even the smallest batch fits.
+    All processes measure at once, and the one with the least room decides. Raises ValueError in one line when not even
+    the smallest batch fits.
     """
-    check_one_process(plan, "data.batch_size", INSTEAD)
     height, width = data.image_size
-    count = data.counts["train"]
+    processes = process_count(plan.trainer)
+    count = data.counts["train"] // processes
     most = min(count, MOST_IMAGES, MOST_PIXELS // (height * width))
     if count <= SMALL[1]:
         return rounded_down(most)
 
     def measured(size: int) -> tuple[float, float]:
-        return step_memory(plan, task, data, folder, size)
+        used, free = step_memory(plan, task, data, folder, size)
+        together = 1 if _on_gpu(plan) else processes // placed_processes(plan.trainer)["num_nodes"]
+        return -in_all_processes(-used, "min"), in_all_processes(free / together, "min")
 
     used, free = zip(measured(SMALL[0]), measured(SMALL[1]), strict=True)
     image = 4 * len(data.mean) * height * width
     line = StepMemory.through(SMALL, used, least=image)
     # batches that wait in the workers
     line = StepMemory(line.fixed, line.each + image * 2 * data._num_workers())
-    share = GPU_SHARE if _on_gpu(plan) else CPU_SHARE
+    tried = _on_gpu(plan) and processes == 1  # one of several that runs out of memory would leave the others waiting
+    share = GPU_SHARE if tried else SEVERAL_GPUS_SHARE if _on_gpu(plan) else CPU_SHARE
     fits = line.fitting(share * min(free))
     if fits < 1:
         raise ValueError(
@@ -90,7 +95,7 @@ def find_batch_size(plan: Configuration, task: Task, data: DataModule, folder: P
             f"{_gib(min(free))} are free; choose a smaller backbone or data.image_size, or type data.batch_size=1"
         )
     size = rounded_down(min(fits, most))
-    if _on_gpu(plan):
+    if tried:
         size = largest_tried(size, measured)
     log.info(
         "batch     data.batch_size=%d (auto): a step takes about %s, and %s are free; %d step(s) an epoch",

@@ -82,6 +82,17 @@ def placed_processes(options: TrainerOptions) -> dict[str, Any]:
     return {"devices": devices if isinstance(devices, list) else found.devices, "num_nodes": found.num_nodes}
 
 
+def process_count(options: TrainerOptions) -> int:
+    """How many processes the run has in all."""
+    import torch
+
+    placed = placed_processes(options)
+    count = _count(placed["devices"])
+    if count is None:
+        count = 1 if options.accelerator == "cpu" else max(1, torch.cuda.device_count())
+    return count * int(placed["num_nodes"])
+
+
 def _count(devices: Any) -> int | None:
     """How many devices the option asks for on each node, None where it leaves that open."""
     if devices in ("auto", -1, "-1"):

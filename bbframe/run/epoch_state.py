@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.run.checkpoint import EPOCHS
 from bbframe.run.epoch_table import EpochTable
+from bbframe.run.global_batch import recount_batches
 
 REDUCTIONS = {"mean": torch.mean, "sum": torch.sum, "max": torch.max, "min": torch.min}
 
@@ -26,12 +27,15 @@ class EpochState(Callback):
         self._window: dict[str, Any] | None = None  # what was so before the first batch of this optimizer step
         self._loaded: dict[str, Any] | None = None
         self._logging: str | None = None  # the hook of the module that logs the means
+        self._waiting: list[dict[str, Any]] = []  # means of other processes, until this run has logged its own
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._loaded:
-            shares = self._loaded["means"]
-            rank = trainer.global_rank if len(shares) == trainer.world_size else 0
-            self._set_means(trainer, shares[rank])
+            shares, world = self._loaded["means"], trainer.world_size
+            if len(shares) == world:
+                self._set_means(trainer, shares[trainer.global_rank])
+            else:
+                self._waiting = _dealt(shares, world)
             self._loaded = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -39,14 +43,31 @@ class EpochState(Callback):
             trainer._logger_connector._current_fx, self._logging = self._logging, None
         if batch_idx % trainer.accumulate_grad_batches == 0:
             buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}  # BatchNorm's change
-            self._window = {"batches": batch_idx, "buffers": buffers, "means": self._means(trainer)}
+            self._window = {"batches": batch_idx, "buffers": buffers, "means": self._waiting or self._means(trainer)}
             self.stepping = False
         self.ended = False
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         self.stepping = True
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        for mean in self._waiting:
+            metric: Any = trainer.fit_loop.epoch_loop._results[f"{mean['fx']}.{mean['name']}"]
+            value = mean["value"].to(metric.value.device)
+            if mean["reduce_fx"] in ("mean", "sum"):
+                metric.value = metric.value + value
+            else:
+                metric.value = REDUCTIONS[mean["reduce_fx"]](torch.stack([metric.value, value]))
+            if mean["size"] is not None:
+                metric.cumulated_batch_size = metric.cumulated_batch_size + mean["size"].to(value.device)
+        self._waiting = []
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._waiting:  # nothing more of this epoch is trained
+            self._set_means(trainer, self._waiting)
+            self._waiting = []
         self.validating = trainer.state.fn == TrainerFn.FITTING
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -110,6 +131,8 @@ class EpochState(Callback):
         if trainer.state.fn != TrainerFn.FITTING or EPOCHS not in checkpoint:
             return
         self._loaded = state = checkpoint[EPOCHS]
+        if (data := getattr(trainer, "datamodule", None)) is not None:
+            recount_batches(checkpoint, data)
         if (table := _table(trainer)) is not None:
             table.go_on_from(state["rows"], state["waiting"])
 
@@ -139,6 +162,24 @@ class EpochState(Callback):
                 metric.cumulated_batch_size = torch.as_tensor(mean["size"]).to(device)
             trainer._logger_connector._current_fx = mean["fx"]  # else the first batch would begin them anew
             self._logging = mean["fx"]
+
+
+def _dealt(shares: list[list[dict[str, Any]]], world: int) -> list[dict[str, Any]]:
+    """Each of `world` processes' share of the running means of other processes: all have the same.
+
+    Whether Lightning reduces them it knows once they are logged here: one process says nothing of it.
+    """
+    merged: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for mean in (mean for share in shares for mean in share):
+        merged.setdefault((mean["fx"], mean["name"]), []).append(mean)
+    dealt = []
+    for same in merged.values():
+        kind, values = same[0]["reduce_fx"], torch.stack([torch.as_tensor(mean["value"]) for mean in same])
+        value = values.sum(0) / world if kind in ("mean", "sum") else REDUCTIONS[kind](values)
+        sizes = [torch.as_tensor(mean["size"], dtype=torch.float) for mean in same if mean["size"] is not None]
+        size = torch.stack(sizes).sum() / world if sizes else None
+        dealt.append({**same[0], "sync_dist": False, "value": value, "size": size})
+    return dealt
 
 
 def _table(trainer: Trainer) -> EpochTable | None:

@@ -20,8 +20,9 @@ import numpy as np
 from bbframe.data.data_module import DataModule
 from bbframe.report.learning_rate_chart import learning_rate_chart
 from bbframe.run.configuration import Configuration
+from bbframe.run.processes import is_first
 from bbframe.run.trainer import SeedEveryBatch
-from bbframe.run.trial_training import check_one_process, train_a_copy
+from bbframe.run.trial_training import in_all_processes, train_a_copy
 from bbframe.tasks import OptimOptions
 from bbframe.tasks.task import LossNotFinite, Task
 
@@ -63,7 +64,7 @@ class RangeTest(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = float(outputs["loss"])
+        loss = in_all_processes(float(outputs["loss"]), "mean")
         if self.rates and self.rates[-1] == self._rate:  # batches of one step
             self.losses[-1] = loss
         else:
@@ -80,7 +81,6 @@ def find_learning_rate(plan: Configuration, task: Task, data: DataModule, folder
     A copy of the network is trained on the training images in the run's order. Raises ValueError in one line when no
     rate stands out.
     """
-    check_one_process(plan, "optim.lr", INSTEAD)
     # above any rate of a group that does not move, so that no group holds both kinds
     optim = replace(task.optim, lr=2 * (task.optim.backbone_lr or 0.5))
     test = RangeTest(optim)
@@ -88,9 +88,10 @@ def find_learning_rate(plan: Configuration, task: Task, data: DataModule, folder
         callbacks = [SeedEveryBatch(plan.run.seed), test]
         train_a_copy(plan, task, data, folder, steps=STEPS, callbacks=callbacks, optim=optim)
     chosen = suggested(test.rates, test.losses)
-    pictures = folder / "pictures"
-    pictures.mkdir(exist_ok=True)
-    learning_rate_chart(test.rates, test.losses, mean_losses(test.losses), chosen, pictures / "learning_rate.png")
+    if is_first():
+        pictures = folder / "pictures"
+        pictures.mkdir(exist_ok=True)
+        learning_rate_chart(test.rates, test.losses, mean_losses(test.losses), chosen, pictures / "learning_rate.png")
     if chosen is None:
         last = test.rates[-1] if test.rates else LOWEST
         raise ValueError(

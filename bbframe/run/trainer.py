@@ -22,6 +22,7 @@ from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_cal
 from bbframe.run.lightning_parts import make_lightning_parts
 from bbframe.run.resume import AveragedWeights, ResumedEarlyStopping, ResumedOptimizer
 from bbframe.run.run_log import EpochLines
+from bbframe.run.shared_faults import SharedFaults
 from bbframe.tasks.task import Task
 
 
@@ -59,7 +60,13 @@ def make_trainer(
     settings |= placed_processes(plan.trainer)
     if plan.run.debug:
         settings.update(max_epochs=1, max_steps=1, limit_train_batches=1, limit_val_batches=1, limit_test_batches=1)
-    callbacks: list[pl.Callback] = [SeedEveryBatch(plan.run.seed), EpochLines(), ResumedOptimizer(plan.optim), *more]
+    callbacks: list[pl.Callback] = [
+        SeedEveryBatch(plan.run.seed),
+        SharedFaults(),
+        EpochLines(),
+        ResumedOptimizer(plan.optim),
+        *more,
+    ]
     if decay is not None:
         callbacks.append(AveragedWeights(decay=decay))
     if not plan.run.debug:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from bbframe.run.automatic_options import settle_automatic_options
 from bbframe.run.best_checkpoint import BestCheckpoint, BestEpoch
 from bbframe.run.calibration_file import fit_calibration, write_calibration
 from bbframe.run.checkpoint import SECONDS, LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
+from bbframe.run.cluster import process_count
 from bbframe.run.configuration import Configuration
+from bbframe.run.failed_processes import failures_watched, told_once
+from bbframe.run.global_batch import keep_global_batch
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.loggers import started_loggers
 from bbframe.run.machine_failures import in_one_line
@@ -59,17 +63,19 @@ def run(
     failure leaves its text in `error.txt`.
     """
     remember(secrets)
-    with signals_raised(), logging_to(folder / "train.log"):
+    processes = process_count(plan.trainer)
+    failed = partial(write_failure, folder, overrides)
+    with signals_raised(), logging_to(folder / "train.log"), failures_watched(folder, processes, failed):
         try:
             recorded = mask_secrets(config), mask_overrides(overrides)
             return TrainingRun(plan, *recorded, folder, goes_on_from, callbacks).complete()
         except BaseException as error:
-            told = in_one_line(error, folder)
+            told = told_once(in_one_line(error, folder), folder, processes)
             if is_first():
                 details = getattr(error, "details", "")  # what a message of one line had to cut short
                 with suppress(OSError):  # a full disk must not hide what happened
-                    write_failure(folder, overrides, f"{str(told) or type(told).__name__}\n{details}".rstrip())
-                    write_failure_page(folder, error)
+                    failed(f"{str(told) or type(told).__name__}\n{details}".rstrip())
+                    write_failure_page(folder, told)
             if told is error:
                 raise
             raise told from error
@@ -104,6 +110,8 @@ class TrainingRun:
             with started_loggers(self.plan, self.folder, self.config, saved) as (loggers, ids):
                 callbacks = [RunInCheckpoint(self.saved_run(task, data), self.stopwatch), ids, *self.callbacks]
                 trainer = make_trainer(self.plan, task, self.folder, callbacks, loggers)
+                if saved is not None and self.plan.run.train:
+                    keep_global_batch(trainer, data, self.plan, saved)
                 best = self.trained(trainer, task, data, saved)
                 test = self.tested(trainer, task, data)
         return self.reported(trainer, task, data, {"gmacs": round(macs, 6), "found": found, **images}, best, test)

@@ -21,26 +21,19 @@ from bbframe.tasks import OptimOptions
 from bbframe.tasks.task import Task
 
 # the options of the Trainer by which a trial trains as the run will
-ALIKE = "accelerator devices precision gradient_clip_val accumulate_grad_batches deterministic limit_train_batches"
+ALIKE = (
+    "accelerator strategy precision gradient_clip_val accumulate_grad_batches deterministic limit_train_batches "
+    "sync_batchnorm"
+)
 
 
-def check_one_process(plan: Configuration, option: str, instead: str) -> None:
-    """Raise ValueError where a run would start several processes, each of which would find another value."""
-    placed = placed_processes(plan.trainer)
-    given, count = placed["devices"], 1
-    if given in ("auto", -1, "-1"):
-        count = 1 if plan.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
-    elif isinstance(given, list):
-        count = len(given)
-    elif isinstance(given, str):
-        count = len(given.split(",")) if "," in given else int(given)
-    elif isinstance(given, int):
-        count = given
-    if (several := count * placed["num_nodes"]) > 1:
-        raise ValueError(
-            f"{option}=auto is found in one process, and this run starts {several}; find it with "
-            f"trainer.devices=1 trainer.num_nodes=1, then type the number, such as {option}={instead}"
-        )
+def in_all_processes(value: float, kind: str) -> float:
+    """The "mean" or the "min" of a number over the processes that have trained together, the same in all of them."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    shares: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(shares, value)
+    return min(shares) if kind == "min" else sum(shares) / len(shares)
 
 
 def trial_trainer(plan: Configuration, place: Path, callbacks: Sequence[pl.Callback], **limits: Any) -> pl.Trainer:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import bbframe.run.learning_rate_finder as finder
+from bbframe.run.cluster import process_count
 from bbframe.run.learning_rate_finder import RangeTest, find_learning_rate, mean_losses, suggested
-from bbframe.run.trial_training import check_one_process
 from bbframe.tasks.optimizer import parameter_groups
 from tests.run.trial import built
 
@@ -125,9 +125,7 @@ def test_a_search_without_result_says_what_to_type(name, value, said, tmp_path, 
 
 
 @pytest.mark.parametrize("devices", [2, (0, 1), "0,1"])
-def test_several_processes_are_refused(devices):
+def test_processes_are_counted_before_they_are_started(devices):
     plan, *_ = built()
-    plan = replace(plan, trainer=replace(plan.trainer, devices=devices))
-    text = r"^optim\.lr=auto is found in one process, and this run starts 2; find it with trainer\.devices=1 "
-    with pytest.raises(ValueError, match=text):
-        check_one_process(plan, "optim.lr", "0.001")
+    assert process_count(replace(plan.trainer, devices=devices)) == 2
+    assert process_count(replace(plan.trainer, devices=devices, num_nodes=3)) == 6

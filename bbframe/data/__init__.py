@@ -36,4 +36,8 @@ def make_data(options: LoadingOptions, *, masks: bool = False, **settings: Any) 
     if masks and options.task != "detection":
         raise ValueError(f"data: {options.name} has no masks; choose a data set for detection")
     more = {"masks": masks} if options.task == "detection" else {}
+    if options.shards is not None:
+        from bbframe.data.shards.sharded_data import make_sharded
+
+        return make_sharded(options, **settings, **more)
     return make("data", options, **settings, **more)

@@ -35,19 +35,20 @@ class ShardCache:
     def __init__(self, folder: Path, most: int):
         self.folder, self.most = folder, most
 
-    def fetch(self, url: str, size: int | None = None, sha256: str | None = None) -> Path:
+    def fetch(self, url: str, size: int | None = None, sha256: str | None = None, fresh: bool = False) -> Path:
         """The file of a URL, downloaded if it is not there.
 
-        It is known by its SHA-256 where that is given, so that a new file at an old URL is another one. Raises
-        ValueError in one line when it cannot be had, or is not what it should be.
+        It is known by its SHA-256 where that is given, so that a new file at an old URL is another one;
+        `fresh` asks for the URL's content of now. Raises ValueError in one line when it cannot be had, or is not what
+        it should be.
         """
         key = sha256 or hashlib.sha256(url.encode()).hexdigest()
         path = self.folder / f"{key[:32]}-{url.rpartition('/')[2][-100:]}"
-        if self._touched(path):
+        if not fresh and self._touched(path):
             return path
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / f".{path.name}.lock"):
-            if self._touched(path):
+            if not fresh and self._touched(path):
                 return path
             part = self.folder / f".{path.name}.{size or 0}{PART}"
             self._make_room(part, size or 0)

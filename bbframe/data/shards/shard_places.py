@@ -25,6 +25,7 @@ class ShardFile:
     bytes: int | None = None
     sha256: str | None = None
     images: int = 0
+    fresh: bool = False  # whether an older copy of it is of no use
 
 
 class ShardPlace(Protocol):
@@ -61,7 +62,7 @@ class FarPlace:
     far = True
 
     def path(self, file: ShardFile) -> Path:
-        return self.cache.fetch(f"{self.url}/{file.name}", file.bytes, file.sha256)
+        return self.cache.fetch(f"{self.url}/{file.name}", file.bytes, file.sha256, file.fresh)
 
     def __str__(self) -> str:
         return visible(self.url)

@@ -55,7 +55,7 @@ def _has_set_file(place: ShardPlace) -> bool:
 
 def _open_own(options: LoadingOptions, place: ShardPlace) -> OpenedSet:
     try:
-        about = SetFile.from_bytes(place.path(ShardFile(SET_FILE)).read_bytes())
+        about = SetFile.from_bytes(place.path(ShardFile(SET_FILE, fresh=True)).read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"data: shards={place}: {SET_FILE} {_reason(error)}") from error
     if about.task != options.task:

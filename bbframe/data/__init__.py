@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bbframe.data.boxes.box_options import CocoOptions, DetectionDataOptions, DigitScenesOptions, VocOptions
@@ -40,4 +41,7 @@ def make_data(options: LoadingOptions, *, masks: bool = False, **settings: Any) 
         from bbframe.data.shards.sharded_data import make_sharded
 
         return make_sharded(options, **settings, **more)
+    if (Path(str(getattr(options, "root", None))) / "shards.json").is_file():
+        root = options.root  # type: ignore[attr-defined]
+        raise ValueError(f"data: root={root} is a set of shards; type data.shards={root} in the place of data.root")
     return make("data", options, **settings, **more)

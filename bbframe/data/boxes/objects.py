@@ -42,6 +42,16 @@ def rows_of(offsets: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.repeat(offsets[indices] - new[:-1], lengths) + np.arange(new[-1]), new
 
 
+def flat_labels(images: Any) -> np.ndarray:
+    """The classes of all images of a part, or of all their objects, one after another: int64."""
+    labels = images.labels
+    if isinstance(labels, Rows):
+        return labels.values.astype(np.int64)
+    if isinstance(labels, np.ndarray):
+        return labels.ravel().astype(np.int64)
+    return np.concatenate([np.zeros(0, np.int64), *map(np.ravel, labels)]).astype(np.int64)
+
+
 @dataclass
 class Objects:
     """What some images show, in pixels of the original images.

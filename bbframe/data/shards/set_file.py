@@ -10,6 +10,7 @@ from bbframe.data.shards.shard_places import ShardFile
 from bbframe.schema import Length, Options, Range, Text, parse
 
 SET_FILE = "shards.json"
+UNFINISHED = ".unfinished.json"  # what a folder holds that is no set yet
 MOST_SET_BYTES = 2**28
 Count = Annotated[int, Range(0, 2**40)]
 Digest = Annotated[str, Text("64 hexadecimal digits", "[0-9a-f]{64}")]

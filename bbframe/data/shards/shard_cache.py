@@ -77,6 +77,8 @@ class ShardCache:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
                     with suppress(OSError):
+                        if not entry.is_file():
+                            continue
                         facts = entry.stat()
                         if entry.name.endswith(PART):  # it grows to the size in its name
                             said = int(entry.name.removesuffix(PART).rpartition(".")[2])

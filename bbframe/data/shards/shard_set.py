@@ -11,7 +11,7 @@ import numpy as np
 
 from bbframe.data.faults import Faults, Skipped, raise_all
 from bbframe.data.loading_options import LoadingOptions
-from bbframe.data.shards.set_file import SET_FILE, PartEntry, SetFile
+from bbframe.data.shards.set_file import SET_FILE, UNFINISHED, PartEntry, SetFile
 from bbframe.data.shards.shard_cache import bytes_of
 from bbframe.data.shards.shard_images import ShardImages, ShardObjects, ShardReading
 from bbframe.data.shards.shard_index import ShardIndex
@@ -40,6 +40,8 @@ class OpenedSet:
 def open_set(options: LoadingOptions) -> OpenedSet:
     """The set that `options.shards` names. Raises ValueError when it cannot serve these options."""
     place, names = shard_place(options)
+    if not place.far and place.path(ShardFile(UNFINISHED)).is_file():
+        raise ValueError(f"data: shards={place} is the beginning of a set of shards; `bbframe data shard` completes it")
     if names is None and _has_set_file(place):
         return _open_own(options, place)
     from bbframe.data.shards.foreign_shards import open_foreign
@@ -57,7 +59,8 @@ def _open_own(options: LoadingOptions, place: ShardPlace) -> OpenedSet:
     try:
         about = SetFile.from_bytes(place.path(ShardFile(SET_FILE, fresh=True)).read_bytes())
     except (OSError, ValueError) as error:
-        raise ValueError(f"data: shards={place}: {SET_FILE} {_reason(error)}") from error
+        hint = "; tars of other programs are given as a pattern, such as .../train-{000..127}.tar" if place.far else ""
+        raise ValueError(f"data: shards={place}: {SET_FILE}: {_reason(error)}{hint}") from error
     if about.task != options.task:
         raise ValueError(
             f"data: shards={place} holds {about.kind}, for task={about.task}, and data={options.name} is for "

@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from bbframe.data.boxes.objects import Objects, Rows, rows_of
+from bbframe.data.boxes.objects import Objects, Rows, flat_labels, rows_of
 from bbframe.data.data_module import DataModule
 from bbframe.data.exclusion import image_name
 from bbframe.data.seeds import derive
-from bbframe.data.shards.set_file import SET_FILE, SetFile
+from bbframe.data.shards.set_file import SET_FILE, UNFINISHED, SetFile
 from bbframe.data.shards.shard_index import OWN, ShardIndex, packed
 from bbframe.data.shards.shard_samples import SampleSource, tar_member
 from bbframe.files import atomic, encodable, remove_parts, write_text
 from bbframe.imaging.decode import AS_USUAL
 
-UNFINISHED = ".unfinished.json"  # what a folder holds that is no set yet
 MOST_ASSUMED = 1000  # names of a kind that are kept
 _ABOUT_JSON = 3 * OWN  # two headers and a short JSON
 
@@ -108,10 +107,8 @@ def _identity(
     """What a set is called, by its images and by how it is written."""
     digest = hashlib.sha256(repr((kind, data.class_names, getattr(data, "category_ids", None), how)).encode())
     for part, source in sources.items():
-        labels: Any = data.parts[part].labels
-        flat = labels.values if isinstance(labels, Rows) else np.concatenate([np.zeros(0), *map(np.ravel, labels)])
         digest.update(f"{part} {len(source.names)} {source.ids}".encode(errors="backslashreplace"))
-        digest.update("\n".join(source.names).encode() + flat.astype(np.int64).tobytes() + sizes[part].tobytes())
+        digest.update("\n".join(source.names).encode() + flat_labels(source.images).tobytes() + sizes[part].tobytes())
         if isinstance(images := source.images, Objects):
             digest.update(images.boxes.tobytes() + images.offsets.tobytes() + images.crowd.tobytes())
     return digest.hexdigest()[:16]

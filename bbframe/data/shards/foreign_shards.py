@@ -53,7 +53,7 @@ def open_foreign(options: LoadingOptions, place: ShardPlace, names: list[str] | 
         parts[part] = ShardImages(index, reading) if index.labels is not None else ShardObjects.of(index, reading)
     skipped = Skipped(getattr(options, "tolerated_errors", 0))
     skipped.note([(name, f"{kind}, {why}" if why else kind) for kind, name, why in about])
-    masks = all(index.masks is not None or not len(index.classes or ()) for index in indexes.values())
+    masks = all(index.masks is not None for index in indexes.values())
     return OpenedSet(parts, class_names, None, skipped, masks)
 
 

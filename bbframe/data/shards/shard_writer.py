@@ -58,10 +58,10 @@ def write_shards(
     anything else, and for an image that cannot be read.
     """
     sources = {part: _source(data, part, masks) for part in data.parts}
-    sizes = {part: _file_sizes(source) for part, source in sources.items()}
-    owner = _identity(data, kind, sources, sizes, (shard_bytes, seed, masks))
+    facts = {part: _glimpses(source) for part, source in sources.items()}
+    owner = _identity(data, kind, sources, facts, (shard_bytes, seed, masks))
     _claim(out, owner)
-    plans = {part: _divided(sizes[part], shard_bytes, seed if part == "train" else None) for part in sources}
+    plans = {part: _divided(facts[part][:, 0], shard_bytes, seed if part == "train" else None) for part in sources}
     names = {part: [f"{part}-{number:06d}.tar" for number in range(len(plan))] for part, plan in plans.items()}
     work = [(part, name, which) for part in plans for name, which in zip(names[part], plans[part], strict=True)]
     total, done = sum(data.counts.values()), 0
@@ -97,18 +97,22 @@ def _source(data: Any, part: str, masks: bool) -> SampleSource:
     return SampleSource(images, names, list(data.class_names), masks, ids)
 
 
-def _file_sizes(source: SampleSource) -> np.ndarray:
-    return np.array([source.file_size(index) for index in range(len(source.names))], np.int64)
+def _glimpses(source: SampleSource) -> np.ndarray:
+    """The size and the checksum of each image file: (images, 2)."""
+    try:
+        return np.array([source.glimpse(index) for index in range(len(source.names))], np.int64).reshape(-1, 2)
+    except OSError as error:
+        raise ValueError(f"data: cannot read {error.filename}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _identity(
-    data: DataModule, kind: str, sources: dict[str, SampleSource], sizes: dict[str, np.ndarray], how: tuple[Any, ...]
+    data: DataModule, kind: str, sources: dict[str, SampleSource], facts: dict[str, np.ndarray], how: tuple[Any, ...]
 ) -> str:
     """What a set is called, by its images and by how it is written."""
     digest = hashlib.sha256(repr((kind, data.class_names, getattr(data, "category_ids", None), how)).encode())
     for part, source in sources.items():
         digest.update(f"{part} {len(source.names)} {source.ids}".encode(errors="backslashreplace"))
-        digest.update("\n".join(source.names).encode() + flat_labels(source.images).tobytes() + sizes[part].tobytes())
+        digest.update("\n".join(source.names).encode() + flat_labels(source.images).tobytes() + facts[part].tobytes())
         if isinstance(images := source.images, Objects):
             digest.update(images.boxes.tobytes() + images.offsets.tobytes() + images.crowd.tobytes())
     return digest.hexdigest()[:16]

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from bbframe.data.faults import Faults, Skipped, raise_all
 from bbframe.data.images.folder_layout import WORDS
 from bbframe.data.loading_options import LoadingOptions
-from bbframe.data.shards.shard_cache import default_cache
+from bbframe.data.shards.kept_scans import Scanned, keep_scan, kept_scan
+from bbframe.data.shards.litdata_scan import litdata_parts, open_litdata
 from bbframe.data.shards.shard_images import ShardImages, ShardObjects
-from bbframe.data.shards.shard_index import ShardIndex
 from bbframe.data.shards.shard_places import ShardFile, ShardPlace
 from bbframe.data.shards.shard_set import OpenedSet, reading_of
 from bbframe.data.shards.tar_scan import TarScan
 from bbframe.data.shards.tar_shards import TarShards
-from bbframe.files import atomic, write_text
 
-SCANS = "scans"  # the folder of kept indexes within the cache
 _MOST_LABELS = 10**6
 
 
@@ -31,6 +27,8 @@ def open_foreign(options: LoadingOptions, place: ShardPlace, names: list[str] | 
     training. Raises ValueError in one line for all that is wrong with them.
     """
     where = f"data: shards={options.shards}"
+    if names is None and (folders := litdata_parts(place)):
+        return open_litdata(options, place, folders)
     if names is None:
         root: Any = place
         names = sorted(path.relative_to(root.root).as_posix() for path in root.root.rglob("*.tar"))
@@ -43,16 +41,16 @@ def open_foreign(options: LoadingOptions, place: ShardPlace, names: list[str] | 
         raise ValueError(f"{where} has tars for {' and '.join(named)} alone; name those for training too")
     faults = Faults(place, getattr(options, "on_error", "raise") == "skip")
     files = {part: [ShardFile(name) for name in tars] for part, tars in named.items()}
-    kept = _kept(options, place, files)
+    kept = kept_scan(options, place, files)
     if kept is None:
         kept = _scanned(options, place, files, faults)
-    indexes, class_names, about = kept
+    indexes, class_names, dropped = kept
     parts: dict[str, ShardImages | ShardObjects] = {}
     for part, index in indexes.items():
         reading = reading_of(options, place, TarShards(place, files[part]), files[part])
         parts[part] = ShardImages(index, reading) if index.labels is not None else ShardObjects.of(index, reading)
     skipped = Skipped(getattr(options, "tolerated_errors", 0))
-    skipped.note([(name, f"{kind}, {why}" if why else kind) for kind, name, why in about])
+    skipped.note([(name, f"{kind}, {why}" if why else kind) for kind, name, why in dropped])
     masks = all(index.masks is not None for index in indexes.values())
     return OpenedSet(parts, class_names, None, skipped, masks)
 
@@ -65,7 +63,7 @@ def _part(name: str) -> str:
 
 def _scanned(
     options: LoadingOptions, place: ShardPlace, files: dict[str, list[ShardFile]], faults: Faults
-) -> tuple[dict[str, ShardIndex], list[str], list[tuple[str, str, str]]]:
+) -> Scanned:
     """Look through all tars, and keep what they hold for the next run."""
     scans = {part: TarScan(options.task, faults) for part in files}
     for part, scan in scans.items():
@@ -78,20 +76,13 @@ def _scanned(
                 scan.take(number, path, file.name)
         if not len(scan.places) and not faults.kinds:
             faults.fatal(f"no {part} samples that can serve")
-    numbers, class_names = _classes(scans, options.task, faults)
+    numbers, class_names = classes_of(scans, options.task, faults)
     raise_all([faults])
     indexes = {part: scan.index(numbers) for part, scan in scans.items()}
-    folder = _scan_folder(options, place, files)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for part, index in indexes.items():
-            with atomic(folder / f"{part}.npz") as path:
-                path.write_bytes(index.to_bytes())
-        write_text(folder / "classes.json", json.dumps({"classes": class_names, "dropped": faults.dropped}))
-    return indexes, class_names, faults.dropped
+    return keep_scan(options, place, files, (indexes, class_names, faults.dropped))
 
 
-def _classes(scans: dict[str, TarScan], task: str, faults: Faults) -> tuple[dict[int | str, int], list[str]]:
+def classes_of(scans: Mapping[str, TarScan], task: str, faults: Faults) -> tuple[dict[int | str, int], list[str]]:
     """The classes of the labels as they are written, and what the classes are called."""
     names: dict[int, str] = {}
     for scan in scans.values():
@@ -120,40 +111,3 @@ def _classes(scans: dict[str, TarScan], task: str, faults: Faults) -> tuple[dict
         faults.fatal(f"a class number {most}, more than {_MOST_LABELS}")
         return {}, []
     return {number: number for number in range(most + 1)}, [names.get(i, str(i)) for i in range(most + 1)]
-
-
-def _scan_folder(options: LoadingOptions, place: ShardPlace, files: dict[str, list[ShardFile]]) -> Path | None:
-    """Where the index of these very tars is kept; None where a tar is not to be had."""
-    digest = hashlib.sha256(f"2 {options.task} {place}".encode())
-    for part, tars in files.items():
-        for file in tars:
-            digest.update(f"{part} {file.name}".encode())
-            if not place.far:
-                try:
-                    facts = place.path(file).stat()
-                except OSError:
-                    return None
-                digest.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
-    cache = Path(options.shard_cache).expanduser() if options.shard_cache else default_cache()
-    return cache / SCANS / digest.hexdigest()[:32]
-
-
-def _kept(
-    options: LoadingOptions, place: ShardPlace, files: dict[str, list[ShardFile]]
-) -> tuple[dict[str, ShardIndex], list[str], list[tuple[str, str, str]]] | None:
-    """What an earlier scan has found, None when there was none or it cannot be read."""
-    folder = _scan_folder(options, place, files)
-    if folder is None or not (folder / "classes.json").is_file():
-        return None
-    try:
-        about = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-        names, dropped = [str(name) for name in about["classes"]], [tuple(map(str, row)) for row in about["dropped"]]
-        if dropped and getattr(options, "on_error", "raise") != "skip":
-            return None
-        indexes = {
-            part: ShardIndex.from_bytes((folder / f"{part}.npz").read_bytes(), len(tars), len(names))
-            for part, tars in files.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # it is only a copy of what the tars say
-    return indexes, names, dropped  # type: ignore[return-value]

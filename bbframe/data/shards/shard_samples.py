@@ -23,6 +23,16 @@ MIDDLE = 64  # bytes that tell two files of one size apart
 
 
 @dataclass
+class SampleNote:
+    """What an index keeps of a sample: the `length` of its image file, and 64 bits of the SHA-256 of that."""
+
+    length: int
+    size: tuple[int, int]
+    digest: int
+    masks: list[bytes]
+
+
+@dataclass
 class Sample:
     """An image as a shard holds it: the file `image` with its `suffix`, its (height, width) as stored, and the rest.
 
@@ -35,10 +45,10 @@ class Sample:
     facts: dict[str, Any]
     masks: list[bytes]
 
-    @property
-    def digest(self) -> int:
-        """64 bits of the SHA-256 of the image file."""
-        return int.from_bytes(hashlib.sha256(self.image).digest()[:8], "big")
+    def note(self) -> SampleNote:
+        """What an index keeps of it."""
+        digest = int.from_bytes(hashlib.sha256(self.image).digest()[:8], "big")
+        return SampleNote(len(self.image), self.size, digest, self.masks)
 
     def json(self) -> bytes:
         """The facts, the same bytes for the same facts."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bbframe.data.faults import Faults, Skipped, raise_all
 from bbframe.data.loading_options import LoadingOptions
+from bbframe.data.shards.litdata_shards import LitdataShards
 from bbframe.data.shards.set_file import SET_FILE, UNFINISHED, PartEntry, SetFile
-from bbframe.data.shards.shard_cache import bytes_of
+from bbframe.data.shards.shard_cache import bytes_of, default_cache
 from bbframe.data.shards.shard_images import ShardImages, ShardObjects, ShardReading
 from bbframe.data.shards.shard_index import ShardIndex
-from bbframe.data.shards.shard_places import ShardFile, ShardPlace, shard_place
+from bbframe.data.shards.shard_places import NearPlace, ShardFile, ShardPlace, shard_place
 from bbframe.data.shards.tar_shards import TarShards
 from bbframe.imaging.decode import Decoding
 
@@ -52,6 +54,16 @@ def open_set(options: LoadingOptions) -> OpenedSet:
 def _has_set_file(place: ShardPlace) -> bool:
     if not place.far:
         return place.path(ShardFile(SET_FILE)).is_file()
+    if not str(place).startswith("s3://"):
+        return True
+    try:  # litdata reads chunks of other programs there too
+        place.path(ShardFile(SET_FILE, fresh=True))
+    except ValueError:
+        try:
+            place.path(ShardFile("index.json", fresh=True))
+        except ValueError:
+            return True  # whoever opens it says what is wrong
+        return False
     return True
 
 
@@ -91,8 +103,8 @@ def _open_own(options: LoadingOptions, place: ShardPlace) -> OpenedSet:
 def _open_part(
     options: LoadingOptions, place: ShardPlace, about: SetFile, part: str, entry: PartEntry, faults: Faults
 ) -> ShardImages | ShardObjects | None:
-    file, shards = entry.entries()
-    files = [shard.shard() for shard in shards]
+    file, listed = entry.entries()
+    files = [one.shard() for one in listed]
     try:
         content = place.path(file.shard()).read_bytes()
         if len(content) != file.bytes:
@@ -103,12 +115,19 @@ def _open_part(
     except (OSError, ValueError) as error:
         faults.fatal(f"{file.file} {_reason(error)}")
         return None
-    reading = reading_of(options, place, TarShards(place, files, about.id), files)
+    held: ShardPlace = place
+    if about.format == "litdata":
+        cache = Path(options.shard_cache).expanduser() if options.shard_cache else default_cache()
+        shards: Any = LitdataShards(f"{place}/{part}", cache, bytes_of(options.shard_cache_size))
+        held = NearPlace(place.root / part) if isinstance(place, NearPlace) else place
+    else:
+        shards = TarShards(place, files, about.id)
+    reading = reading_of(options, place, shards, files)
     reading.decoding = replace(Decoding.of(options), as_stored=entry.as_stored)
     if about.bits is not None and reading.decoding.bits is None:
         reading.decoding = replace(reading.decoding, bits=about.bits)
     images = ShardImages(index, reading) if about.task == "classification" else ShardObjects.of(index, reading)
-    return images if place.far else without_lost(images, place, files, faults)
+    return images if place.far else without_lost(images, held, files, faults)
 
 
 def reading_of(options: LoadingOptions, place: ShardPlace, shards: Any, files: Sequence[ShardFile]) -> ShardReading:

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from bbframe.data.boxes.objects import Objects, Rows, flat_labels, rows_of
+from bbframe.data.boxes.objects import Objects, flat_labels
 from bbframe.data.data_module import DataModule
 from bbframe.data.exclusion import image_name
 from bbframe.data.seeds import derive
 from bbframe.data.shards.set_file import SET_FILE, UNFINISHED, SetFile
-from bbframe.data.shards.shard_index import OWN, ShardIndex, packed
-from bbframe.data.shards.shard_samples import SampleSource, tar_member
+from bbframe.data.shards.shard_index import OWN
+from bbframe.data.shards.shard_samples import SampleNote, SampleSource, tar_member
+from bbframe.data.shards.written_index import noted, plain_numbers, write_index
 from bbframe.files import atomic, encodable, remove_parts, write_text
-from bbframe.imaging.decode import AS_USUAL
 
 MOST_ASSUMED = 1000  # names of a kind that are kept
 _ABOUT_JSON = 3 * OWN  # two headers and a short JSON
@@ -57,33 +57,70 @@ def write_shards(
     the source. A folder in which the same call was interrupted is completed. Raises ValueError for a folder that holds
     anything else, and for an image that cannot be read.
     """
-    sources = {part: _source(data, part, masks) for part in data.parts}
-    facts = {part: _glimpses(source) for part, source in sources.items()}
-    owner = _identity(data, kind, sources, facts, (shard_bytes, seed, masks))
-    _claim(out, owner)
-    plans = {part: _divided(facts[part][:, 0], shard_bytes, seed if part == "train" else None) for part in sources}
+    owner, sources, facts = begin_set(data, kind, out, (shard_bytes, seed), masks)
+    plans = {}
+    for part, found_facts in facts.items():
+        plans[part] = _divided(found_facts[:, 0], shard_bytes, mixed_order(len(found_facts), part, seed))
     names = {part: [f"{part}-{number:06d}.tar" for number in range(len(plan))] for part, plan in plans.items()}
     work = [(part, name, which) for part in plans for name, which in zip(names[part], plans[part], strict=True)]
     total, done = sum(data.counts.values()), 0
     for count in _write_all(ShardJob(sources, out, owner), work, workers):
         done += count
         tell(done, total)
-    entries = {part: _finish_part(data, out, part, names[part], plans[part], sources[part]) for part in sources}
+    entries = {}
+    for part, source in sources.items():
+        sides = [_noted_beside(out, name) for name in names[part]]
+        shards = [
+            {"file": name, "bytes": (out / name).stat().st_size, "sha256": str(side["sha256"]), "images": len(which)}
+            for name, side, which in zip(names[part], sides, plans[part], strict=True)
+        ]
+        entries[part] = write_index(data, out, part, plans[part], source, sides, shards)
+    found = finish_set(data, kind, out, owner, entries, masks)
+    for path in out.glob(".*.npz"):
+        path.unlink()
+    return found
+
+
+def finish_set(
+    data: DataModule, kind: str, out: Path, owner: str, entries: dict[str, Any], masks: bool, format: str = "webdataset"
+) -> SetFile:
+    """Write the file that makes a folder a set."""
     found = SetFile(
+        format=format,  # type: ignore[arg-type]
         id=owner,
         kind=kind,
         task=data.options.task,
         class_names=tuple(data.class_names),
-        category_ids=_numbers(getattr(data, "category_ids", None)),
+        category_ids=plain_numbers(getattr(data, "category_ids", None)),
         bits=getattr(data.options, "bits", None),
         masks=masks,
         assumed={what: [*names][:MOST_ASSUMED] for what, names in data.assumed.items()},
         parts=entries,
     )
     write_text(out / SET_FILE, found.to_text())
-    for path in [out / UNFINISHED, *out.glob(".*.npz")]:
-        path.unlink()
+    (out / UNFINISHED).unlink()
     return found
+
+
+def begin_set(
+    data: DataModule, kind: str, out: Path, how: tuple[Any, ...], masks: bool
+) -> tuple[str, dict[str, SampleSource], dict[str, np.ndarray]]:
+    """Claim the folder of a set; returns its id, the samples of each part, and sizes with checksums of their files.
+
+    Raises ValueError for a folder that holds anything but the beginning of the same set.
+    """
+    sources = {part: _source(data, part, masks) for part in data.parts}
+    facts = {part: _glimpses(source) for part, source in sources.items()}
+    owner = _identity(data, kind, sources, facts, (*how, masks))
+    _claim(out, owner)
+    return owner, sources, facts
+
+
+def mixed_order(count: int, part: str, seed: int) -> np.ndarray:
+    """The order in which a part is written: training images are mixed by a seed, the others keep their order."""
+    if part != "train":
+        return np.arange(count)
+    return np.argsort(np.random.PCG64(derive("shards", seed)).random_raw(count), kind="stable")
 
 
 def _source(data: Any, part: str, masks: bool) -> SampleSource:
@@ -137,11 +174,8 @@ def _claim(out: Path, owner: str) -> None:
     write_text(mark, json.dumps({"id": owner}))
 
 
-def _divided(sizes: np.ndarray, shard_bytes: int, seed: int | None) -> list[np.ndarray]:
-    """The images of each shard: of about `shard_bytes`, one at least; mixed by a seed, None: in their order."""
-    order = np.arange(len(sizes))
-    if seed is not None:
-        order = np.argsort(np.random.PCG64(derive("shards", seed)).random_raw(len(sizes)), kind="stable")
+def _divided(sizes: np.ndarray, shard_bytes: int, order: np.ndarray) -> list[np.ndarray]:
+    """The images of each shard in the order given: of about `shard_bytes`, one at least."""
     ends = np.cumsum(-(-sizes[order] // OWN) * OWN + _ABOUT_JSON)
     shards = (ends - 1) // max(1, shard_bytes)
     return [group for group in np.split(order, np.flatnonzero(np.diff(shards)) + 1) if len(group)]
@@ -197,8 +231,7 @@ def _sidecar(out: Path, name: str) -> Path:
 def write_shard(job: ShardJob, part: str, name: str, which: np.ndarray) -> None:
     """Write one tar, and beside it what an index needs of it."""
     source, position = job.sources[part], 0
-    rows: list[tuple[int, int, int, int]] = []
-    digests, masks = [], []
+    notes: list[tuple[int, SampleNote]] = []
     whole = hashlib.sha256()
     with atomic(job.out / name) as path, path.open("wb") as file:
 
@@ -210,81 +243,14 @@ def write_shard(job: ShardJob, part: str, name: str, which: np.ndarray) -> None:
 
         for index in which.tolist():
             sample = source.sample(index)
-            rows.append((position + OWN, len(sample.image), *sample.size))
-            digests.append(sample.digest)
-            masks += sample.masks
+            notes.append((position + OWN, sample.note()))
             put(tar_member(f"{index:09d}{sample.suffix}", sample.image, job.owner))
             put(tar_member(f"{index:09d}.json", sample.json(), job.owner))
         put(bytes(2 * OWN))
-    texts = packed(masks)
     with atomic(_sidecar(job.out, name)) as path, path.open("wb") as file:
-        np.savez(
-            file,
-            rows=np.array(rows, np.int64).reshape(-1, 4),
-            digests=np.array(digests, np.uint64),
-            masks=texts.values,
-            mask_offsets=texts.offsets,
-            sha256=np.array(whole.hexdigest()),
-        )
+        np.savez(file, sha256=np.array(whole.hexdigest()), **noted(notes))  # type: ignore[arg-type]
 
 
-def _finish_part(
-    data: Any, out: Path, part: str, names: list[str], plan: list[np.ndarray], source: SampleSource
-) -> dict[str, Any]:
-    """Write the index of a part from what lies beside its tars; returns its entry in the set's file."""
-    sides = []
-    for name in names:
-        with np.load(_sidecar(out, name), allow_pickle=False) as file:
-            sides.append({key: file[key] for key in file.files})
-    order = np.concatenate(plan)
-    back = np.argsort(order)
-    rows = np.concatenate([side["rows"] for side in sides])[back]
-    index = ShardIndex(
-        shard=np.repeat(np.arange(len(plan), dtype=np.int32), [len(which) for which in plan])[back],
-        offset=rows[:, 0],
-        size=rows[:, 1],
-        names=packed(name.encode() for name in source.names),
-        digests=np.concatenate([side["digests"] for side in sides])[back],
-        sizes=rows[:, 2:].astype(np.int32),
-        **_shown(source),
-    )
-    if source.ids is not None and all(type(one) is int for one in source.ids):
-        index.ids = np.array(source.ids, np.int64)
-    elif source.ids is not None:
-        index.texts = packed(str(one).encode() for one in source.ids)
-    if source.masks and index.object_offsets is not None:
-        lengths = np.concatenate([np.diff(side["mask_offsets"]) for side in sides])
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        written = Rows(np.concatenate([side["masks"] for side in sides]), offsets)
-        index.masks = written.select(np.argsort(rows_of(index.object_offsets, order)[0]))
-    content = index.to_bytes()
-    with atomic(out / f"{part}.npz") as path:
-        path.write_bytes(content)
-    shards = [
-        {"file": name, "bytes": (out / name).stat().st_size, "sha256": str(side["sha256"]), "images": len(which)}
-        for name, side, which in zip(names, sides, plan, strict=True)
-    ]
-    told = {"file": f"{part}.npz", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    entry: dict[str, Any] = {"index": told, "shards": shards}
-    if hasattr(data, "part_category_ids"):
-        entry["category_ids"] = _numbers(data.part_category_ids(part))
-    entry["as_stored"] = getattr(source.images, "decoding", AS_USUAL).as_stored
-    return entry
-
-
-def _numbers(ids: Any) -> tuple[int, ...] | None:
-    return None if ids is None else tuple(int(one) for one in ids)
-
-
-def _shown(source: SampleSource) -> dict[str, Any]:
-    """The labels of a part, or its objects, as an index holds them."""
-    images = source.images
-    if not hasattr(images, "target"):
-        return {"labels": np.array(images.labels, np.int64)}
-    if isinstance(images, Objects):
-        found = {key: getattr(images, key) for key in ("boxes", "classes", "crowd", "area")}
-        return {**found, "object_offsets": images.offsets.astype(np.int64)}
-    targets = [images.target(index, False) for index in range(len(images.labels))]
-    names = {"boxes": "boxes", "labels": "classes", "crowd": "crowd", "area": "area"}
-    found = {name: np.concatenate([target[key].numpy() for target in targets]) for key, name in names.items()}
-    return {**found, "object_offsets": np.cumsum([0, *(len(target["boxes"]) for target in targets)])}
+def _noted_beside(out: Path, name: str) -> dict[str, np.ndarray]:
+    with np.load(_sidecar(out, name), allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}

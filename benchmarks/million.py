@@ -27,7 +27,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 ROOT = Path(__file__).resolve().parents[1]
-PLUGIN = '''
+PLUGIN = """
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class FirstBatch(pl.Callback):
     def on_train_batch_start(self, trainer, module, batch, number):
         with self.file.open("a") as file:
             file.write(f"{time.time()} {trainer.global_step * len(batch['image'])}\\n")
-'''
+"""
 
 
 @dataclass
@@ -101,7 +101,10 @@ def make(folder: Path, images: int, workers: int) -> None:
     started = time.monotonic()
     write_shards(data, "image_folder", folder, shard_bytes=64 * 10**6, workers=workers)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{images:,} images, {size / 10**9:.2f} GB, {len(list(folder.iterdir()))} files, {time.monotonic() - started:.0f} s")
+    print(
+    files, seconds = len(list(folder.iterdir())), time.monotonic() - started
+    print(f"{images:,} images, {size / 10**9:.2f} GB, {files} files, {seconds:.0f} s")
+    )
 
 
 def descendants(pid: int) -> list[int]:

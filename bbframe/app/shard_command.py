@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bbframe.schema import checked_value
 
-SHARD_HELP = """The images of a data set as a few large files, which a disk, a web server or S3 gives out faster than many small ones.
+SHARD_HELP = """A data set as a few large files, which disks and servers give out faster than many small ones.
 
 usage: bbframe data shard --out FOLDER [--shard-size 256MB] [--workers N] [--masks] [group=choice] [key=value] ...
 
@@ -20,11 +20,11 @@ Arguments are those of `bbframe train`; what counts is data. All parts are writt
 its exclusions, its skipped files. `data.shards=FOLDER` then takes the place of data.root or of the annotation files,
 and gives the same batches, metrics and predictions:
 
-  FOLDER/shards.json            the classes, and the size and SHA-256 of every file
-  FOLDER/train-000000.tar ...   for each image 000000042.jpg, the file as it is, and 000000042.json, what it shows: name,
-                                label and class, or its objects with box, label, class, crowd, area and mask (COCO's
-                                compressed run lengths). Pixels that have no file become a PNG. WebDataset reads them too
-  FOLDER/train.npz              where each image lies, in the order of the source
+  FOLDER/shards.json       the classes, and the size and SHA-256 of every file
+  FOLDER/train-000000.tar  for each image 000000042.jpg, the file as it is, and 000000042.json, what it shows: name,
+                           label and class, or its objects with box, label, class, crowd, area and mask (COCO's
+                           compressed run lengths). Pixels that have no file become a PNG. WebDataset reads them too
+  FOLDER/train.npz         where each image lies, in the order of the source
 
 Training images are mixed once, so that a few shards show all classes. The same images give the same bytes. A folder in
 which this command was interrupted is completed by the same command; until shards.json is there it is no set.
@@ -61,7 +61,9 @@ def write_shard_set(arguments: Sequence[str]) -> int:
     command = command_of(rest)
     for flag in ("dry_run", "multirun", "cfg", "info"):
         if getattr(command, flag):
-            raise ValueError(f"data shard has no --{flag.replace('_', '-')}; `bbframe data shard --help` shows its flags")
+            raise ValueError(
+                f"data shard has no --{flag.replace('_', '-')}; `bbframe data shard --help` shows its flags"
+            )
     plan, _ = composed_plan(command)
     masks = own.masks or bool(plan.head.masks and plan.data.task == "detection")
     data = make_data(
@@ -85,11 +87,12 @@ def write_shard_set(arguments: Sequence[str]) -> int:
             data, name, out, masks=masks, shard_bytes=size, seed=own.seed, workers=own.workers, tell=_tell
         )
     files = [entry for part in found.part_entries().values() for entry in part.entries()[1]]
+    written = sum(entry.bytes for entry in files)
     told = {
         "folder": str(out),
         "images": dict(data.counts),
         "shards": len(files),
-        "bytes": sum(entry.bytes for entry in files),
+        "bytes": written,
         "id": found.id,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -97,7 +100,7 @@ def write_shard_set(arguments: Sequence[str]) -> int:
         print(outward(json.dumps(told, indent=2)))
         return 0
     counts = ", ".join(f"{count:,} {part}" for part, count in data.counts.items())
-    print(outward(f"{counts} images in {len(files)} shards, {told['bytes'] / 10**6:,.1f} MB, {told['seconds']} s"))
+    print(outward(f"{counts} images in {len(files)} shards, {written / 10**6:,.1f} MB, {told['seconds']} s"))
     print(outward(f"{out}; train on it with data={name} data.shards={out}"))
     return 0
 
@@ -106,7 +109,9 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The flags of the command itself, and what is Hydra's."""
     from bbframe.data.loading_options import ByteSize
 
-    parser = argparse.ArgumentParser(prog="bbframe data shard", add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser = argparse.ArgumentParser(
+        prog="bbframe data shard", add_help=False, allow_abbrev=False, exit_on_error=False
+    )
     parser.add_argument("--out")
     parser.add_argument("--shard-size", default="256MB")
     parser.add_argument("--workers", type=int, default=min(8, _cores()))

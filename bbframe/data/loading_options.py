@@ -64,7 +64,7 @@ class LoadingOptions(Options):
             demand(value is None or len(value) in (1, 3), f"data: {name}", value, "must be 1 or 3 numbers")
 
     def demand_place(self, names: tuple[str, ...], rule: str) -> None:
-        """Raise ValueError unless the options `names` say where the images are, all of them, or `shards` alone does."""
+        """Raise ValueError unless all options in `names` say where the images are, or `shards` alone does."""
         for name in names:
             value = getattr(self, name)
             if self.shards is None:

@@ -58,7 +58,9 @@ def download(url: str, part: Path, size: int | None) -> None:
             if getattr(error, "filename", None):
                 raise  # of this machine, such as a full disk
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__
-    raise ValueError(f"{without_query(url)} cannot be fetched: {' '.join(reason.split())}, after {len(WAITS) + 1} tries")
+    raise ValueError(
+        f"{without_query(url)} cannot be fetched: {' '.join(reason.split())}, after {len(WAITS) + 1} tries"
+    )
 
 
 def without_query(url: str) -> str:

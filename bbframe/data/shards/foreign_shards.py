@@ -61,9 +61,7 @@ def _part(name: str) -> str:
     return words[-1] if words else "train"
 
 
-def _scanned(
-    options: LoadingOptions, place: ShardPlace, files: dict[str, list[ShardFile]], faults: Faults
-) -> Scanned:
+def _scanned(options: LoadingOptions, place: ShardPlace, files: dict[str, list[ShardFile]], faults: Faults) -> Scanned:
     """Look through all tars, and keep what they hold for the next run."""
     scans = {part: TarScan(options.task, faults) for part in files}
     for part, scan in scans.items():
@@ -99,7 +97,7 @@ def classes_of(scans: Mapping[str, TarScan], task: str, faults: Faults) -> tuple
         return {}, []
     words = sorted(label for label in found if isinstance(label, str))
     if words:
-        lacking = sorted({str(label) for scan in scans.values() for label in scan.labels} - set(scans["train"].labels))  # type: ignore[arg-type]
+        lacking = sorted({str(label) for scan in scans.values() for label in scan.labels} - set(scans["train"].labels))
         if lacking:
             faults.fatal("classes that train lacks", ", ".join(lacking[:5]))
         images = sum(len(scan.labels) for scan in scans.values())

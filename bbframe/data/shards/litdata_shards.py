@@ -20,7 +20,9 @@ def import_litdata() -> Any:
     try:
         import litdata
     except ImportError as error:
-        raise ValueError(f"data: litdata's shards need the extra litdata ({error}): pip install 'bbframe[litdata]'") from error
+        raise ValueError(
+            f"data: litdata's shards need the extra litdata ({error}): pip install 'bbframe[litdata]'"
+        ) from error
     return litdata
 
 
@@ -70,7 +72,9 @@ class LitdataShards:
 
 def image_of(sample: Any) -> bytes:
     """The image of a sample: its first value that can be one, whatever it is called."""
-    values = list(sample.values()) if isinstance(sample, dict) else sample if isinstance(sample, list | tuple) else [sample]
+    values = (
+        list(sample.values()) if isinstance(sample, dict) else sample if isinstance(sample, list | tuple) else [sample]
+    )
     for value in values:
         if isinstance(value, bytes | bytearray | memoryview):
             return bytes(value)

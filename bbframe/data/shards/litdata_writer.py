@@ -62,5 +62,7 @@ def write_litdata(
 
 def _entry(path: Path, images: int) -> dict[str, Any]:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read())
+        digest = (
+            hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read())
+        )
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest.hexdigest(), "images": images}

@@ -58,7 +58,9 @@ class ShardCache:
                     break
                 part.unlink()
                 if not again:
-                    raise ValueError(f"{without_query(url)} is not the file that its index says: another SHA-256, twice")
+                    raise ValueError(
+                        f"{without_query(url)} is not the file that its index says: another SHA-256, twice"
+                    )
             os.replace(part, path)
         return path
 

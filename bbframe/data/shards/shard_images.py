@@ -105,6 +105,7 @@ class ShardObjects(Objects, _FromShards):
     def of(cls, index: ShardIndex, reading: ShardReading) -> ShardObjects:
         """The images that an index describes."""
         found: dict[str, Any] = {key: getattr(index, key) for key in ("sizes", "boxes", "classes", "crowd", "area")}
+        assert index.object_offsets is not None
         return cls(offsets=index.object_offsets, index=index, reading=reading, **found)
 
     def read(self, index: int) -> Image.Image:

@@ -86,7 +86,7 @@ def shard_place(options: LoadingOptions) -> tuple[ShardPlace, list[str] | None]:
         raise ValueError(f"{where} is packed, so that no image in it can be found; type gunzip (or the like) first")
     base, names = said.rstrip("/"), None
     if "{" in said or said.endswith(".tar"):
-        base, _, last = said.partition("{")[0].rpartition("/")
+        base, _, _ = said.partition("{")[0].rpartition("/")
         names = list(itertools.islice(_expanded(said[len(base) + 1 if base else 0 :], where), MOST_NAMES + 1))
         if len(names) > MOST_NAMES:
             raise ValueError(f"{where} stands for more than {MOST_NAMES} tars")

@@ -43,7 +43,9 @@ def open_set(options: LoadingOptions) -> OpenedSet:
     """The set that `options.shards` names. Raises ValueError when it cannot serve these options."""
     place, names = shard_place(options)
     if not place.far and place.path(ShardFile(UNFINISHED)).is_file():
-        raise ValueError(f"data: shards={place} is the beginning of a set of shards; `bbframe data shard` completes it")
+        raise ValueError(
+            f"data: shards={place} is the beginning of a set of shards; `bbframe data shard` completes it"
+        )
     if names is None and _has_set_file(place):
         return _open_own(options, place)
     from bbframe.data.shards.foreign_shards import open_foreign

@@ -82,14 +82,20 @@ def write_shards(
 
 
 def finish_set(
-    data: DataModule, kind: str, out: Path, owner: str, entries: dict[str, Any], masks: bool, format: str = "webdataset"
+    data: DataModule,
+    kind: str,
+    out: Path,
+    owner: str,
+    entries: dict[str, Any],
+    masks: bool,
+    format: str = "webdataset",
 ) -> SetFile:
     """Write the file that makes a folder a set."""
     found = SetFile(
         format=format,  # type: ignore[arg-type]
         id=owner,
         kind=kind,
-        task=data.options.task,
+        task=data.options.task,  # type: ignore[arg-type]
         class_names=tuple(data.class_names),
         category_ids=plain_numbers(getattr(data, "category_ids", None)),
         bits=getattr(data.options, "bits", None),

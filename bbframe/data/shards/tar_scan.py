@@ -29,7 +29,8 @@ def samples_of(path: Path, name: str, faults: Faults) -> Iterator[Found]:
 
     Files with the same path up to the first dot of their name are one sample, if they follow one another.
     """
-    key, image, texts = "", None, {}
+    key, image = "", None
+    texts: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
@@ -67,7 +68,7 @@ def _whole(
 
 
 class TarScan:
-    """The samples of one part's tars as they are found; `names` are those of their classes, as far as they have any."""
+    """The samples of one part's tars as they are found; `names` are what the numbers of classes are called."""
 
     def __init__(self, task: str, faults: Faults):
         self.task, self.faults = task, faults

@@ -106,7 +106,7 @@ def test_samples_without_a_label_are_skipped_and_counted(place):
         data = folder_from(place, on_error="skip")
         assert sorted(data.skipped) == ["a.tar/97.png", "a.tar/98.png"]
         assert sum(data.counts.values()) == 20
-    with pytest.raises(ValueError, match="2 unreadable images, of which data.max_errors=1 may be skipped"):
+    with pytest.raises(ValueError, match=r"2 unreadable images, of which data.max_errors=1 may be skipped"):
         folder_from(place, on_error="skip", max_errors=1)
     with pytest.raises(ValueError, match="samples without a label"):
         folder_from(place)
@@ -139,7 +139,9 @@ def test_an_absent_tar_is_named_or_its_images_are_skipped(ours):
     tar = ours / "train-000001.tar"
     lost = tar.stat().st_size // 2600
     tar.unlink()
-    with pytest.raises(ValueError, match=r"absent or not whole: train-000001.tar, \d+ images \(cannot be read: no such"):
+    with pytest.raises(
+        ValueError, match=r"absent or not whole: train-000001.tar, \d+ images \(cannot be read: no such"
+    ):
         folder_from(ours)
     data = folder_from(ours, on_error="skip")
     assert 1 <= len(data.skipped) <= lost
@@ -161,7 +163,9 @@ def test_a_tar_of_another_set_is_told_from_the_right_one(ours, folder, tmp_path)
     tar, size = ours / "train-000001.tar", (ours / "train-000001.tar").stat().st_size
     content = (tmp_path / "else" / "train-000001.tar").read_bytes()
     tar.write_bytes(content[:size].ljust(size, b"\0"))
-    with pytest.raises(ValueError, match=r"the tar is not the one that the index describes; write or copy the set anew"):
+    with pytest.raises(
+        ValueError, match=r"the tar is not the one that the index describes; write or copy the set anew"
+    ):
         list(folder_from(ours).train_dataloader())
 
 

@@ -101,10 +101,8 @@ def make(folder: Path, images: int, workers: int) -> None:
     started = time.monotonic()
     write_shards(data, "image_folder", folder, shard_bytes=64 * 10**6, workers=workers)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(
     files, seconds = len(list(folder.iterdir())), time.monotonic() - started
     print(f"{images:,} images, {size / 10**9:.2f} GB, {files} files, {seconds:.0f} s")
-    )
 
 
 def descendants(pid: int) -> list[int]:

@@ -31,6 +31,7 @@ from bbframe.app.rank_command import rank_backbones
 from bbframe.app.report_command import report
 from bbframe.app.run_commands import compare, runs
 from bbframe.app.serve_command import serve
+from bbframe.app.shard_command import SHARD_HELP, write_shard_set
 from bbframe.app.sharing_help import PUSH_HELP, SERVE_HELP
 from bbframe.app.text_arguments import typed_arguments
 from bbframe.schema import nearest, parse
@@ -60,6 +61,8 @@ def _run(arguments: list[str]) -> int:
         meant = "predict" if any(word.startswith("images=") for word in arguments) else "train"
         hint = f"; did you mean 'bbframe {' '.join([meant, *arguments])}'?" if forgotten else None
         raise ValueError(f"no command {command!r}{hint or nearest(command, ['train', *COMMANDS])}")
+    if command == "data" and rest[:1] == ["shard"]:
+        command, rest = "data shard", rest[1:]
     run, text = COMMANDS[command]
     if {"-h", "--help"} & set(rest):
         print(text)
@@ -74,7 +77,8 @@ def complete_words(arguments: Sequence[str]) -> int:
         return train.main(arguments)
     words = line.split()
     if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
-        print("\n".join(name for name in ("train", *COMMANDS) if name.startswith("".join(words[1:]))))
+        names = dict.fromkeys(["train", *(name.partition(" ")[0] for name in COMMANDS)])
+        print("\n".join(name for name in names if name.startswith("".join(words[1:]))))
         return 0
     if words[1] not in ("train", "info", "data"):
         return 0
@@ -174,6 +178,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "rank": (rank_backbones, RANK_HELP),
     "embed": (embed, EMBED_HELP),
     "data": (audit_images, DATA_HELP),
+    "data shard": (write_shard_set, SHARD_HELP),
     "predict": (predict, PREDICT_HELP),
     "export": (export, EXPORT_HELP),
     "push": (push, PUSH_HELP),

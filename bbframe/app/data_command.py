@@ -40,7 +40,7 @@ def audit_images(arguments: list[str]) -> int:
     for flag in ("dry_run", "multirun", "cfg", "info"):
         if getattr(command, flag):
             raise ValueError(f"data has no --{flag.replace('_', '-')}; bbframe data --help shows what there is")
-    plan, output = _composed(command)
+    plan, output = composed_plan(command)
 
     from bbframe.audit.audit_report import audit_text
     from bbframe.audit.findings import write_fixes
@@ -106,7 +106,7 @@ def _read(arguments: Sequence[str]) -> _Asked:
     return _Asked(out, known.json, rest)
 
 
-def _composed(command: argparse.Namespace) -> tuple[Configuration, Path]:
+def composed_plan(command: argparse.Namespace) -> tuple[Configuration, Path]:
     """The checked configuration, with the task that its data are for, and the folder of all outputs."""
     from bbframe.app.command_line import key_of
     from bbframe.app.composition import composition

@@ -30,6 +30,7 @@ usage: bbframe train [group=choice] [key=value] ...
   rank     which backbones and which stages suit your images: scores within minutes, then a race of the best
   embed    the features of images as a file for other programs, and nearest neighbours
   data     what spoils comparisons in a data set: copies, leaks between parts, likely wrong labels, outliers
+  data shard  a data set as a few large files, which a disk, a web server or S3 gives out faster
   export   write a trained network as a file: ONNX, OpenVINO, TorchScript or torch.export
   predict  labels or boxes for images, by a network that was trained: pictures, and a table
   push     a trained network with a model card on the Hub, where bbframe.load finds it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bbframe.data.boxes.box_options import CocoOptions, DetectionDataOptions, DigitScenesOptions, VocOptions
@@ -36,4 +37,11 @@ def make_data(options: LoadingOptions, *, masks: bool = False, **settings: Any) 
     if masks and options.task != "detection":
         raise ValueError(f"data: {options.name} has no masks; choose a data set for detection")
     more = {"masks": masks} if options.task == "detection" else {}
+    if options.shards is not None:
+        from bbframe.data.shards.sharded_data import make_sharded
+
+        return make_sharded(options, **settings, **more)
+    if (Path(str(getattr(options, "root", None))) / "shards.json").is_file():
+        root = options.root  # type: ignore[attr-defined]
+        raise ValueError(f"data: root={root} is a set of shards; type data.shards={root} in the place of data.root")
     return make("data", options, **settings, **more)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
-from bbframe.data.batch_order import STAND_IN, Key, TrainOrder
+from bbframe.data.batch_order import STAND_IN, EvalOrder, Key, TrainOrder
 from bbframe.data.faults import Skipped
 from bbframe.data.seeds import derive, torch_seed
 from bbframe.imaging.decode import reason
@@ -158,7 +158,7 @@ class BatchLoader:
     def __init__(
         self,
         batches: Batches,
-        order: TrainOrder | list[list[Key]],
+        order: TrainOrder | EvalOrder,
         skipped: Skipped,
         num_workers: int,
         timeout: int,
@@ -220,9 +220,10 @@ class BatchLoader:
             # asked here, because a worker forked from a process that uses its GPU sees none
             gpu = torch.cuda.is_available()
             self.dataset.finish_early = gpu
+            ahead: Callable[[Any], Any] = getattr(self.dataset.images, "fetching_ahead", _unchanged)
             self._loader = DataLoader(
                 self.dataset,
-                batch_sampler=self.order,
+                batch_sampler=ahead(self.order),
                 collate_fn=_unchanged,
                 num_workers=self.num_workers,
                 multiprocessing_context=_start_method() if self.num_workers else None,

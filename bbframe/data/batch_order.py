@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +24,19 @@ class TrainOrder:
     on a batch of one and a smaller step weighs its images more. Fewer images than one step make one smaller step.
 
     An iteration gives an epoch's number of batches, from batch number `first` on. Each of several processes takes
-    every `world`-th image of a part, beginning at its `rank`.
+    every `world`-th image of a part, beginning at its `rank`. `permutation` draws an epoch's; without one, all orders
+    are as likely.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, step_images: int | None = None
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        step_images: int | None = None,
+        permutation: Callable[[torch.Generator], Tensor] | None = None,
     ):
         if count < world:
             raise ValueError(f"data: {count} training images cannot occupy {world} devices; lower trainer.devices")
@@ -42,6 +51,7 @@ class TrainOrder:
                 f"data.batch_size={batch_size}; use {self.step_images} processes or fewer, or a larger batch_size"
             )
         self.first = 0
+        self._permutation = permutation or self._any_permutation
 
     def __len__(self) -> int:
         return self.count // self.step_images * self.parts
@@ -65,16 +75,37 @@ class TrainOrder:
 
     def _epoch(self, epoch: int) -> Tensor:
         """The indices of all images in the order of an epoch, (count,)."""
-        return torch.randperm(self.count, generator=torch.Generator().manual_seed(derive(self.seed, "order", epoch)))
+        return self._permutation(torch.Generator().manual_seed(derive(self.seed, "order", epoch)))
+
+    def _any_permutation(self, generator: torch.Generator) -> Tensor:
+        return torch.randperm(self.count, generator=generator)
 
 
-def eval_order(count: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[Key]]:
-    """Every image once, in its own order; the last batch may be smaller.
+class EvalOrder(Sequence[list[Key]]):
+    """Some images in the order given, by their `indices`; the last batch may be smaller.
+
+    Further batches, up to `batches`, hold the key of a `STAND_IN` each.
+    """
+
+    def __init__(self, indices: Sequence[int], batch_size: int, batches: int = 0, stand_in: int = 0):
+        self.indices, self.batch_size, self.stand_in = indices, batch_size, stand_in
+        self.batches = max(batches, -(-len(indices) // batch_size))
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, batch: Any) -> Any:
+        if not 0 <= batch < len(self):
+            raise IndexError(batch)
+        chosen = self.indices[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return [(0, index) for index in chosen] or [(STAND_IN, self.stand_in)]
+
+
+def eval_order(count: int, batch_size: int, rank: int = 0, world: int = 1) -> EvalOrder:
+    """Every image once, in its own order, those of one of several processes.
 
     Every process gets the same number of batches, because some networks wait for each other in every one: a process
     that runs out of images gets the key of a `STAND_IN`.
     """
-    keys = [(0, i) for i in range(rank, count, world)]
-    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
-    most = math.ceil(math.ceil(count / world) / batch_size)
-    return batches + [[(STAND_IN, rank % count)]] * (most - len(batches))
+    most = -(-(-(-count // world)) // batch_size)
+    return EvalOrder(range(rank, count, world), batch_size, most, rank % count)

@@ -7,6 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from bbframe.data.batch_loader import Images
 
@@ -25,9 +28,13 @@ class NotLooked(Exception):
 def copy_groups(parts: Mapping[str, Images]) -> list[list[Place]]:
     """The images with equal content, a list for each content that several have, in the order of `parts`.
 
-    Files count as equal byte by byte, images without files pixel by pixel. Raises NotLooked where the images are more
+    Files count as equal byte by byte, images without files pixel by pixel. Shards know the digest of every file, so
+    that nothing is read. Raises NotLooked where the images are more
     than `MOST_LOOKED_AT`, or where it would read too much or take too long.
     """
+    digests = {part: getattr(images, "digests", None) for part, images in parts.items()}
+    if all(values is not None for values in digests.values()):
+        return _equal_digests(digests)
     count = sum(len(images.labels) for images in parts.values())
     if count > MOST_LOOKED_AT:
         raise NotLooked(f"there are {count:,} images, more than {MOST_LOOKED_AT:,}")
@@ -49,6 +56,18 @@ def copy_groups(parts: Mapping[str, Images]) -> list[list[Place]]:
     groups = [group for group in by_pixels.values() if len(group) > 1] + _equal_files(files, clock)
     order = {part: number for number, part in enumerate(parts)}
     return sorted(groups, key=lambda group: (order[group[0][0]], group[0][1]))
+
+
+def _equal_digests(digests: Mapping[str, Any]) -> list[list[Place]]:
+    """The images whose files have equal digests."""
+    starts = dict(zip(digests, np.cumsum([0, *(len(values) for values in digests.values())]), strict=False))
+    _, which, counts = np.unique(np.concatenate([*digests.values()]), return_inverse=True, return_counts=True)
+    groups: dict[int, list[Place]] = {}
+    for part, values in digests.items():
+        own = which[starts[part] : starts[part] + len(values)]
+        for index in np.flatnonzero(counts[own] > 1).tolist():
+            groups.setdefault(int(own[index]), []).append((part, index))
+    return list(groups.values())
 
 
 def image_file(images: Images, index: int) -> Path | None:

@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from bbframe.data.batch_loader import Batches, BatchLoader, ImageBatches, Images, TrainLoader
-from bbframe.data.batch_order import TrainOrder, eval_order
+from bbframe.data.batch_order import EvalOrder, TrainOrder, eval_order
 from bbframe.data.exclusion import Exclusion, apply_exclusion, read_exclusion
 from bbframe.data.faults import Skipped
 from bbframe.data.images.image_options import ImageDataOptions
@@ -138,7 +138,9 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Raises ValueError when a run is resumed within an epoch that had other images or batches."""
-        order = TrainOrder(self.counts["train"], self.batch_size, self.seed, *self._place(), self._step_images())
+        permutation = getattr(self.parts["train"], "permutation", None)
+        count, place = self.counts["train"], self._place()
+        order = TrainOrder(count, self.batch_size, self.seed, *place, self._step_images(), permutation)
         loader = self._loader(TrainLoader, "train", order)
         if self._resume:
             loader.done = batches_done(self._resume, order, within=self._within_epoch())
@@ -161,8 +163,7 @@ class DataModule(lightning.LightningDataModule):
     def loader_of(self, part: str, indices: Sequence[int]) -> BatchLoader:
         """The batches of some images of a part, in the order given, as an evaluation sees them."""
         size = 64 if self.options.batch_size == "auto" else self.batch_size
-        keys = [(0, index) for index in indices]
-        return self._loader(BatchLoader, part, [keys[i : i + size] for i in range(0, len(keys), size)])
+        return self._loader(BatchLoader, part, EvalOrder(indices, size))
 
     def source(self, part: str, index: int) -> str:
         """The name of an image, such as its path."""

@@ -11,7 +11,7 @@ import numpy as np
 from bbframe.data.batch_loader import Images
 from bbframe.data.boxes.box_options import DetectionDataOptions
 from bbframe.data.boxes.box_sizes import below_stride, box_sides, buckets
-from bbframe.data.boxes.objects import Objects, Rows
+from bbframe.data.boxes.objects import Objects, flat_labels
 from bbframe.data.copies import NotLooked, Place, copy_groups, image_file
 from bbframe.data.data_module import DataModule
 from bbframe.data.exclusion import image_name
@@ -183,9 +183,7 @@ def summarise(data: DataModule, stride: int | None = None, groups: list[list[Pla
 
 def class_histogram(images: Images, num_classes: int) -> list[int]:
     """How many images, or objects, of each class a part has."""
-    labels = images.labels
-    flat = labels.values if isinstance(labels, Rows) else np.concatenate([np.zeros(0, int), *map(np.ravel, labels)])
-    return [int(count) for count in np.bincount(flat.astype(np.int64), minlength=num_classes)]
+    return [int(count) for count in np.bincount(flat_labels(images), minlength=num_classes)]
 
 
 def box_counts(data: DataModule, stride: int | None) -> dict[str, dict[str, int]]:
@@ -208,8 +206,8 @@ def image_sizes(data: DataModule) -> np.ndarray:
     total = max(1, sum(data.counts.values()))
     for images in data.parts.values():
         count = len(images.labels)
-        if isinstance(images, Objects):
-            found.append(np.asarray(images.sizes)[:, ::-1])
+        if isinstance(sizes := getattr(images, "sizes", None), np.ndarray):
+            found.append(sizes[:, ::-1])
         elif isinstance(pixels := getattr(images, "pixels", None), np.ndarray) and pixels.ndim >= 3:
             found.append(np.tile([pixels.shape[2], pixels.shape[1]], (count, 1)))
         elif count and image_file(images, 0) is not None:

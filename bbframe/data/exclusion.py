@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bbframe.data.batch_loader import Images
-from bbframe.data.boxes.objects import Rows
+from bbframe.data.boxes.objects import flat_labels
 from bbframe.data.faults import Skipped, first_few
 from bbframe.data.fixes_file import Fix, read_fixes
 from bbframe.files import encodable, visible
@@ -120,12 +120,14 @@ def apply_exclusion(
     if not exclusion.file:
         return dict(parts)
     where = f"data: exclude={visible(exclusion.file)}"
+    asked = {name for fix in exclusion.fixes for name in (fix.image, _plain(fix.image))}
     places: dict[str, list[tuple[str, int]]] = {}
     for part, images in parts.items():
         for index in range(len(images.labels)):
             name, root = image_name(images, index), getattr(images, "root", None)
             for spelling in {name, images.name(index), *(() if root is None else _spellings(name, str(root)))}:
-                places.setdefault(spelling, []).append((part, index))
+                if spelling in asked:
+                    places.setdefault(spelling, []).append((part, index))
     leave: dict[str, set[int]] = {part: set() for part in parts}
     relabel: dict[str, dict[int, int]] = {part: {} for part in parts}
     lost: dict[str, None] = {}
@@ -215,8 +217,4 @@ def _check_left(
 
 
 def _classes(images: Images) -> set[int]:
-    labels = images.labels
-    flat = (
-        labels.values if isinstance(labels, Rows) else np.concatenate([np.zeros(0, np.int64), *map(np.ravel, labels)])
-    )
-    return set(np.unique(flat).astype(int).tolist())
+    return set(np.unique(flat_labels(images)).tolist())

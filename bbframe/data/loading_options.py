@@ -11,6 +11,7 @@ from bbframe.registry import PartOptions, parse_part
 from bbframe.schema import Fraction, Length, Name, Options, Range, Rate, Seed, Share, Text, demand
 
 Workers = Annotated[int, Range(0, 256, "processes")]
+ByteSize = Annotated[str, Text("a size, such as 50GB", r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})? ?[MGT]B")]
 Strength = Annotated[float, Range(0, 10)]
 Transform = Annotated[PartOptions, partial(parse_part, "transform")]
 
@@ -52,11 +53,23 @@ class LoadingOptions(Options):
     transforms: Annotated[tuple[Transform, ...], Length(0, 100)] = ()
     exclude: Name | None = None  # a file of images to leave out or to relabel, as `bbframe data --out` writes it
     exclude_sha256: Annotated[str, Text("64 hexadecimal digits", "[0-9a-fA-F]{64}")] | None = None  # null: any file
+    shards: Name | None = None  # a folder or URL of shards, which then holds the images
+    shard_window: Annotated[int, Range(1, 100_000, "shards")] | None = None  # mixed at a time; null: all, of a URL 8
+    shard_cache: Name | None = None  # the folder that keeps shards of a URL; null: ~/.cache/bbframe/shards
+    shard_cache_size: ByteSize = "50GB"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value in (("mean", self.mean), ("std", self.std)):
             demand(value is None or len(value) in (1, 3), f"data: {name}", value, "must be 1 or 3 numbers")
+
+    def demand_place(self, names: tuple[str, ...], rule: str) -> None:
+        """Raise ValueError unless all options in `names` say where the images are, or `shards` alone does."""
+        for name in names:
+            value = getattr(self, name)
+            if self.shards is None:
+                demand(bool(value), f"data: {name}", value, rule)
+            demand(not value or self.shards is None, f"data: {name}", value, "must be null beside data.shards")
 
     def check_channels(self, num_channels: int) -> None:
         """Raise ValueError for other than 1 or 3 channels, and for augmentations that they cannot have."""

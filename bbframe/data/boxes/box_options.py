@@ -140,9 +140,9 @@ class CocoOptions(FileDetectionOptions):
         super().__post_init__()
         for part in ("train", "val", "test"):
             for kind, other, what in (("annotations", "images", "JSON file"), ("images", "annotations", "folder")):
-                key, value, given = f"{part}_{kind}", getattr(self, f"{part}_{kind}"), getattr(self, f"{part}_{other}")
-                rule = f"must be the {what} of your {part} images: data.{key}=path/to/it"
-                demand(bool(value) or (part != "train" and not given), f"data: {key}", value, rule)
+                key, given = f"{part}_{kind}", getattr(self, f"{part}_{other}")
+                if part == "train" or given or getattr(self, key):
+                    self.demand_place((key,), f"must be the {what} of your {part} images: data.{key}=path/to/it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,5 +159,4 @@ class VocOptions(FileDetectionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rule = "must be the folder with Annotations/: data.root=path/to/VOC2012"
-        demand(bool(self.root), "data: root", self.root, rule)
+        self.demand_place(("root",), "must be the folder with Annotations/: data.root=path/to/VOC2012")

@@ -24,6 +24,33 @@ class Rows(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
+    def select(self, indices: np.ndarray) -> Rows:
+        """Some of the rows, in the order given."""
+        places, offsets = rows_of(self.offsets, indices)
+        return Rows(self.values[places], offsets)
+
+    def fits(self, length: int) -> bool:
+        """Whether there are `length` rows, which the values hold one after another."""
+        there = len(self.offsets) == length + 1 and self.offsets[0] == 0 and self.offsets[-1] == len(self.values)
+        return bool(there and (np.diff(self.offsets) >= 0).all())
+
+
+def rows_of(offsets: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the values of some rows lie among those of all, and the `offsets` that these rows then have."""
+    lengths = offsets[indices + 1] - offsets[indices]
+    new = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return np.repeat(offsets[indices] - new[:-1], lengths) + np.arange(new[-1]), new
+
+
+def flat_labels(images: Any) -> np.ndarray:
+    """The classes of all images of a part, or of all their objects, one after another: int64."""
+    labels = images.labels
+    if isinstance(labels, Rows):
+        return labels.values.astype(np.int64)
+    if isinstance(labels, np.ndarray):
+        return labels.ravel().astype(np.int64)
+    return np.concatenate([np.zeros(0, np.int64), *map(np.ravel, labels)]).astype(np.int64)
+
 
 @dataclass
 class Objects:
@@ -60,11 +87,10 @@ class Objects:
 
     def chosen(self, indices: Sequence[int]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The places of the objects of some images, and the fields that these images then have."""
-        rows = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
-        kept = np.concatenate([np.zeros(0, np.int64), *rows])
+        chosen = np.asarray(indices, np.int64)
+        kept, offsets = rows_of(self.offsets, chosen)
         fields = {key: getattr(self, key)[kept] for key in ("boxes", "classes", "crowd", "area")}
-        offsets = np.cumsum([0, *(len(row) for row in rows)])
-        return kept, {**fields, "sizes": self.sizes[list(indices)], "offsets": offsets}
+        return kept, {**fields, "sizes": self.sizes[chosen], "offsets": offsets}
 
     def draw(self, number: int, mask: np.ndarray) -> None:
         """Set the pixels of one object in `mask` (H, W), which holds zeros."""

@@ -78,4 +78,4 @@ class ImageFolderOptions(FileOptions, ImageDataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        demand(bool(self.root), "data: root", self.root, "must be the folder of your images: data.root=path/to/images")
+        self.demand_place(("root",), "must be the folder of your images: data.root=path/to/images")

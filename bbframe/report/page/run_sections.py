@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bbframe.data.data_module import DataModule
+from bbframe.data.data_summary import class_histogram
 from bbframe.files import dump_yaml
 from bbframe.report.page.finished_run import FinishedRun
 from bbframe.report.page.html_page import Section
@@ -166,7 +167,7 @@ def class_counts(data: DataModule | None) -> dict[str, Counter[int]]:
     if data is None:
         return {}
     return {
-        part: Counter(int(label) for labels in images.labels for label in np.ravel(labels))
+        part: Counter({label: count for label, count in enumerate(class_histogram(images, data.num_classes)) if count})
         for part, images in data.parts.items()
     }
 

@@ -23,20 +23,27 @@ def test_parts_are_chosen_by_places_and_slices():
     packed = PackedNames.of(NAMES)
     assert packed.select([4, 0, 4]) == [NAMES[4], NAMES[0], NAMES[4]]
     assert packed.select(np.array([], np.int64)) == []
-    assert packed[1:5:2] == NAMES[1:5:2] and packed[::-1] == NAMES[::-1]
+    assert packed[1:5:2] == NAMES[1:5:2]
+    assert packed[::-1] == NAMES[::-1]
     assert packed[1:3].offsets[0] == 0  # it holds no more than its own bytes
 
 
 def test_it_equals_sequences_of_the_same_names_alone():
     packed = PackedNames.of(NAMES)
-    assert packed == NAMES and packed == tuple(NAMES) and packed == PackedNames.of(NAMES)
-    assert packed != NAMES[:-1] and packed != [*NAMES[:-1], "other"] and packed != "".join(NAMES)
+    assert packed == NAMES
+    assert packed == tuple(NAMES)
+    assert packed == PackedNames.of(NAMES)
+    assert packed != NAMES[:-1]
+    assert packed != [*NAMES[:-1], "other"]
+    assert packed != "".join(NAMES)
 
 
 def test_an_array_serves_as_content_and_it_travels_to_a_worker():
     packed = PackedNames.of(NAMES)
     array = PackedNames(np.frombuffer(packed.content, np.uint8), packed.offsets)
-    assert array == NAMES and array[2] == NAMES[2] and array.select([3, 2]) == [NAMES[3], NAMES[2]]
+    assert array == NAMES
+    assert array[2] == NAMES[2]
+    assert array.select([3, 2]) == [NAMES[3], NAMES[2]]
     assert pickle.loads(pickle.dumps(packed)) == NAMES
 
 

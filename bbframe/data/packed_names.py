@@ -18,8 +18,8 @@ class PackedNames(Sequence[str]):
     """Names as a sequence of str: number i is the UTF-8 in `content` from `offsets[i]` up to `offsets[i + 1]`.
 
     A million names in a list are a million objects, which a forked worker copies page by page as soon as it counts
-    references to them; these are two. `content` is anything with a buffer: bytes, or an array (bytes,) uint8, maybe mapped
-    from a file. `offsets` is an array (names + 1,) int64. Equal to any sequence of the same names.
+    references to them; these are two. `content` is anything with a buffer: bytes, or an array (bytes,) uint8, also one
+    that is mapped from a file. `offsets` is an array (names + 1,) int64. Equal to any sequence of the same names.
     """
 
     content: Any

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image, ImageFile, features
 
 from bbframe.imaging.deep_pixels import deep_pixels, peak_value, scaled, scaled_to_bytes, told_bits
 from bbframe.imaging.file_ends import ends_as_it_should, has_late_notes, nearly_whole
-from bbframe.imaging.image_files import MAX_PIXELS, check_regular, open_image, read_header
+from bbframe.imaging.image_files import MAX_PIXELS, ImageSource, check_regular, open_image, open_source, read_header
 from bbframe.schema import Range
 
 # not every Pillow is built with every decoder; one too old to know of AVIF would warn of the question
@@ -88,7 +87,7 @@ class ImageFacts:
     peak: int | None = None
 
 
-def read_image(path: str | Path, decoding: Decoding = AS_USUAL, said: tuple[int, int] | None = None) -> Image.Image:
+def read_image(path: ImageSource, decoding: Decoding = AS_USUAL, said: tuple[int, int] | None = None) -> Image.Image:
     """The image in mode L (no colours in the file's mode) or RGB; `info["assumed"]` lists what the reading assumed.
 
     Its EXIF orientation is applied, unless the (width, height) that annotations `said` are those of the stored pixels
@@ -113,7 +112,7 @@ def read_image(path: str | Path, decoding: Decoding = AS_USUAL, said: tuple[int,
     return seen
 
 
-def _read(path: str | Path, decoding: Decoding, said: tuple[int, int] | None) -> Image.Image:
+def _read(path: ImageSource, decoding: Decoding, said: tuple[int, int] | None) -> Image.Image:
     assumed: list[str] = []
     with open_image(path, decoding.max_pixels) as image:
         orientation = _orientation(image, assumed) if image.format == "TIFF" else 1  # Pillow forgets it once applied
@@ -172,7 +171,7 @@ def opened(image: Image.Image) -> Image.Image:
     return seen
 
 
-def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:
+def glance(path: ImageSource, decoding: Decoding = AS_USUAL) -> ImageFacts:
     """What the first bytes of a file tell; the last ones tell if it is all there.
 
     An image is decoded only when its end is not where it should be, or when its pixels have 16 bits. Raises ValueError
@@ -180,7 +179,7 @@ def glance(path: str | Path, decoding: Decoding = AS_USUAL) -> ImageFacts:
     """
     assumed: list[str] = []
     check_regular(path)
-    with open(path, "rb") as file:
+    with open_source(path) as file:
         whole = ends_as_it_should(file)
         file.seek(0)
         try:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from bbframe.imaging.image_files import open_image
+from bbframe.imaging.image_files import ImageSource, open_image, open_source
 
 _SAMPLE_BITS, _PHOTOMETRIC = 258, 262  # tags of a TIFF
 
 
-def deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
+def deep_pixels(path: ImageSource, image: Image.Image) -> np.ndarray | None:
     """The values of 16-bit pixels, (H, W) or (H, W, C) up to 65535, None for others; Pillow keeps half their bits."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image).astype(np.uint32)
@@ -40,11 +39,11 @@ def deep_pixels(path: str | Path, image: Image.Image) -> np.ndarray | None:
     return np.asarray(image).astype(np.uint32) * 256 + pair
 
 
-def told_bits(path: str | Path, image: Image.Image) -> int | None:
+def told_bits(path: ImageSource, image: Image.Image) -> int | None:
     """The significant bits of 16 that a PNG names (sBIT)."""
     if image.format != "PNG":
         return None
-    with open(path, "rb") as file:
+    with open_source(path) as file:
         head = file.read(4096).partition(b"IDAT")[0]
     place = head.find(b"sBIT")
     return head[place + 4] if 0 <= place < len(head) - 4 and 0 < head[place + 4] <= 16 else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import zlib
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
+
+from bbframe.imaging.image_files import ImageSource, open_source
 
 _MCU = 16  # rows of pixels that a JPEG codes together
 _TAIL = 2**16  # bytes in which the end of an image is looked for: some cameras write more behind it
@@ -37,12 +38,12 @@ def ends_as_it_should(file: BinaryIO) -> bool:
     return False
 
 
-def nearly_whole(path: str | Path, stored: Image.Image) -> bool:
+def nearly_whole(path: ImageSource, stored: Image.Image) -> bool:
     """Whether what a cut off JPEG, PNG or GIF lacks is some of its last rows at most."""
-    if os.path.getsize(path) > _LARGEST:
+    with open_source(path) as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
         return False
-    with open(path, "rb") as file:
-        content = file.read(_LARGEST)
     if content.startswith(b"\x89PNG"):
         place, packed = 8, []
         while place < len(content):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import warnings
@@ -17,20 +18,28 @@ MAX_PIXELS = 178_956_970  # more than this Pillow takes for an attack: 512 MiB o
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 
 
-def check_regular(path: str | Path) -> None:
+ImageSource = str | Path | bytes  # an image file by its path, or its content
+
+
+def check_regular(path: ImageSource) -> None:
     """Refuse what is no regular file: opening a FIFO would wait for ever, and a device may have no end.
 
     Raises ValueError, and OSError when there is nothing.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if not isinstance(path, bytes) and not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("is no regular file")
 
 
+def open_source(path: ImageSource) -> BinaryIO:
+    """An image file, open for reading; its content is read where it lies."""
+    return io.BytesIO(path) if isinstance(path, bytes) else open(path, "rb")
+
+
 @contextmanager
-def open_image(path: str | Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+def open_image(path: ImageSource, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """An image whose header is read. Pillow gets no path: it would map a turned TIFF into memory by the wrong size."""
     check_regular(path)
-    with open(path, "rb") as file:
+    with open_source(path) as file:
         yield read_header(file, max_pixels)
 
 

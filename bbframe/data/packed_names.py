@@ -68,7 +68,7 @@ class PackedNames(Sequence[str]):
             return NotImplemented
         return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]  # as that of a list
+    __hash__ = None  # type: ignore[assignment]  # unhashable, like a list
 
     def __repr__(self) -> str:
         few = ", ".join(map(repr, self[:3])) + (", ..." if len(self) > 3 else "")

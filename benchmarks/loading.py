@@ -1,16 +1,22 @@
-"""Is loading or the training loop the bottleneck? Images a second of loading alone, of the step alone, of the run.
+"""Images a second: of the loaders side by side, of a step alone, and of a whole run beside the slower of its halves.
 
-    python benchmarks/loading.py [backbone=resnet18,convnextv2_atto,resnet50] [images=2000] [json=FILE] [key=value ...]
+    python benchmarks/loading.py [photos=500x375,2000x1500] [backbone=resnet18,convnextv2_atto,resnet50] [rounds=3]
+        [images=300] [json=FILE] [key=value ...]
     python benchmarks/loading.py backbone=resnet50 data.batch_size=128 trainer.accelerator=gpu \\
         trainer.precision=bf16-mixed
 
-The images are JPEGs of 500x375 (quality 90; smooth noise, digits and grain) in a temporary folder, read at 224 by
-data=image_folder with its usual augmentation. Loading is the data module's training loader with as many workers as in
-the run and nobody else at work. The step is forward, backward and optimiser on one batch over and over, on the run's
-device and in its precision. The run is Lightning with all that `train.py` gives it, checkpoints and logs included,
-without validation. Each is timed from the end of its first batches on. Loading and step are measured before and after
-the run, and the better counts. Prints a table in Markdown, and writes the same rows to `json`. Other arguments are
-overrides as `train.py` takes them.
+Two tables, each measured in one process, in turn (A B C A B C), medians of `rounds` (runs: one less); without `photos=` or `backbone=`
+(no value) one of them alone.
+
+1. Loaders, for JPEGs of each size in `photos` (`images` files, named several times; about as many bytes as photographs
+   have): see benchmarks/image_loaders.py. Ours is the training loader of data=image_folder.
+2. Whole runs, for each backbone, on the first size. Loading is the training loader with nobody else at work. The step
+   is forward, backward and optimiser on one batch over and over, on the run's device and in its precision. The run is
+   Lightning with all that `train.py` gives it, checkpoints and logs included, without validation. On a CPU loading and
+   step share the cores: what they allow together is 1 / (1 / loading + 1 / step), and the last column counts by that.
+
+Prints Markdown, and writes the same rows to `json`. Other arguments are overrides as `train.py` takes them.
+WARM_UP and SECONDS in the environment are the lengths of each measurement.
 """
 
 from __future__ import annotations
@@ -18,19 +24,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import statistics
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,32 +42,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bbframe.app.composition import composition, plain_data
 from bbframe.data import make_data
 from bbframe.factory import make_backbone
+from bbframe.imaging.jpeg_file import tensor_decoder
 from bbframe.run.configuration import Configuration, parse_configuration
+from bbframe.run.record import cpu_name
 from bbframe.run.trainer import make_trainer
+from benchmarks.image_loaders import DECODING, OURS, Contest, write_images
 
-SIZE = (500, 375)  # width, height
-WARM_UP = float(os.environ.get("WARM_UP", "5"))  # seconds, for workers to start and buffers to fill: uncounted
-SECONDS = float(os.environ.get("SECONDS", "15"))  # of each measurement, at least
-
-
-def write_images(folder: Path, count: int) -> None:
-    """`count` JPEGs in ten classes: about 80 KB each, as photographs of that size are."""
-    digits = load_digits()
-    random = np.random.default_rng(0)
-    for index in range(count):
-        coarse = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC)
-        for _ in range(3):
-            scan = Image.fromarray((digits.images[index % len(digits.images)] * 15).astype(np.uint8))
-            side = int(random.integers(60, 200))
-            place = tuple(int(random.integers(0, length - 60)) for length in SIZE)
-            mask = scan.resize((side, side), Image.Resampling.BICUBIC)
-            picture.paste(tuple(random.integers(0, 256, 3).tolist()), place, mask)
-        grain = random.normal(0, 8, (SIZE[1], SIZE[0], 1))
-        pixels = np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8)
-        target = folder / str(digits.target[index % len(digits.images)]) / f"{index:05}.jpg"
-        target.parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(target, quality=90)
+NAMES = 3000  # files of a folder, so that an epoch is longer than a measurement
+WARM_UP = float(os.environ.get("WARM_UP", "2"))  # seconds, for workers to start and buffers to fill: uncounted
+SECONDS = float(os.environ.get("SECONDS", "3"))  # of each measurement, at least
 
 
 class Clock(pl.Callback):
@@ -111,8 +98,7 @@ def loading(plan: Configuration, backbone: Any) -> float:
 
 def step(plan: Configuration, backbone: Any, names: list[str], size: tuple[int, int]) -> float:
     """Images a second of forward, backward and optimiser, on one batch over and over."""
-    gpu = plan.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if gpu else "cpu")
+    device = device_of(plan)
     task = plan.make_task(backbone, names).to(device)
     task.train()
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-4, fused=True)
@@ -127,7 +113,7 @@ def step(plan: Configuration, backbone: Any, names: list[str], size: tuple[int, 
             loss = F.cross_entropy(task(image), label)
         loss.backward()
         optimizer.step()
-        if gpu:
+        if device.type == "cuda":
             torch.cuda.synchronize()
         if clock.tick(count):
             return clock.rate
@@ -150,8 +136,45 @@ def data_of(plan: Configuration, backbone: Any) -> Any:
     return make_data(plan.data, seed=0, preprocessing=backbone.preprocessing, num_channels=3, stride=32, masks=False)
 
 
+def device_of(plan: Configuration) -> torch.device:
+    """Where a run takes its steps."""
+    gpu = plan.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def compare_loaders(plan: Configuration, photos: str, kilobytes: float, rounds: int) -> dict[str, Any]:
+    """The loaders over the photographs of a plan, as a row of the table."""
+    data = data_of(plan, make_backbone(plan.backbone))
+    ours = data.train_dataloader, lambda: data.teardown("fit")
+    root = Path(plan.data.root, "train")  # type: ignore[attr-defined]
+    workers = data._num_workers()
+    rates = Contest(root, ours, data.preprocessing, data.batch_size, workers, device_of(plan)).measure(rounds, SECONDS)
+    peers = {name: rate for name, rate in rates.items() if name not in (DECODING, OURS)}
+    ratios = {"of_faster_peer": rates[OURS] / max(peers.values()), "of_decoding": rates[OURS] / rates[DECODING]}
+    return {"photos": photos, "kilobytes": kilobytes, "workers": workers, "rates": rates, **ratios}
+
+
+def compare_run(name: str, plan: Configuration, place: Path, rounds: int) -> dict[str, Any]:
+    """Loading, step and run of a backbone in turn, as a row of the table."""
+    data = data_of(plan, make_backbone(plan.backbone))
+    parts: dict[str, Callable[[Any], float]] = {
+        "loading": lambda backbone: loading(plan, backbone),
+        "step": lambda backbone: step(plan, backbone, data.class_names, data.image_size),
+        "run": lambda backbone: run(plan, backbone, Path(tempfile.mkdtemp(dir=place))),
+    }
+    found: dict[str, list[float]] = {part: [] for part in parts}
+    for _ in range(rounds):
+        for part, measured in parts.items():
+            found[part].append(measured(make_backbone(plan.backbone)))
+    rates = {part: statistics.median(values) for part, values in found.items()}
+    slower = min(rates["loading"], rates["step"])
+    both = slower if device_of(plan).type == "cuda" else 1 / (1 / rates["loading"] + 1 / rates["step"])
+    ratios = {"ratio": rates["run"] / slower, "of_both": rates["run"] / both}
+    return {"backbone": name, "workers": data._num_workers(), "batch_size": data.batch_size, **rates, **ratios}
+
+
 def main() -> None:
-    """Measure every backbone named, and print the table."""
+    """Measure what is asked, and print the tables."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
@@ -159,41 +182,59 @@ def main() -> None:
         raise SystemExit(__doc__)
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     names = given.pop("backbone", "resnet18,convnextv2_atto,resnet50").split(",")
-    target = given.pop("json", None)
-    rows = []
-    count = int(given.pop("images", "2000"))
+    sizes = given.pop("photos", "500x375,2000x1500").split(",")
+    target, count, rounds = given.pop("json", None), int(given.pop("images", "300")), int(given.pop("rounds", "3"))
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("timm").setLevel(logging.ERROR)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(f"torch {torch.__version__}, {cores} cores, {torch.get_num_threads()} threads; images a second\n")
-    print("| backbone | workers | loading | step | run | of the slower |\n|---|---|---|---|---|---|")
+    machine = {"processor": cpu_name(), "cores": cores, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
+    machine["decoder"] = (tensor_decoder() or ["Pillow"])[0]
+    result: dict[str, Any] = {"machine": machine, "loaders": [], "runs": []}
+
+    def keep(kind: str, row: dict[str, Any]) -> None:
+        result[kind].append(row)
+        if target is not None:
+            Path(target).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+    print(" · ".join(f"{key} {value}" for key, value in machine.items()), "· images a second")
     with tempfile.TemporaryDirectory() as place, composition() as compose:
-        photos = Path(place, "photos")
-        photos.mkdir()
-        write_images(photos, count)
-        overrides = [
-            f"data.root={photos}",
-            "data=image_folder",
-            "trainer.max_epochs=1000",
-        ]
-        overrides += [f"{key}={value}" for key, value in given.items()]
+
+        def plan_of(name: str, root: Path, **more: str) -> Configuration:
+            words = {"backbone": name, "data": "image_folder", "data.root": str(root), "trainer.max_epochs": "1000"}
+            return parse_configuration(
+                plain_data(compose, [f"{k}={v}" for k, v in {**words, **more, **given}.items()])
+            )
+
+        roots = {}
+        for photos in [size for size in sizes if size] or ["500x375"]:
+            width, height = map(int, photos.split("x"))
+            roots[photos] = Path(place, photos)
+            few = max(20, count * 500 * 375 // (width * height))  # the same time to write them
+            kilobytes = write_images(roots[photos] / "train", (width, height), few, NAMES)
+            write_images(roots[photos] / "val", (width, height), 20, 20)
+            if photos not in sizes:
+                continue
+            row = compare_loaders(plan_of(names[0] or "resnet18", roots[photos]), photos, kilobytes, rounds)
+            keep("loaders", row)
+            print(f"\n{photos}, {kilobytes:.0f} KB a file, {row['workers']} workers\n")
+            print("| loader | images a second | ours is times as fast |\n|---|---|---|")
+            for name, rate in row["rates"].items():
+                print(f"| {name} | {rate:.0f} | {row['rates'][OURS] / rate:.2f} |", flush=True)
+        if not any(names):
+            return
+        print("\n| backbone | workers | batch | loading | step | run | of the slower | of both together |")
+        print("|---|---|---|---|---|---|---|---|", flush=True)
         for name in names:
-            plan = parse_configuration(plain_data(compose, [f"backbone={name}", *overrides]))
-
-            def fresh(plan: Configuration = plan) -> Any:
-                return make_backbone(plan.backbone)
-
-            data = data_of(plan, fresh())
-            load, alone = loading(plan, fresh()), step(plan, fresh(), data.class_names, data.image_size)
-            both = run(plan, fresh(), Path(place, name))
-            load = max(load, loading(plan, fresh()))
-            alone = max(alone, step(plan, fresh(), data.class_names, data.image_size))
-            ratio, workers = both / min(load, alone), data._num_workers()
-            print(f"| {name} | {workers} | {load:.0f} | {alone:.1f} | {both:.1f} | {ratio:.2f} |", flush=True)
-            row = {"backbone": name, "workers": workers, "loading": load, "step": alone, "run": both, "ratio": ratio}
-            rows.append(row)
-            if target is not None:
-                Path(target).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            plan = plan_of(name, next(iter(roots.values())))
+            if "data.batch_size" not in given and device_of(plan).type == "cpu":
+                plan = plan_of(name, next(iter(roots.values())), **{"data.batch_size": "16"})  # steps of a few seconds
+            row = compare_run(name, plan, Path(place), max(1, rounds - 1))
+            keep("runs", row)
+            cells = [name, row["workers"], row["batch_size"], *(f"{row[k]:.1f}" for k in ("loading", "step", "run"))]
+            print(f"| {' | '.join(map(str, cells))} | {row['ratio']:.2f} | {row['of_both']:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +19,7 @@ from bbframe.data.batch_order import STAND_IN, EvalOrder, Key, TrainOrder
 from bbframe.data.faults import Skipped
 from bbframe.data.seeds import derive, torch_seed
 from bbframe.imaging.decode import reason
-from bbframe.imaging.image_fit import normalise
+from bbframe.imaging.jpeg_file import UndecodedError
 
 Batch = dict[str, Any]
 
@@ -37,6 +36,9 @@ class Images(Protocol):
 
     def name(self, index: int) -> str:
         """What an error message calls the image, such as its path."""
+
+    # Images in files may also have plain_jpeg(index) -> JpegFile | None, see `bbframe.imaging.jpeg_file.plain_jpeg`:
+    # what `read` gives, decoded faster for training.
 
 
 @dataclass(eq=False)
@@ -108,44 +110,29 @@ class Batches(Dataset[Batch]):
             try:
                 item = self.load(index)
                 loaded = True
+                try:
+                    made = self._transformed(item, epoch, index)
+                except UndecodedError:
+                    loaded = False
+                    item = self.images.read(index)
+                    loaded = True
+                    made = self._transformed(item, epoch, index)
                 pixels = item["image"] if isinstance(item, dict) else item
                 told = getattr(pixels, "info", {}).get("assumed", ())
-                seed = None if self.train_seed is None else derive(self.train_seed, epoch, index)
-                with nullcontext() if seed is None else torch_seed(seed):
-                    item = self.transform(item)
             except Exception as error:  # a decoder may raise anything on a broken file, a transform on any
                 why = reason(error)
                 errors.append((self.images.name(index), f"a transform failed: {why}" if loaded else why))
                 continue
             assumed += [(what, self.images.name(index)) for what in told]
-            return item, index
+            return made, index
         return None
 
-
-@dataclass(eq=False)
-class ImageBatches(Batches):
-    """Batches of `image` (B, C, H, W) float and `label` (B,) long, or (B, num_classes) probabilities when mixed."""
-
-    mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
-
-    def collate(self, found: list[Tensor], index: list[int], key: Key) -> Batch:
-        # stacked as decoded images lie in memory, the channels of a pixel together: twenty times faster
-        pixels = torch.stack([x.permute(1, 2, 0) for x in found]).permute(0, 3, 1, 2)
-        batch = {"image": pixels, "label": torch.tensor([self.images.labels[i] for i in index]), "key": key}
-        return self._finish(batch) if self.finish_early else batch
-
-    def unpack(self, batch: Batch) -> Batch:
-        # bytes come from a worker in a quarter of the time of floats; with a GPU the workers finish batches, so that
-        # what is pinned is finished
-        return self._finish(batch) if "key" in batch else batch
-
-    def _finish(self, batch: Batch) -> Batch:
-        key = batch.pop("key")
-        batch["image"] = normalise(batch["image"].contiguous(), self.mean, self.std)
-        if self.mix is not None:
-            with torch_seed(derive(self.train_seed, "mix", *key)):
-                batch["image"], batch["label"] = self.mix(batch["image"], batch["label"])
-        return batch
+    def _transformed(self, item: Any, epoch: int, index: int) -> Any:
+        """What the transform makes of an image, by the random numbers that belong to it."""
+        if self.train_seed is None:
+            return self.transform(item)
+        with torch_seed(derive(self.train_seed, epoch, index)):
+            return self.transform(item)
 
 
 class BatchLoader:

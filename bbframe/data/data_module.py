@@ -16,12 +16,13 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from bbframe.data.batch_loader import Batches, BatchLoader, ImageBatches, Images, TrainLoader
+from bbframe.data.batch_loader import Batches, BatchLoader, Images, TrainLoader
 from bbframe.data.batch_order import EvalOrder, TrainOrder, eval_order
 from bbframe.data.exclusion import Exclusion, apply_exclusion, read_exclusion
 from bbframe.data.faults import Skipped
+from bbframe.data.images.image_batches import ImageBatches
 from bbframe.data.images.image_options import ImageDataOptions
-from bbframe.data.images.image_transforms import batch_mix, eval_transform, train_transform
+from bbframe.data.images.image_transforms import batch_mix, eval_transform, takes_jpeg, train_transform
 from bbframe.data.loading_options import LoadingOptions
 from bbframe.data.pixels import settle
 from bbframe.data.train_position import batches_done, position
@@ -273,4 +274,6 @@ class ImageDataModule(DataModule):
         return self._fit.seen(size)
 
     def _batches(self, part: str, train: bool) -> ImageBatches:
-        return ImageBatches(self.parts[part], *self._processing(train), mix=self._mix if train else None)
+        undecoded = train and takes_jpeg(self._train_transform)
+        mix = self._mix if train else None
+        return ImageBatches(self.parts[part], *self._processing(train), mix=mix, undecoded=undecoded)

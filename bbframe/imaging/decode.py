@@ -115,7 +115,7 @@ def read_image(path: ImageSource, decoding: Decoding = AS_USUAL, said: tuple[int
 def _read(path: ImageSource, decoding: Decoding, said: tuple[int, int] | None) -> Image.Image:
     assumed: list[str] = []
     with open_image(path, decoding.max_pixels) as image:
-        orientation = _orientation(image, assumed) if image.format == "TIFF" else 1  # Pillow forgets it once applied
+        orientation = orientation_of(image, assumed) if image.format == "TIFF" else 1  # Pillow forgets it once applied
         deep = deep_pixels(path, image)
         if image.mode in ("I", "F") and deep is None:
             raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range; save it with 8 or 16 bits")
@@ -124,7 +124,7 @@ def _read(path: ImageSource, decoding: Decoding, said: tuple[int, int] | None) -
             assumed.append(f"{several} of which the first picture is taken")
         image.load()
         if image.format != "TIFF":
-            orientation = _orientation(image, assumed)
+            orientation = orientation_of(image, assumed)
         seen: Image.Image = image if deep is None else scaled(deep, decoding.bits or told_bits(path, image), assumed)
         if deep is not None and (clear := image.info.get("transparency")) is not None:
             hidden = (deep.reshape(*deep.shape[:2], -1) == clear).all(-1)
@@ -161,7 +161,7 @@ def opened(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
         raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range; give 8 or 16 bits, or an array")
     image.load()
-    orientation = _orientation(image, [])
+    orientation = orientation_of(image, [])
     deep = image.mode.startswith("I")
     seen = scaled_to_bytes(np.asarray(image).astype(np.uint32)) if deep else image
     done = image.format == "TIFF" and _ORIENTATION not in getattr(image, "tag_v2", {})  # Pillow turned it
@@ -186,7 +186,7 @@ def glance(path: ImageSource, decoding: Decoding = AS_USUAL) -> ImageFacts:
             with read_header(file, decoding.max_pixels) as image:
                 if image.format == "PNG" and has_late_notes(file):
                     image.load()
-                orientation, stored = _orientation(image, assumed), _stored_size(image)
+                orientation, stored = orientation_of(image, assumed), _stored_size(image)
                 upright = stored[::-1] if orientation in (5, 6, 7, 8) else stored
                 facts = ImageFacts(upright, stored, orientation in _TURNS, assumed)
                 looked = getattr(image, "is_animated", False) or image.format in ("TIFF", "ICO")
@@ -205,7 +205,8 @@ def glance(path: ImageSource, decoding: Decoding = AS_USUAL) -> ImageFacts:
     return facts
 
 
-def _orientation(image: Image.Image, assumed: list[str]) -> int:
+def orientation_of(image: Image.Image, assumed: list[str]) -> int:
+    """The EXIF orientation, 1 (upright) without any; EXIF that cannot be read is noted in `assumed`."""
     broken, orientation = image.info.get("broken_exif"), 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

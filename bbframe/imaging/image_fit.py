@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
@@ -85,16 +86,25 @@ def _long_middle(size: tuple[int, int], cover: tuple[int, ...]) -> tuple[int, in
 
 
 class ToTensor(nn.Module):
-    """PIL image -> (num_channels, H, W) uint8. A greyscale image is repeated; colours become grey for one channel."""
+    """PIL image, or its pixels (C, H, W) uint8 -> (num_channels, H, W) uint8.
+
+    A greyscale image is repeated; colours become grey for one channel.
+    """
 
     def __init__(self, num_channels: int):
         super().__init__()
         self.num_channels = num_channels
 
-    def forward(self, image: Image.Image) -> Tensor:
-        if self.num_channels == 1 and image.mode != "L":
-            image = image.convert("L")
-        return F.pil_to_tensor(image).expand(self.num_channels, -1, -1)
+    def forward(self, image: Image.Image | Tensor) -> Tensor:
+        if self.num_channels == 1:
+            image = to_picture(image).convert("L")
+        pixels = F.pil_to_tensor(image) if isinstance(image, Image.Image) else image
+        return pixels.expand(self.num_channels, -1, -1)
+
+
+def to_picture(image: Image.Image | Tensor) -> Image.Image:
+    """A PIL image in mode L or RGB, which may be given as its pixels (C, H, W) uint8."""
+    return image if isinstance(image, Image.Image) else F.to_pil_image(image)
 
 
 def scaled_sides(size: tuple[int, int], shorter: int | None, longest: int | None) -> tuple[int, int]:
@@ -128,7 +138,8 @@ def resize(image: Image.Image, sides: tuple[int, int], interpolation: str) -> Im
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(..., C, H, W) uint8 -> float, by the mean and standard deviation (C,) of pixels in 0..1."""
-    return pixels.float().sub_(255 * mean.view(-1, 1, 1)).div_(255 * std.view(-1, 1, 1))
+    values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    return values.sub_(255 * mean.view(-1, 1, 1)).div_(255 * std.view(-1, 1, 1))
 
 
 def normalisation(values: tuple[float, ...], num_channels: int) -> tuple[float, ...]:

@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from PIL import Image
 
-from bbframe.data.batch_loader import BatchLoader, ImageBatches, Skipped
+from bbframe.data.batch_loader import BatchLoader, Skipped
 from bbframe.data.batch_order import TrainOrder, eval_order
 from bbframe.data.data_module import ImageDataModule
+from bbframe.data.images.image_batches import ImageBatches
 from bbframe.data.images.image_options import AugmentOptions, ImageDataOptions
 from bbframe.data.images.image_transforms import eval_transform
 from bbframe.data.seeds import derive, torch_seed

@@ -21,7 +21,8 @@ import bbframe.run.results as results
 import bbframe.run.trainer as module
 from bbframe.app import train
 from bbframe.app.places import PACKAGE
-from bbframe.data.batch_loader import BatchLoader, ImageBatches, Skipped
+from bbframe.data.batch_loader import BatchLoader, Skipped
+from bbframe.data.images.image_batches import ImageBatches
 from bbframe.data.images.image_transforms import eval_transform
 from bbframe.files import PART, atomic, remove_parts
 from bbframe.preprocessing import Preprocessing

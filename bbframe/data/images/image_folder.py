@@ -36,6 +36,7 @@ from bbframe.imaging.decode import (
     reason,
 )
 from bbframe.imaging.deep_pixels import significant_bits
+from bbframe.imaging.jpeg_file import JpegFile, plain_jpeg
 
 
 @dataclass
@@ -49,6 +50,9 @@ class Files:
 
     def read(self, index: int) -> Image.Image:
         return read_image(self.root / self.paths[index], self.decoding)
+
+    def plain_jpeg(self, index: int) -> JpegFile | None:
+        return plain_jpeg(self.root / self.paths[index], self.decoding)
 
     def name(self, index: int) -> str:
         return encodable(str(self.root / self.paths[index]))

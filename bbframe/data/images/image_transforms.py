@@ -13,7 +13,8 @@ from bbframe.data.boxes.box_options import DetectionDataOptions
 from bbframe.data.images.image_options import AugmentOptions
 from bbframe.data.loading_options import LoadingOptions
 from bbframe.data.pixels import ChosenTransforms, mirror_steps, settle
-from bbframe.imaging.image_fit import Fit, ToTensor
+from bbframe.imaging.image_fit import Fit, ToTensor, to_picture
+from bbframe.imaging.jpeg_file import JpegFile
 from bbframe.preprocessing import BoxPreprocessing, Preprocessing
 from bbframe.registry import PartOptions
 
@@ -21,14 +22,34 @@ POLICIES = {"randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWi
 
 
 class ByteRandomResizedCrop(v2.RandomResizedCrop):
-    """A random part of a PIL image, resized by torch's kernels for bytes, which take a third of PIL's time."""
+    """A random part of an image, resized by torch's kernels for bytes, which take a third of PIL's time.
 
-    def transform(self, inpt: Image.Image, params: dict[str, int]) -> Image.Image:
+    A PIL image stays one. Of a JPEG come the pixels, (C, H, W) uint8, without a way through PIL.
+    """
+
+    @property
+    def takes_jpeg(self) -> bool:
+        """Whether there is a kernel for bytes."""
+        return self.interpolation in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
+
+    def forward(self, image: Image.Image | JpegFile) -> Image.Image | Tensor:
+        return super().forward(image.pixels() if isinstance(image, JpegFile) else image)
+
+    def transform(self, inpt: Image.Image | Tensor, params: dict[str, int]) -> Image.Image | Tensor:
         """PIL's values but for rounding, and where bicubic overshoots black or white; other modes are PIL's."""
-        if self.interpolation not in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC):
+        if not self.takes_jpeg:
             return super().transform(inpt, params)
-        part = F.pil_to_tensor(F.crop(inpt, **params))
-        return F.to_pil_image(F.resize(part, self.size, self.interpolation, antialias=True))
+        part = F.crop(inpt, **params)
+        if isinstance(part, Tensor):
+            return F.resize(part, self.size, self.interpolation, antialias=True)
+        return F.to_pil_image(F.resize(F.pil_to_tensor(part), self.size, self.interpolation, antialias=True))
+
+
+class ToPicture(nn.Module):
+    """Pixels (C, H, W) uint8 -> a PIL image, for the steps whose values PIL decides."""
+
+    def forward(self, image: Image.Image | Tensor) -> Image.Image:
+        return to_picture(image)
 
 
 def eval_transform(preprocessing: Preprocessing, num_channels: int) -> nn.Module:
@@ -44,6 +65,7 @@ def train_transform(
 ) -> nn.Module:
     """The augmentations of one image, then the `chosen` transforms; all draw from torch's global generator alone.
 
+    An image is a PIL image, or a JpegFile where `takes_jpeg` says so, which gives the same pixels.
     Raises ValueError for a change of colours where there are none.
     """
     if augment is None:
@@ -54,18 +76,26 @@ def train_transform(
         steps = [ByteRandomResizedCrop(preprocessing.size, augment.crop_scale, augment.crop_ratio, mode)]
     flips, colors = mirror_steps(augment, num_channels)
     steps += flips
+    drawn: list[nn.Module] = []
     if augment.degrees or augment.translate:
         shift = (augment.translate, augment.translate)
         affine_mode = mode if mode is not InterpolationMode.LANCZOS else InterpolationMode.BICUBIC  # PIL has no other
-        steps.append(v2.RandomAffine(augment.degrees, shift, interpolation=affine_mode))
-    steps += colors
+        drawn.append(v2.RandomAffine(augment.degrees, shift, interpolation=affine_mode))
+    drawn += colors
     if augment.auto_augment is not None:
-        steps.append(POLICIES[augment.auto_augment]())
+        drawn.append(POLICIES[augment.auto_augment]())
+    steps += [ToPicture(), *drawn] if drawn else []
     steps.append(ToTensor(num_channels))
     if augment.random_erasing:
         mean = [round(255 * value) for value in preprocessing.mean]  # 0 once normalised
         steps.append(v2.RandomErasing(augment.random_erasing, value=mean))
     return nn.Sequential(*steps, ChosenTransforms(chosen))
+
+
+def takes_jpeg(transform: nn.Module) -> bool:
+    """Whether a training transform takes a JpegFile too."""
+    first = transform[0] if isinstance(transform, nn.Sequential) else transform
+    return getattr(first, "takes_jpeg", False)
 
 
 def batch_mix(

@@ -199,4 +199,4 @@ def test_on_paper_a_wrong_key_is_refused():
 def test_a_sharded_optimizer_takes_a_share_of_the_memory(resnet50):
     whole = scale.computed(resnet50)["weights and optimizer"]
     assert whole.startswith("390 MiB")  # 16 bytes a parameter
-    assert scale.computed(replace(resnet50, strategy="fsdp"))["weights and optimizer"].startswith("48.7 MiB")
+    assert scale.computed(replace(resnet50, strategy="fsdp"))["weights and optimizer"].startswith("48.8 MiB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from bbframe.app.composition import composition, plain_data
 from bbframe.auto import AutoBackbone
 from bbframe.run.configuration import parse_configuration
-from benchmarks import compare, kill, measure, peers, report
+from benchmarks import compare, kill, measure, peers, report, scale
 from benchmarks.cases import GROUPS, Measure, cases
 from tests.tiny import names
 
@@ -154,3 +155,48 @@ def test_a_difference_in_one_bit_is_a_difference():
     assert kill.equal(tensors, other)
     other["b"][0][1] = 1e-45
     assert not kill.equal(tensors, other)
+
+
+def test_a_ring_sends_its_whole_twice_less_what_each_member_has():
+    assert scale.ring(8.0, 1) == 0
+    assert scale.ring(8.0, 4) == 12
+    assert scale.ring(8.0, 4, passes=3) == 18
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    """The case on eight GPUs, whose network is counted once."""
+    case = scale.CASES["resnet50"]
+    parameters, macs = scale.counted(case)
+    assert parameters == 25_557_032 + 2 * 2048  # as published, and the norm before the classifier
+    assert macs == pytest.approx(4.09e9, rel=0.01)
+    return case
+
+
+@pytest.mark.parametrize(
+    ("changes", "slowest"),
+    [
+        ({"network_gbit": 1.0, "gpus": 64}, "network"),
+        ({"storage_gb": 0.1}, "storage"),
+        ({"cores_per_gpu": 1, "storage_gb": 100.0}, "processors"),
+        ({"cores_per_gpu": 64, "storage_gb": 100.0}, "GPUs"),
+    ],
+)
+def test_on_paper_the_least_of_the_rates_is_the_bottleneck(resnet50, changes, slowest):
+    lines = scale.computed(replace(resnet50, machine=replace(resnet50.machine, **changes)))
+    assert lines["slowest"] == slowest
+    alone = float(lines[f"the {slowest} alone"].replace(",", ""))
+    reached = float(lines["images a second"].replace(",", ""))
+    assert reached <= alone + 1
+    assert slowest == "network" or reached == pytest.approx(alone, abs=1)
+
+
+def test_on_paper_a_wrong_key_is_refused():
+    with pytest.raises(SystemExit, match="no 'network'; there are gpus, "):
+        scale.changed(scale.CASES["resnet50"], {"network": "1"})
+
+
+def test_a_sharded_optimizer_takes_a_share_of_the_memory(resnet50):
+    whole = scale.computed(resnet50)["weights and optimizer"]
+    assert whole.startswith("390 MiB")  # 16 bytes a parameter
+    assert scale.computed(replace(resnet50, strategy="fsdp"))["weights and optimizer"].startswith("48.8 MiB")

@@ -6,7 +6,7 @@ A fence's first word says its kind, and `title="..."` may say more:
 ```console                             `$ command` and what it prints: run and compared; a line `...` stands for any
                                        lines, and `...` within a line for any text
 ```python                              run, in one namespace a page
-```python title="my_parts.py"          a file: written, then used by the blocks below it
+```python title="my_parts.py"          a file: written, then used by the blocks below it; a .sh by test_machines.py
 ```yaml title="folder/group/x.yaml"    likewise
 ```text                                what a long run printed, or a tree of files: shown, not run
 ```python title="timm"                 another library's code or command, by its name: parsed, its imports tried
@@ -52,7 +52,7 @@ class Block:
         if self.kind == "text":
             return "show"
         if self.title:
-            assert re.fullmatch(r"[\w/.-]+\.(py|yaml|json)", self.title), f"{self.place}: {self.title!r} is no file"
+            assert re.fullmatch(r"[\w/.-]+\.(py|yaml|json|sh)", self.title), f"{self.place}: {self.title!r} is no file"
             return "write"
         assert self.kind != "yaml", f"{self.place}: a file needs a title, its name"
         return {"bash": "run", "python": "run", "console": "compare"}[self.kind]

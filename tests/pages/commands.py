@@ -9,6 +9,8 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from torch.distributed.run import get_args_parser
+
 from bbframe.app import cli, train
 from docs.rooms import ROOT
 
@@ -44,6 +46,8 @@ NOT_RUN = {
     "hydra/launcher=joblib": "it needs the extra joblib; tests/app/test_launchers.py runs it",
     "repo=anna/flowers": "it needs the Hub; tests/app/test_push_command.py runs it against one on the loopback",
     "serve": "it needs the extra serve, and does not end; tests/app/test_serve_command.py runs it",
+    "torchrun": "it starts several processes; tests/pages/test_machines.py runs it",
+    "ckpt_path=last": "tests/pages/test_machines.py runs it, twice",
     "trainer.precision=bf16-mixed": "some processors are slow at it; tests/run runs it",
 }
 # What a command needs that is not installed with bbframe: a word of it, the module, and the marker of tests with it.
@@ -59,6 +63,11 @@ EXTRAS = {
 
 def is_training(words: Sequence[str]) -> bool:
     return list(words[:2]) in (["python", "train.py"], ["bbframe", "train"])
+
+
+def without_torchrun(words: Sequence[str]) -> list[str]:
+    """The training that torchrun starts; other commands as they are."""
+    return ["python", *words[words.index("train.py") :]] if words[0] == "torchrun" else list(words)
 
 
 def overrides_of(words: Sequence[str]) -> list[str] | None:
@@ -115,6 +124,9 @@ def check(words: Sequence[str]) -> None:
         assert {extra for group in named for extra in group.split(",")} <= set(known)
     elif rest[:1] == ["-m"]:
         assert (ROOT / f"{rest[1].replace('.', '/')}.py").is_file(), f"no module {rest[1]}"
+    elif first == "torchrun":
+        parsed = get_args_parser().parse_args(rest)
+        assert parsed.training_script == "train.py", rest
     elif first == "python":
         assert (ROOT / rest[0]).is_file(), f"no file {rest[0]}"
     elif first != "source":

@@ -14,7 +14,8 @@ from bbframe.run.configuration import parse_configuration
 from tests.pages import commands
 from tests.pages.blocks import BLOCKS, command_lines
 
-LINES = [words for block in BLOCKS if block.use == "run" and block.kind == "bash" for words in command_lines(block)]
+BASH = [block for block in BLOCKS if block.use == "run" and block.kind == "bash"]
+LINES = [commands.without_torchrun(words) for block in BASH for words in command_lines(block)]
 LINES += [shlex.split(line) for line in re.findall(r"^  (python train\.py .+)$", usage(), re.MULTILINE)]
 TRAININGS = {
     " ".join(words[2:]): given

@@ -45,7 +45,7 @@ def test_a_window_mixes_its_shards():
 def test_each_image_comes_once_an_epoch_over_all_processes(world):
     seen = Counter()
     for rank in range(world):
-        order = TrainOrder(300, 10, 5, rank, world, lambda draw: windowed_permutation(SHARD, 2, draw))
+        order = TrainOrder(300, 10, 5, rank, world, permutation=lambda draw: windowed_permutation(SHARD, 2, draw))
         seen.update(key for batch in order for key in batch)
     assert set(seen.values()) == {1}
     assert len(seen) == 300 // (10 * world) * 10 * world

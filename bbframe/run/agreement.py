@@ -1,9 +1,9 @@
 """What the processes of one start agree on before anything is written: each has checked, the first tells the rest.
 
 They meet in a store of torch's at the address that Lightning's process group has later, and which it then shares. The
-store of torchrun's agent outlives the processes, so what an earlier start has left in it must not be taken for new: the
-first process removes it, and every other repeats its question, under a word that it has just made up, until it has an
-answer under that word. What it has heard it says under a word of the first process.
+store of torchrun's agent outlives the processes, so what an earlier start has left in it must not be taken for new:
+the first process removes it, and every other repeats its question, under a word that it has just made up, until it has
+an answer under that word. What it has heard it says under a word of the first process.
 """
 
 from __future__ import annotations

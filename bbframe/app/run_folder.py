@@ -80,7 +80,7 @@ def make_run_folder(request: RunRequest, words: Sequence[str], agents: Sequence[
 
 
 def gone_on(folder: Path) -> RunFolder:
-    """The folder of a run that goes on, or begins anew where it left no checkpoint; a finished run is left as it is."""
+    """A run that goes on in its folder, or begins anew without a checkpoint there; a finished run is left as it is."""
     if read_result(folder) is not None:
         return RunFolder(folder, finished=True)
     (folder / "error.txt").unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from bbframe.run.checkpoint import EPOCHS
 from bbframe.run.epoch_table import EpochTable
 from bbframe.run.global_batch import recount_batches
 
-REDUCTIONS = {"mean": torch.mean, "sum": torch.sum, "max": torch.max, "min": torch.min}
+REDUCTIONS: dict[str, Any] = {"mean": torch.mean, "sum": torch.sum, "max": torch.max, "min": torch.min}
 
 
 class EpochState(Callback):

@@ -151,6 +151,8 @@ def train(folder: Path, steps: int, overrides: list[str]) -> None:
                 time.sleep(1)
                 if marks.exists() and (lines := marks.read_text().splitlines()):
                     rows.append((int(lines[-1].split()[1]), *pss_megabytes(child.pid)))
+        if not marks.exists():
+            sys.exit(f"the command ended with exit code {child.returncode} before its first batch")
         first = float(marks.read_text().split()[0]) - started
         last, seen = marks.read_text().splitlines()[-1].split()
         rate = int(seen) / (float(last) - started - first)

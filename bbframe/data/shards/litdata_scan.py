@@ -14,7 +14,7 @@ from bbframe.data.shards.kept_scans import Scanned, keep_scan, kept_scan
 from bbframe.data.shards.litdata_shards import LITDATA_INDEX, LitdataShards, label_of
 from bbframe.data.shards.shard_cache import bytes_of, default_cache
 from bbframe.data.shards.shard_images import ShardImages
-from bbframe.data.shards.shard_index import ShardIndex, packed
+from bbframe.data.shards.shard_index import ShardIndex, packed_rows
 from bbframe.data.shards.shard_places import ShardFile, ShardPlace
 from bbframe.data.shards.shard_set import OpenedSet, reading_of
 
@@ -73,7 +73,7 @@ def _scanned(place: ShardPlace, shards: dict[str, LitdataShards], files: dict[st
             np.repeat(np.arange(len(chunks[part]), dtype=np.int32), chunks[part]),
             np.arange(count, dtype=np.int64),
             np.zeros(count, np.int64),
-            packed(f"{part} sample {number}".encode() for number in range(count)),
+            packed_rows(f"{part} sample {number}".encode() for number in range(count)),
             labels=np.array([numbers[str(label)] for label in found], np.int64),
         )
     return indexes, names, []

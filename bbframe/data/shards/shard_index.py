@@ -18,7 +18,7 @@ _OF_IMAGES = ("shard", "offset", "size", "digests", "sizes", "labels", "ids")
 _OF_OBJECTS = ("boxes", "classes", "crowd", "area")
 
 
-def packed(texts: Iterable[bytes]) -> Rows:
+def packed_rows(texts: Iterable[bytes]) -> Rows:
     """Many short texts as one array of bytes."""
     lengths: list[int] = []
     joined = bytearray()

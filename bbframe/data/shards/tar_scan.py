@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bbframe.data.faults import Faults
-from bbframe.data.shards.shard_index import ShardIndex, packed
+from bbframe.data.shards.shard_index import ShardIndex, packed_rows
 from bbframe.imaging.decode import SUFFIXES
 
 MOST_JSON = 2**24  # bytes of a sample's JSON or label
@@ -142,7 +142,7 @@ class TarScan:
     def index(self, numbers: dict[int | str, int]) -> ShardIndex:
         """The index of what was taken; `numbers` are the classes of the labels as they are written."""
         places = np.array(self.places, np.int64).reshape(-1, 3)
-        index = ShardIndex(places[:, 0].astype(np.int32), places[:, 1], places[:, 2], packed(self.titles))
+        index = ShardIndex(places[:, 0].astype(np.int32), places[:, 1], places[:, 2], packed_rows(self.titles))
         if self.task == "classification":
             index.labels = np.array([numbers[label] for label in self.labels], np.int64)
             return index
@@ -151,7 +151,7 @@ class TarScan:
         index.object_offsets = np.cumsum([0, *self.counts], dtype=np.int64)
         index.boxes, index.area = table[:, :4].astype(np.float32), table[:, 6].astype(np.float32)
         index.classes, index.crowd = table[:, 4].astype(np.int64), table[:, 5] > 0
-        index.masks = packed(self.masks) if self.masks and all(self.masks) else None
+        index.masks = packed_rows(self.masks) if self.masks and all(self.masks) else None
         return index
 
 

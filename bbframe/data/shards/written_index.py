@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bbframe.data.boxes.objects import Objects, Rows, rows_of
-from bbframe.data.shards.shard_index import ShardIndex, packed
+from bbframe.data.shards.shard_index import ShardIndex, packed_rows
 from bbframe.data.shards.shard_samples import SampleNote, SampleSource
 from bbframe.files import atomic
 from bbframe.imaging.decode import AS_USUAL
@@ -17,7 +17,7 @@ from bbframe.imaging.decode import AS_USUAL
 
 def noted(samples: list[tuple[int, SampleNote]]) -> dict[str, np.ndarray]:
     """What an index needs of a shard's samples, each with the place of its image."""
-    masks = packed(mask for _, sample in samples for mask in sample.masks)
+    masks = packed_rows(mask for _, sample in samples for mask in sample.masks)
     return {
         "rows": np.array([(at, one.length, *one.size) for at, one in samples], np.int64).reshape(-1, 4),
         "digests": np.array([one.digest for _, one in samples], np.uint64),
@@ -46,7 +46,7 @@ def write_index(
         shard=np.repeat(np.arange(len(plan), dtype=np.int32), [len(which) for which in plan])[back],
         offset=rows[:, 0],
         size=rows[:, 1],
-        names=packed(name.encode() for name in source.names),
+        names=packed_rows(name.encode() for name in source.names),
         digests=np.concatenate([side["digests"] for side in sides])[back],
         sizes=rows[:, 2:].astype(np.int32),
         **_shown(source),
@@ -54,7 +54,7 @@ def write_index(
     if source.ids is not None and all(type(one) is int for one in source.ids):
         index.ids = np.array(source.ids, np.int64)
     elif source.ids is not None:
-        index.texts = packed(str(one).encode() for one in source.ids)
+        index.texts = packed_rows(str(one).encode() for one in source.ids)
     if source.masks and index.object_offsets is not None:
         lengths = np.concatenate([np.diff(side["mask_offsets"]) for side in sides])
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -5,8 +5,8 @@
     python benchmarks/loading.py backbone=resnet50 data.batch_size=128 trainer.accelerator=gpu \\
         trainer.precision=bf16-mixed
 
-Two tables, each measured in one process, in turn (A B C A B C), medians of `rounds` (runs: one less); without `photos=` or `backbone=`
-(no value) one of them alone.
+Two tables, each measured in one process, in turn (A B C A B C): medians of `rounds`, for runs of one round less. An
+empty `photos=` or `backbone=` leaves one of them out.
 
 1. Loaders, for JPEGs of each size in `photos` (`images` files, named several times; about as many bytes as photographs
    have): see benchmarks/image_loaders.py. Ours is the training loader of data=image_folder.

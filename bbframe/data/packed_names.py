@@ -37,6 +37,7 @@ class PackedNames(Sequence[str]):
     def select(self, indices: Sequence[int] | np.ndarray) -> PackedNames:
         """The names at some places, in the order given."""
         places = np.asarray(indices, np.int64)
+        assert (places >= 0).all(), "places count from the start"
         starts, ends = self.offsets[places], self.offsets[places + 1]
         buffer = memoryview(self.content)
         content = b"".join(buffer[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from bbframe.data.data_module import ImageDataModule
 from bbframe.data.exclusion import read_exclusion
@@ -24,41 +23,18 @@ from bbframe.data.images.folder_layout import (
     unspelled,
 )
 from bbframe.data.images.image_options import ImageFolderOptions
+from bbframe.data.images.labelled_files import Files
+from bbframe.data.packed_names import PackedNames
 from bbframe.data.split import stratified
 from bbframe.files import encodable
 from bbframe.imaging.decode import (
-    AS_USUAL,
     SUFFIXES,
     UNREADABLE,
     Decoding,
     glance,
-    read_image,
     reason,
 )
 from bbframe.imaging.deep_pixels import significant_bits
-from bbframe.imaging.jpeg_file import JpegFile, plain_jpeg
-
-
-@dataclass
-class Files:
-    """Image files and their labels, paths relative to `root` and written with slashes."""
-
-    root: Path
-    paths: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    decoding: Decoding = AS_USUAL
-
-    def read(self, index: int) -> Image.Image:
-        return read_image(self.root / self.paths[index], self.decoding)
-
-    def plain_jpeg(self, index: int) -> JpegFile | None:
-        return plain_jpeg(self.root / self.paths[index], self.decoding)
-
-    def name(self, index: int) -> str:
-        return encodable(str(self.root / self.paths[index]))
-
-    def select(self, indices: Sequence[int]) -> Files:
-        return replace(self, paths=[self.paths[i] for i in indices], labels=[self.labels[i] for i in indices])
 
 
 class ImageFolder(ImageDataModule):
@@ -97,6 +73,7 @@ class Scan:
         self.ignored = 0
         self.others: Counter[str] = Counter()  # images below each folder of a class that cannot be decoded
         self.owners: dict[str, tuple[int, str]] = {}  # where an image lies, the class it was found in, and its folder
+        self.places: dict[str, str] = {}  # where folders lie, links followed
         self.peaks: list[int] = []  # the largest value of each 16-bit image
         self.decoding = Decoding.of(options)
         folders = self._part_folders()
@@ -181,26 +158,32 @@ class Scan:
 
     def _files(self, folder: str, places: dict[int, str]) -> Files:
         """All images of one part; a class folder without any is a fault."""
-        files = Files(self.root)
+        labels: array[int] = array("q")
         with os.scandir(self.root / folder) as entries:
             loose = sorted(entry.name for entry in entries if entry.is_file() and _is_image(entry.name))
         for name in loose:
             path = f"{folder}/{name}" if folder else name
             self.faults.assume("images outside of the class folders, which are left out", path)
-        for label, prefix in sorted(places.items()):
-            paths = [path for path in self._walk(prefix) if self._own(path, label, prefix) and self._readable(path)]
-            files.paths += paths
-            files.labels += [label] * len(paths)
-            if not paths:
-                others = f" ({self.others[prefix]} that cannot be decoded)" if self.others[prefix] else ""
-                what = f"no readable images ({' '.join(sorted(SUFFIXES))}) in these folders"
-                self.faults.fatal(what, prefix + others)
-        return files
+
+        def readable() -> Iterator[str]:
+            for label, prefix in sorted(places.items()):
+                before = len(labels)
+                for path in self._walk(prefix):
+                    if self._own(path, label, prefix) and self._readable(path):
+                        labels.append(label)
+                        yield path
+                if len(labels) == before:
+                    others = f" ({self.others[prefix]} that cannot be decoded)" if self.others[prefix] else ""
+                    what = f"no readable images ({' '.join(sorted(SUFFIXES))}) in these folders"
+                    self.faults.fatal(what, prefix + others)
+
+        return Files(self.root, PackedNames.of(readable()), labels)
 
     def _walk(self, prefix: str) -> list[str]:
         """The files below a folder whose suffix is an image's, sorted."""
         paths = []
         for folder, names, twice in walk_once(self.root / prefix):
+            below = Path(folder).relative_to(self.root).as_posix()
             for link in twice:
                 name = Path(link).relative_to(self.root).as_posix()
                 self.faults.assume("links to a folder that is read already, which are not followed", name)
@@ -210,26 +193,33 @@ class Scan:
             for name in visible:
                 if (suffix := os.path.splitext(name)[1].lower()) in UNREADABLE:
                     self.others[prefix] += 1
-                    where = Path(folder, name).relative_to(self.root).as_posix()
                     what = f"{suffix} files, which cannot be decoded and are left out (convert them to PNG or JPEG)"
-                    self.faults.assume(what, where)
-            paths += [Path(folder, name).relative_to(self.root).as_posix() for name in images]
+                    self.faults.assume(what, f"{below}/{name}")
+            paths += [f"{below}/{name}" for name in images]
         return sorted(paths)
 
     def _own(self, path: str, label: int, prefix: str) -> bool:
         """Whether no link puts an image into another class too."""
-        owner, folder = self.owners.setdefault(os.path.realpath(self.root / path), (label, prefix))
+        owner, folder = self.owners.setdefault(self._place(path), (label, prefix))
         if owner != label:
             self.faults.drop("images that links put into two classes", path, f"also in {folder}")
         elif folder != prefix:
             self.faults.assume("images that links put into two parts", path)
         return owner == label
 
+    def _place(self, path: str) -> str:
+        """`os.path.realpath` of an image, which asks the disk about every folder above it; here each is asked once."""
+        folder, _, name = path.rpartition("/")
+        if folder not in self.places:
+            self.places[folder] = os.path.realpath(self.root / folder)
+        place = f"{self.places[folder]}{os.sep}{name}"
+        return os.path.realpath(place) if os.path.islink(place) else place
+
     def _readable(self, path: str) -> bool:
         if not self.options.verify or self.exclusion.names(path, self.root):
             return True  # one that is left out takes part in the split, so that the others stay where they are
         try:
-            facts = glance(self.root / path, self.decoding)
+            facts = glance(os.path.join(self.root, path), self.decoding)
         except Exception as error:  # a decoder may raise anything on a broken file
             self.faults.drop("unreadable", path, reason(error))
             return False

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from bbframe.data.faults import FaultsError
+from bbframe.data.packed_names import PackedNames
 from bbframe.preprocessing import Preprocessing
 from tests.data.helpers import build, write
 
@@ -276,3 +277,12 @@ def test_a_fingerprint_says_whether_two_tests_are_of_the_same_images(folder, tmp
     others = [data.fingerprint("test", order) for order in (range(4), [1, 0, 2, 3, 4])]
     data.parts["test"].labels[0] = 1
     assert len({first, *others, data.fingerprint("test", range(5))}) == 4
+
+
+def test_a_part_costs_little_more_than_the_bytes_of_its_names(folder):
+    """No object a file: a list of a million names is copied into every worker as soon as references are counted."""
+    train = load(folder(FLAT)).parts["train"]
+    assert isinstance(train.paths, PackedNames)
+    assert train.labels.itemsize * len(train.labels) == 8 * len(train.paths)
+    assert list(train.select([1, 0]).paths) == [train.paths[1], train.paths[0]]
+    assert list(train.select([1, 0]).labels) == [train.labels[1], train.labels[0]]

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from bbframe.data import make_data
-from bbframe.data.images.image_folder import Files
 from bbframe.data.images.image_options import AugmentOptions, ImageFolderOptions
 from bbframe.data.images.image_transforms import takes_jpeg, train_transform
+from bbframe.data.images.labelled_files import Files
 from bbframe.imaging.jpeg_file import tensor_decoder
 from bbframe.preprocessing import Preprocessing
 

@@ -82,7 +82,7 @@ def reopen(folder: Path) -> ReopenedRun:
     from bbframe.predict.trained_network import load_trained_network
 
     files = [folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-    checkpoint = next((file for file in files if file.is_file()), None)
+    checkpoint = next((file for file in files if is_checkpoint(file)), None)
     network, reasons = None, []
     if checkpoint is not None:
         try:

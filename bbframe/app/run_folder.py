@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from bbframe.app.hydra_settings import RUN_FOLDER, settled
+from bbframe.run.checkpoint_paths import is_checkpoint
 from bbframe.run.processes import is_first
 from bbframe.sweep.jobs import FILES
 
@@ -49,7 +50,7 @@ def named_folder(folder: Path) -> Path:
     """Make the folder that the user named. Raises ValueError when it holds the record of an earlier run."""
     if any((folder / name).exists() for name in FILES):
         last = folder / "checkpoints" / "last.ckpt"
-        goes_on = f", or go on from it: ckpt_path={last}" if last.is_file() else ""
+        goes_on = f", or go on from it: ckpt_path={last}" if is_checkpoint(last) else ""
         raise ValueError(f"hydra.run.dir={folder} holds the record of an earlier run; give another folder{goes_on}")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from bbframe.app.execution import load_plugins, placed, set_verbosity, unexpected
+from bbframe.run.checkpoint_paths import is_checkpoint
 from bbframe.run.masking import mask_overrides, outward, remember
 from bbframe.sweep.budget import Budget
 from bbframe.sweep.device_share import limit_threads, with_share
@@ -113,7 +114,7 @@ class Launch:
 def _whole_checkpoint(folder: Path) -> Path | None:
     """The last.ckpt of an earlier start of a job; without a whole one the leftovers of that start are removed."""
     last = folder / "checkpoints" / "last.ckpt"
-    if last.is_file():
+    if is_checkpoint(last):
         from bbframe.run.checkpoint import load_checkpoint
 
         try:

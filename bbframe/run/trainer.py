@@ -21,6 +21,7 @@ from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_cal
 from bbframe.run.lightning_parts import make_lightning_parts
 from bbframe.run.resume import AveragedWeights, ResumedEarlyStopping, ResumedOptimizer
 from bbframe.run.run_log import EpochLines
+from bbframe.run.sharded_strategy import strategy_of
 from bbframe.tasks.task import Task
 
 
@@ -57,6 +58,7 @@ def make_trainer(
     del settings["checkpoint_every"], settings["keep"]
     if isinstance(settings["devices"], tuple):
         settings["devices"] = list(settings["devices"])
+    settings["strategy"] = strategy_of(plan.trainer.strategy)
     if plan.run.debug:
         settings.update(max_epochs=1, max_steps=1, limit_train_batches=1, limit_val_batches=1, limit_test_batches=1)
     callbacks: list[pl.Callback] = [SeedEveryBatch(plan.run.seed), EpochLines(), ResumedOptimizer(plan.optim), *more]

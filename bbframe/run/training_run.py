@@ -25,6 +25,7 @@ from bbframe.run.automatic_options import settle_automatic_options
 from bbframe.run.best_checkpoint import BestCheckpoint, BestEpoch
 from bbframe.run.calibration_file import fit_calibration, write_calibration
 from bbframe.run.checkpoint import SECONDS, LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
+from bbframe.run.checkpoint_paths import is_checkpoint
 from bbframe.run.configuration import Configuration
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.loggers import started_loggers
@@ -33,6 +34,7 @@ from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_configuration, write_failure, write_record
 from bbframe.run.results import log_images, log_network, write_failure_page, write_results
 from bbframe.run.run_log import logging_to
+from bbframe.run.sharded_strategy import to_train, whole_state
 from bbframe.run.stop_signals import signals_kept, signals_raised
 from bbframe.run.stopwatch import Stopwatch
 from bbframe.run.trainer import make_trainer
@@ -79,7 +81,7 @@ def run(
 def in_one_line(error: BaseException, folder: Path) -> BaseException:
     """A failure of the machine, such as a full disk, as a ValueError that says where and what to do."""
     last = folder / "checkpoints" / "last.ckpt"
-    goes_on = f"; then this goes on: ckpt_path={last}" if last.is_file() else ""
+    goes_on = f"; then this goes on: ckpt_path={last}" if is_checkpoint(last) else ""
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
@@ -207,11 +209,12 @@ class TrainingRun:
         Returns that epoch, None without one. The weights are then those after the last step, or the checkpoint's when
         there was nothing to train.
         """
+        fitted = to_train(task, trainer)
         if self.plan.run.train:
             with self.stopwatch.timed("fit"):
                 try:
                     with signals_kept():
-                        trainer.fit(task, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
+                        trainer.fit(fitted, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
                 except MisconfigurationException as error:
                     raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
         kept = next(
@@ -225,6 +228,8 @@ class TrainingRun:
             log.info("best      no epoch with a finite %s is kept: the last step's weights stand", task.monitor)
         if saved is not None and stayed:
             task.load_state_dict(saved.content["state_dict"])
+        elif fitted is not task:
+            task.load_state_dict(whole_state(fitted))
         return None
 
     def tested(self, trainer: pl.Trainer, task: Task, data: DataModule) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bbframe.files import read_yaml
+from bbframe.run.checkpoint_paths import is_checkpoint
 
 if TYPE_CHECKING:
     from bbframe.data.data_module import DataModule

@@ -39,7 +39,7 @@ class FiniteCheckpoint(ModelCheckpoint):
 
 
 def not_finite(module: LightningModule) -> str | None:
-    """The name of the first parameter, or running statistic, that is NaN or infinite in what this process has of it."""
+    """The name of the first parameter, or running statistic, that is NaN or infinite: of what this process has."""
     statistics = ((name, x) for name, x in module.named_buffers() if name.endswith(("running_mean", "running_var")))
     parts = (
         (name, x.to_local() if isinstance(x, DTensor) else x)

@@ -41,8 +41,8 @@ T = TypeVar("T")
 def write_sharded(content: dict[str, Any], path: Path) -> None:
     """Write a checkpoint whose DTensors every process has a part of; all processes of the run call it.
 
-    `path` holds the old checkpoint or the new, whenever a process is killed. Where it was a file, the file has the name
-    <stem>_before.ckpt until the folder has its name. Raises OSError in all processes when one cannot write.
+    `path` holds the old checkpoint or the new, whenever a process is killed; see `take_the_place` for one that was a
+    file. Raises OSError in all processes when one cannot write.
     """
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.api import CheckpointException
@@ -116,7 +116,7 @@ def damaged_shard(path: Path) -> str | None:
 
 
 def _described(content: Any) -> tuple[str, dict[str, Any], list[Any]]:
-    """The folder, the files and the places of the tensors, by what a meta.pt says. Raises ValueError when it does not."""
+    """The folder, the files and the places of the tensors, as a meta.pt says. Raises ValueError when it does not."""
     said = content.get(TENSORS) if isinstance(content, dict) else None
     if not isinstance(said, dict) or not {"folder", "files", "places"} <= said.keys():
         raise ValueError(f"its {META} does not say where its tensors are")

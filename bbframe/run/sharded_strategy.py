@@ -115,7 +115,7 @@ class ShardedStrategy(ModelParallelStrategy):
             hook.remove()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Write what a training goes on from as a folder, to which each process adds its part, and the rest as a file."""
+        """Write what a training goes on from as a folder, to which each process adds its part; the rest as a file."""
         path = Path(self.broadcast(filepath))
         if "optimizer_states" in checkpoint:
             write_sharded(checkpoint, path)

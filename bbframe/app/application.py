@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,18 +18,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from bbframe.app import execution
-from bbframe.app.command_line import hydra_arguments, quoted
-from bbframe.app.composition import ERRORS, composition, register_everything
-from bbframe.app.execution import RUN_FOLDER_VARIABLE, errors_raised, users_environment
+from bbframe.app.command_line import hydra_arguments, key_of, quoted
+from bbframe.app.composition import ERRORS, Compose, composition, register_everything
+from bbframe.app.execution import errors_raised, users_environment
 from bbframe.app.hydra_settings import VERSION
 from bbframe.app.places import CONF
-from bbframe.app.run_folder import make_run_folder
-from bbframe.app.run_request import RunRequest
+from bbframe.app.run_folder import RunFolder, make_run_folder
+from bbframe.app.run_request import LAST, RunRequest
+from bbframe.app.start_ledger import agent
 from bbframe.app.sweep_resume import resumed
 from bbframe.app.sweeper import FailedJobs
 from bbframe.files import dump_yaml
+from bbframe.run.agreement import Facts, meeting
 from bbframe.run.masking import mask_secrets, outward, remembered
+from bbframe.run.processes import RUN_FOLDER_VARIABLE, is_first, launched_by_lightning, launcher, started
 from bbframe.sweep.jobs import Job
+
+if TYPE_CHECKING:
+    from bbframe.run.configuration import Configuration
 
 
 def start(command: argparse.Namespace) -> int:
@@ -41,15 +47,18 @@ def start(command: argparse.Namespace) -> int:
         register_everything(())
     else:
         with composition(**command.places) as compose:
-            request = RunRequest(compose, command.overrides)
             if command.cfg:
-                print(shown(request, command))
+                print(shown(RunRequest(compose, command.overrides), command))
                 return 0
             if command.dry_run:
-                print(tried(request, command))
+                print(tried(RunRequest(compose, command.overrides), command))
                 return 0
-            if not (command.info or command.hydra_help):
-                further, job = checked(request, command)
+            if command.info or command.hydra_help:
+                RunRequest(compose, command.overrides)  # raises what is wrong with it
+            elif (begun := checked(compose, command)) is None:
+                return 0
+            else:
+                further, job = begun
     try:
         run_hydra(command, further, job)
     except FailedJobs:
@@ -59,29 +68,93 @@ def start(command: argparse.Namespace) -> int:
     return 0
 
 
-def checked(request: RunRequest, command: argparse.Namespace) -> tuple[list[str], Job | None]:
+def checked(compose: Compose, command: argparse.Namespace) -> tuple[list[str], Job | None] | None:
     """Further overrides for Hydra, and the one job of a command; None for a sweep, whose sweeper checks its jobs.
 
-    The overrides of the command become those of the request, with text as text.
+    None in all when the run has ended well before. All processes of a start are asked before anything is written. The
+    overrides of the command become those of the request, with text as text.
     """
-    from bbframe.app.text_options import as_text  # these import torch
-    from bbframe.run.configuration import parse_configuration
-
-    if command.multirun or sweeps(request.config):
-        if (sweeper := request.config.hydra.runtime.choices.get("hydra/sweeper")) != "bbframe":
-            raise ValueError(
-                f"hydra/sweeper={sweeper} cannot check jobs first; leave it out: bbframe's own runs every combination "
-                "of the values that you list"
-            )
-        command.overrides = as_text(request.config, request.for_sweeper)
-        return ([] if command.multirun else ["hydra.mode=MULTIRUN"]), None  # Hydra 1.4 takes it from no recipe
-    request = request.with_text()
-    plan = parse_configuration(request.data)  # before a folder is made
-    plan.check_machine()
-    folder = make_run_folder(request.config, request.data, os.environ.get(RUN_FOLDER_VARIABLE))
+    words, error, request, plan = list(command.overrides), None, None, None
+    try:
+        request = RunRequest(compose, command.overrides)
+        if command.multirun or sweeps(request.config):
+            return checked_sweep(request, command)
+        request, plan = checked_run(request)
+    except ValueError as found:
+        error = found
+    place = found_folder(request, plan, error, words)
+    if place.finished:
+        if is_first():
+            print(f"this run has ended well, and is not repeated: {place.folder}")
+        return None
+    assert request is not None
     command.overrides = request.overrides
-    os.environ[RUN_FOLDER_VARIABLE] = str(folder)
-    return [f"hydra.run.dir={quoted(folder)}"], Job(plan, request.data, request.record, folder)
+    own = [] if is_first() else silent_overrides(command)
+    job = Job(plan, request.data, request.record, place.folder, goes_on_from=place.goes_on_from)
+    return [f"hydra.run.dir={quoted(place.folder)}", *own], job
+
+
+def checked_sweep(request: RunRequest, command: argparse.Namespace) -> tuple[list[str], None]:
+    """Further overrides for the Hydra of a sweep. Raises ValueError for what no sweep can have."""
+    from bbframe.app.text_options import as_text  # imports torch
+
+    if (sweeper := request.config.hydra.runtime.choices.get("hydra/sweeper")) != "bbframe":
+        raise ValueError(
+            f"hydra/sweeper={sweeper} cannot check jobs first; leave it out: bbframe's own runs every combination "
+            "of the values that you list"
+        )
+    if request.goes_on:
+        raise ValueError(f"ckpt_path={LAST} is for one run; a sweep goes on by resume=<sweep>")
+    if started() > 1:
+        raise ValueError(
+            f"{launcher()} has started {started()} processes, and a sweep is one, which starts its jobs by itself; "
+            "start it once, and choose hydra/launcher=submitit_slurm, ray or joblib for more machines or devices"
+        )
+    command.overrides = as_text(request.config, request.for_sweeper)
+    return ([] if command.multirun else ["hydra.mode=MULTIRUN"]), None  # Hydra 1.4 takes it from no recipe
+
+
+def checked_run(request: RunRequest) -> tuple[RunRequest, Configuration]:
+    """The request with text as text, and its plan, which this machine can carry out. Raises ValueError."""
+    from bbframe.run.configuration import parse_configuration  # imports torch
+
+    request = request.with_text()
+    plan = parse_configuration(request.data)
+    plan.check_machine()
+    return request, plan
+
+
+def found_folder(
+    request: RunRequest | None, plan: Configuration | None, error: ValueError | None, words: list[str]
+) -> RunFolder:
+    """The folder of a run, on which all processes of this start agree; raises the `error` of any of them in all."""
+    if launched_by_lightning():
+        if error is not None:
+            raise error
+        return RunFolder.of(json.loads(os.environ[RUN_FOLDER_VARIABLE]))
+
+    def make(facts: list[Facts]) -> Facts:
+        assert request is not None
+        return make_run_folder(request, words, sorted({f["agent"] for f in facts if f["agent"]})).as_facts()
+
+    mine = {"agent": agent()}
+    group = meeting(plan.trainer.num_nodes, plan.trainer.devices) if plan else meeting(1, "auto")
+    if group is not None:
+        told = group.agree(error, mine, make)
+    elif error is not None:
+        raise error
+    else:
+        told = make([mine])
+    os.environ[RUN_FOLDER_VARIABLE] = json.dumps(told)
+    return RunFolder.of(told)
+
+
+def silent_overrides(command: argparse.Namespace) -> list[str]:
+    """Overrides by which Hydra writes nothing: the first process has all of its files."""
+    files = ("hydra/job_logging", "hydra/hydra_logging", "hydra.output_subdir")
+    logging = ("hydra.job_logging", "hydra.hydra_logging")
+    command.overrides = [o for o in command.overrides if key_of(o) not in files and not key_of(o).startswith(logging)]
+    return ["hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"]
 
 
 def tried(request: RunRequest, command: argparse.Namespace) -> str:

@@ -16,9 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from bbframe import registry
 from bbframe.files import dump_yaml, read_yaml, write_text
 from bbframe.run.masking import mask_overrides, mask_secrets
+from bbframe.run.processes import is_first
 from bbframe.sweep.jobs import Job
 
-RUN_FOLDER_VARIABLE = "BBFRAME_RUN_FOLDER"  # tells the other processes of a run where it writes
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the user's wish for tracebacks, and what makes Hydra raise instead of exiting
 
 
@@ -35,7 +35,7 @@ def execute(job: Job, secrets: frozenset[str]) -> None:
     set_verbosity()
     from bbframe.run.training_run import run
 
-    run(job.parsed(), job.config, job.overrides, job.folder, secrets)
+    run(job.parsed(), job.config, job.overrides, job.folder, secrets, goes_on_from=job.goes_on_from)
 
 
 def set_verbosity() -> None:
@@ -47,7 +47,7 @@ def set_verbosity() -> None:
 def placed(job: Job) -> Job:
     """The job with the folder that Hydra says, which is absolute when Hydra changed the working directory."""
     settings = HydraConfig.get()
-    if settings.output_subdir is not None:  # Hydra has written its record there
+    if settings.output_subdir is not None and is_first():  # Hydra has written its record there
         for file in Path(settings.runtime.output_dir, settings.output_subdir).glob("*.yaml"):
             content = read_yaml(file, object)
             masked: Any = mask_overrides(content) if isinstance(content, list) else mask_secrets(content)

@@ -22,6 +22,8 @@ OWN_KEYS = ("rerun", "output_dir")  # of the run that is started, never of a rec
 
 AUTOMATIC = ("optim.lr", "data.batch_size")  # typed again as `auto`, they are sought again
 
+LAST = "last"  # as `ckpt_path`: from the last checkpoint in the folder of the run itself
+
 MOST_TRIED = 100  # jobs of a sweep, for one that composes
 
 log = logging.getLogger("bbframe")
@@ -33,11 +35,14 @@ class RunRequest:
     `rerun` and `ckpt_path` bring a record. Its overrides come before the given ones, less those that are given again,
     and together they are `overrides`; `for_sweeper` are the same as Hydra can compose them before its sweeper does.
     `config` is what they compose to with Hydra's settings, without those that name several values, which are `swept`,
-    where that is possible. Raises ValueError in one line.
+    where that is possible. `goes_on` says that an earlier start of the same run may have left a checkpoint. Raises
+    ValueError in one line.
     """
 
     def __init__(self, compose: Compose, given: list[str]) -> None:
-        self.compose, self.given = compose, given
+        self.compose, self.given = compose, [override for override in given if not _means_last(override)]
+        self.goes_on = self.given != given
+        given = self.given
         self.source = _stated_source(given)
         if self.source is None:
             self._compose_behind([])
@@ -105,7 +110,11 @@ class RunRequest:
         from bbframe.app.text_options import as_text  # imports torch
 
         typed = as_text(self.config, self.given)
-        return self if typed == self.given else RunRequest(self.compose, typed)
+        if typed == self.given:
+            return self
+        request = RunRequest(self.compose, typed)
+        request.goes_on = self.goes_on
+        return request
 
 
 def _as_choice(override: str, groups: set[str]) -> str:
@@ -119,6 +128,11 @@ def is_swept(override: str) -> bool:
     """Whether an override names several values."""
     parsed = parsed_value(override)
     return parsed is not None and parsed.is_sweep_override()
+
+
+def _means_last(override: str) -> bool:
+    """Whether an override is `ckpt_path=last`, which names no record."""
+    return key_of(override) == "ckpt_path" and override.partition("=")[2].strip("'\"") == LAST
 
 
 def _stated_source(overrides: list[str]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 import traceback
@@ -14,7 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from bbframe.app.execution import load_plugins, placed, set_verbosity, unexpected
-from bbframe.run.checkpoint_paths import is_checkpoint
+from bbframe.app.leftovers import whole_checkpoint
 from bbframe.run.masking import mask_overrides, outward, remember
 from bbframe.sweep.budget import Budget
 from bbframe.sweep.device_share import limit_threads, with_share
@@ -23,17 +22,6 @@ from bbframe.sweep.jobs import LEFT_OUT, Job, read_result, report_failure, repor
 from bbframe.sweep.progress import observe
 from bbframe.sweep.search import SearchOptions
 from bbframe.sweep.search_space import Space
-
-# what an earlier start that left no checkpoint may have written
-LEFTOVERS = (
-    "checkpoints",
-    "pictures",
-    "backbone",
-    "metrics.csv",
-    "predictions.csv",
-    "predictions.json",
-    "report.html",
-)
 
 
 @dataclass(frozen=True)
@@ -107,25 +95,5 @@ class Launch:
             options, space = self.search
             if options.pruner != "none":
                 callbacks.append(PrunedBySearch(Search(self.folder, options, space), job.trial))
-        last = _whole_checkpoint(job.folder)
+        last = whole_checkpoint(job.folder)
         run(plan, job.config, job.overrides, job.folder, self.secrets, goes_on_from=last, callbacks=callbacks)
-
-
-def _whole_checkpoint(folder: Path) -> Path | None:
-    """The last.ckpt of an earlier start of a job; without a whole one the leftovers of that start are removed."""
-    last = folder / "checkpoints" / "last.ckpt"
-    if is_checkpoint(last):
-        from bbframe.run.checkpoint import load_checkpoint
-
-        try:
-            load_checkpoint(last)
-            return last
-        except ValueError as error:
-            print(outward(f"{error}; the job starts anew"), file=sys.stderr)
-    for name in LEFTOVERS:
-        place = folder / name
-        if place.is_dir():
-            shutil.rmtree(place)
-        else:
-            place.unlink(missing_ok=True)
-    return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import bbframe
 from bbframe.app.help import usage
+from bbframe.run.stop_signals import AGAIN, BY_HAND, requeue, signals_raised
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,23 +30,37 @@ def exit_code(run: Callable[[list[str]], int], arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as error:
-        from bbframe.app.execution import RUN_FOLDER_VARIABLE
-
-        last = Path(os.environ.get(RUN_FOLDER_VARIABLE, os.devnull), "checkpoints", "last.ckpt")
-        print(f"interrupted; this continues it: python train.py ckpt_path={last}" if last.is_file() else "interrupted")
-        return 128 + getattr(error, "number", 2)
+        return interrupted(error)
     except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         from bbframe.app.execution import unexpected
+        from bbframe.run.agreement import ToldByFirst
         from bbframe.run.masking import outward
 
+        if isinstance(error, ToldByFirst):
+            return 1
         if unexpected(error) or "debug=true" in map(str.lower, arguments):
             print(outward("".join(traceback.format_exception(error))), file=sys.stderr)
         text = str(error) if type(error) is ValueError else " ".join(str(error).split())
         print(outward(f"error: {text}"), file=sys.stderr)
         return 1
+
+
+def interrupted(error: KeyboardInterrupt) -> int:
+    """Say how an interrupted run goes on; the exit code, by which a scheduler knows that it is to be started again."""
+    from bbframe.run.processes import RUN_FOLDER_VARIABLE, is_first
+
+    place = json.loads(os.environ.get(RUN_FOLDER_VARIABLE, "{}"))
+    last = Path(place.get("folder", os.devnull), "checkpoints", "last.ckpt")
+    if is_first():
+        print(f"interrupted; this continues it: python train.py ckpt_path={last}" if last.exists() else "interrupted")
+        sys.stdout.flush()
+    number = getattr(error, "number", signal.SIGINT)
+    if number == getattr(signal, "SIGUSR1", None) and is_first():
+        requeue()
+    return 128 + number if number in BY_HAND else AGAIN
 
 
 def train(arguments: list[str]) -> int:
@@ -55,7 +72,8 @@ def train(arguments: list[str]) -> int:
     command = command_of(arguments)
     from bbframe.app.application import start
 
-    return start(command)
+    with signals_raised():
+        return start(command)
 
 
 def show_help(arguments: Sequence[str]) -> int:

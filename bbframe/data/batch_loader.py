@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
-from bbframe.data.batch_order import Key, TrainOrder
+from bbframe.data.batch_order import STAND_IN, Key, TrainOrder
 from bbframe.data.faults import Skipped
 from bbframe.data.seeds import derive, torch_seed
 from bbframe.imaging.decode import reason
@@ -46,7 +46,8 @@ class Batches(Dataset[Batch]):
     `mean` and `std` (C,) belong to pixels in 0..1; `train_seed` is None for an evaluation. `errors` in a batch lists
     the (name, reason) of images that could not be read or transformed, and `assumed` the (what, name) of assumptions.
     A training batch takes the next readable image in their place, so that its size holds; an evaluation leaves them
-    out, so that none counts twice.
+    out, so that none counts twice. One of several processes then gets, where nothing is left, a batch of one image
+    with `stand_in`, which no result may count: it keeps step with the other processes.
     """
 
     images: Images
@@ -57,6 +58,7 @@ class Batches(Dataset[Batch]):
 
     finish_early = False  # whether workers normalise and mix; the process that trains decides
     most_errors = 0  # unreadable images that a batch looks past; the loader decides
+    in_step = False  # whether other processes wait for every batch; the loader decides
 
     def __len__(self) -> int:
         return len(self.images.labels)
@@ -64,12 +66,24 @@ class Batches(Dataset[Batch]):
     def __getitems__(self, keys: list[Key]) -> Batch:
         errors: list[tuple[str, str]] = []
         assumed: list[tuple[str, str]] = []
-        found = [item for key in keys if (item := self._item(key, errors, assumed)) is not None]
+        counted = [key for key in keys if key[0] != STAND_IN]
+        found = [item for key in counted if (item := self._item(key, errors, assumed)) is not None]
+        stand_in = not found and self.in_step and len(errors) <= self.most_errors
+        if stand_in:
+            found = self._stand_in(keys[0][1])
+        more: Batch = {"errors": errors, "assumed": assumed}
         if not found:
-            return {"errors": errors, "assumed": assumed}
+            return more
         index = [i for _, i in found]
         batch = self.collate([x for x, _ in found], index, keys[0])
-        return {**batch, "index": torch.tensor(index), "errors": errors, "assumed": assumed}
+        return {**batch, "index": torch.tensor(index), **more, **({"stand_in": True} if stand_in else {})}
+
+    def _stand_in(self, first: int) -> list[tuple[Any, int]]:
+        """The first image from index `first` on that can be read; what cannot be is told where it counts."""
+        for step in range(len(self)):
+            if (item := self._item((0, (first + step) % len(self)), [], [])) is not None:
+                return [item]
+        return []
 
     def load(self, index: int) -> Any:
         """What the transform takes of an image. Raises whatever its decoder raises."""
@@ -142,10 +156,16 @@ class BatchLoader:
     """
 
     def __init__(
-        self, batches: Batches, order: TrainOrder | list[list[Key]], skipped: Skipped, num_workers: int, timeout: int
+        self,
+        batches: Batches,
+        order: TrainOrder | list[list[Key]],
+        skipped: Skipped,
+        num_workers: int,
+        timeout: int,
+        in_step: bool = False,
     ):
         self.dataset, self.order, self.skipped = batches, order, skipped
-        batches.most_errors = skipped.most
+        batches.most_errors, batches.in_step = skipped.most, in_step
         self.num_workers, self.timeout = num_workers, timeout
         self._loader: DataLoader[Batch] | None = None
         self._hung = False
@@ -264,7 +284,8 @@ class TrainLoader(BatchLoader):
         self.order.first = self.done
         for batch in super().__iter__():
             self.done += 1
-            yield batch
+            weight = self.order.weight(len(batch["index"]))
+            yield batch if weight == 1 else {**batch, "weight": weight}
 
     def state_dict(self) -> dict[str, int]:
         """Empty: the data module keeps the position, because Lightning restores a loader's only in some resumes.

@@ -2,49 +2,79 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from bbframe.data.seeds import derive
 
 Key = tuple[int, int]  # (epoch, index): a worker must know the epoch, because it draws the augmentation from both
+STAND_IN = -1  # the epoch of a key whose image no result may count
 
 
 class TrainOrder:
     """The training batches as one endless row of epochs, each a permutation by (seed, epoch).
 
-    An iteration gives an epoch's number of batches, from batch number `first` on. Every batch is full and the rest of
-    an epoch is left out, because BatchNorm cannot train on a batch of one and a smaller batch weighs its images more.
-    Fewer images than one batch make one smaller batch. Each of several processes takes every `world`-th image,
-    beginning at its `rank`.
+    The images of one optimizer step, `step_images`, are the next ones of the permutation, however many processes and
+    batches share them: `parts` batches a process, whose sizes differ by one at most. Without `step_images` a step is
+    one full batch a process. Every step is full and the rest of an epoch is left out, because BatchNorm cannot train
+    on a batch of one and a smaller step weighs its images more. Fewer images than one step make one smaller step.
+
+    An iteration gives an epoch's number of batches, from batch number `first` on. Each of several processes takes
+    every `world`-th image of a part, beginning at its `rank`.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
+    def __init__(
+        self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, step_images: int | None = None
+    ):
         if count < world:
             raise ValueError(f"data: {count} training images cannot occupy {world} devices; lower trainer.devices")
         self.count, self.seed, self.rank, self.world = count, seed, rank, world
-        self.batch_size = min(batch_size, count // world)
+        whole = batch_size * world
+        self.step_images = min(step_images or whole, count)
+        self.parts = math.ceil(self.step_images / whole)
+        self.accumulated = math.ceil((step_images or whole) / whole)  # by how many batches a loss is divided
+        if self.step_images // self.parts < world:
+            raise ValueError(
+                f"data: the {self.step_images} images of a step leave some of {world} processes without any at "
+                f"data.batch_size={batch_size}; use {self.step_images} processes or fewer, or a larger batch_size"
+            )
         self.first = 0
 
     def __len__(self) -> int:
-        return self.count // (self.batch_size * self.world)
+        return self.count // self.step_images * self.parts
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order: list[Key] = []
+        order: Tensor | None = None
         for number in range(self.first, self.first + len(self)):
             epoch, batch = divmod(number, len(self))
-            if not order or batch == 0:
+            if order is None or batch == 0:
                 order = self._epoch(epoch)
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            step, part = divmod(batch, self.parts)
+            ends = [step * self.step_images + i * self.step_images // self.parts for i in (part, part + 1)]
+            yield [(epoch, index) for index in order[ends[0] : ends[1]][self.rank :: self.world].tolist()]
 
-    def _epoch(self, epoch: int) -> list[Key]:
-        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
-        order = torch.randperm(self.count, generator=generator)[self.rank :: self.world]
-        return [(epoch, index) for index in order.tolist()]
+    def weight(self, images: int) -> float:
+        """By what a batch's mean loss is multiplied so that all images of a step weigh alike; 1 for equal batches.
+
+        The mean over the processes and the accumulated batches of such losses is the mean over the images.
+        """
+        return images * self.world * self.accumulated / self.step_images
+
+    def _epoch(self, epoch: int) -> Tensor:
+        """The indices of all images in the order of an epoch, (count,)."""
+        return torch.randperm(self.count, generator=torch.Generator().manual_seed(derive(self.seed, "order", epoch)))
 
 
 def eval_order(count: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[Key]]:
-    """Every image once, in its own order; the last batch may be smaller."""
+    """Every image once, in its own order; the last batch may be smaller.
+
+    Every process gets the same number of batches, because some networks wait for each other in every one: a process
+    that runs out of images gets the key of a `STAND_IN`.
+    """
     keys = [(0, i) for i in range(rank, count, world)]
-    return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    most = math.ceil(math.ceil(count / world) / batch_size)
+    return batches + [[(STAND_IN, rank % count)]] * (most - len(batches))

@@ -24,6 +24,7 @@ from bbframe.data.images.image_options import ImageDataOptions
 from bbframe.data.images.image_transforms import batch_mix, eval_transform, train_transform
 from bbframe.data.loading_options import LoadingOptions
 from bbframe.data.pixels import settle
+from bbframe.data.train_position import batches_done, position
 from bbframe.imaging.image_fit import Fit
 from bbframe.preprocessing import Preprocessing
 
@@ -84,6 +85,7 @@ class DataModule(lightning.LightningDataModule):
         self._loaders: list[BatchLoader] = []
         self._train: TrainLoader | None = None
         self._resume: dict[str, int] = {}
+        self.global_batch: int | None = None  # images of an optimizer step; None: as the options and the trainer say
 
     def prepare(self, preprocessing: Preprocessing, num_channels: int, stride: int) -> None:
         """Prepare images for a network, by its `preprocessing` where the options leave it open.
@@ -130,22 +132,16 @@ class DataModule(lightning.LightningDataModule):
         """
         other = copy.copy(self)
         other._loaders, other._train, other._resume, other.trainer = [], None, {}, None
+        other.global_batch = None
         other.options = replace(self.options, **changes)  # type: ignore[arg-type]
         return other
 
     def train_dataloader(self) -> TrainLoader:
-        """Raises ValueError when a run is resumed within an epoch that had another number of batches."""
-        order = TrainOrder(self.counts["train"], self.batch_size, self.seed, *self._place())
+        """Raises ValueError when a run is resumed within an epoch that had other images or batches."""
+        order = TrainOrder(self.counts["train"], self.batch_size, self.seed, *self._place(), self._step_images())
         loader = self._loader(TrainLoader, "train", order)
         if self._resume:
-            done, then, now = self._resume["batches"], self._resume["epoch_batches"], len(loader)
-            epoch: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
-            if then != now and (done % then or epoch is None or epoch.ready != epoch.processed):
-                raise ValueError(
-                    f"data: the checkpoint comes from epochs of {then} batches, and an epoch now has {now}; resume"
-                    " with the images and the data.batch_size of that run, or from the end of an epoch"
-                )
-            loader.done = done if then == now else done // then * now
+            loader.done = batches_done(self._resume, order, within=self._within_epoch())
         elif self._train and self.trainer and self.trainer.current_epoch:  # reloaded in the middle of a training
             loader.done = self._train.done
         self._resume, self._train = {}, loader
@@ -186,8 +182,11 @@ class DataModule(lightning.LightningDataModule):
         return digest.hexdigest()
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches training has taken, and how many make an epoch, for Lightning's checkpoint."""
-        return {"batches": self._train.done, "epoch_batches": len(self._train)} if self._train else {}
+        """The position in the training and what a step is made of, for Lightning's checkpoint."""
+        if self._train is None:
+            return {}
+        taken = self.trainer.num_training_batches if self.trainer else len(self._train)
+        return position(self._train.order, self._train.done, self.batch_size, self._step_images(), int(taken))
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:  # testing restores checkpoints too
@@ -209,7 +208,8 @@ class DataModule(lightning.LightningDataModule):
 
     def _loader(self, kind: type[Loader], part: str, order: Any) -> Loader:
         batches = self._batches(part, train=kind is TrainLoader)
-        loader = kind(batches, order, self._errors, self._num_workers(), self.options.timeout)
+        in_step = kind is not TrainLoader and self.processes > 1
+        loader = kind(batches, order, self._errors, self._num_workers(), self.options.timeout, in_step)
         self._loaders.append(loader)
         return loader
 
@@ -222,9 +222,22 @@ class DataModule(lightning.LightningDataModule):
         transform = self._train_transform if train else self._eval_transform
         return transform, torch.tensor(self.mean), torch.tensor(self.std), self.seed if train else None
 
+    @property
+    def processes(self) -> int:
+        """Among how many processes the images are dealt out."""
+        return self._place()[1]
+
     def _place(self) -> tuple[int, int]:
-        """This process's rank, and the number of processes among which the images are dealt out."""
+        """This process's rank, and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _step_images(self) -> int:
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return self.global_batch or self.batch_size * self.processes * accumulated
+
+    def _within_epoch(self) -> bool:
+        epoch: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+        return epoch is None or epoch.ready != epoch.processed
 
     def _num_workers(self) -> int:
         if self.options.num_workers is not None:

@@ -16,7 +16,7 @@ from bbframe.export.export_check import milliseconds
 from bbframe.predict.exported_file import ExportedNetwork, demand_package, open_exported
 from bbframe.predict.trained_network import TrainedNetwork
 from bbframe.tasks.classification import Classification
-from bbframe.tasks.detection import Detection, original_target, to_original
+from bbframe.tasks.detection import Detection, detected_images
 
 CALIBRATED = 64  # training images
 QUANTIZED = ("Conv", "MatMul", "Gemm")  # all else, such as norms, softmax and the choice of boxes, stays in float32
@@ -99,10 +99,7 @@ def _average_precision(task: Detection, exported: ExportedNetwork, data: DataMod
     metric = task.val_metric.clone()
     metric.reset()
     for batch in data.test_dataloader():
-        pairs = zip(exported.answers(batch["image"]), batch["target"], strict=True)
-        found = [to_original(row, target) for row, target in pairs]
-        truth = [original_target(target) for target in batch["target"]]
-        metric.update(found, [{**target, "iscrowd": target["crowd"].long()} for target in truth])
+        metric.update(detected_images(batch, exported.answers(batch["image"])))
     data.teardown("test")
     computed = metric.compute()
     return {"mAP": round(float(computed["map" if "map" in computed else "bbox_map"]), 6)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.fcos import FCOSHead
@@ -14,6 +15,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from bbframe.heads.anchors import RATIOS, Anchors
 from bbframe.heads.detectors import Detector, Result, Target, kept_boxes
+from bbframe.heads.global_losses import count_factors
 from bbframe.heads.head_options import FCOSOptions, RetinaNetOptions
 from bbframe.heads.pyramids import ConvolvedLevels
 
@@ -41,11 +43,27 @@ class OneStageDetector(Detector):
         return ()
 
 
+class FCOSLosses(FCOSHead):
+    """torchvision's head, whose losses are divided by the foreground places of all processes."""
+
+    def compute_loss(
+        self,
+        targets: list[Target],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        losses = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
+        foreground = torch.stack([(matched >= 0).sum() for matched in matched_idxs]).sum()
+        (factor,) = count_factors([foreground], len(targets), foreground.device)
+        return {name: loss * factor for name, loss in losses.items()}
+
+
 class FCOSDetector(OneStageDetector):
     """FCOS (Tian et al., arXiv:1904.01355). Boxes count from a score of 0.05: torchvision's 0.2 costs precision."""
 
     def torchvision_model(self, options: FCOSOptions, num_classes: int) -> FCOS:
-        head = FCOSHead(options.channels, 1, num_classes, options.num_convs)
+        head = FCOSLosses(options.channels, 1, num_classes, options.num_convs)
         for norm in head.modules():
             if isinstance(norm, nn.GroupNorm):
                 norm.num_groups = min(32, options.channels // 2)  # one channel of a map of one pixel has no variance

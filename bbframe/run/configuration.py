@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -67,6 +67,7 @@ Interval = Annotated[
         r"[1-9][0-9]{0,8}|(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})? ?(m|min|minutes?)",
     ),
 ]
+SHARDED = ("fsdp", "fsdp_cpu_offload")  # ours, by torch's FSDP2
 # fmt: off
 Strategy = Literal[  # Lightning's, whose registry would take seconds to import
     "auto", "single_device", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_false",
@@ -154,8 +155,11 @@ class Configuration:
 
     def check_machine(self) -> None:
         """Raise ValueError if a run here would not find the packages, or on a CPU the memory, that it needs."""
+        from bbframe.run.cluster import placed_processes  # imports Lightning
+
         for key, part in self.logger.items():
             check_installed(f"logger.{key}", part)
+        _check_devices(replace(self.trainer, **placed_processes(self.trainer)))
         if self.run.train and self.task.freeze != "all" and _on_cpu(self.trainer):
             refuse_too_large(self.backbone.network_config, copies=4)
 
@@ -223,6 +227,7 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
             "use bf16-mixed or 16-mixed"
         )
     _check_devices(configuration.trainer)
+    _check_sharded(configuration)
     refuse_too_large(backbone.network_config)
     return configuration
 
@@ -239,6 +244,24 @@ def _check_freeze(backbone: BackboneConfigMixin, task: TaskOptions) -> None:
         menu = ", ".join(f"{i}={name}" for i, name in enumerate(built))
         raise ValueError(
             f"{backbone.model_type}: task.freeze={task.freeze} must be none, all, or a stage that is built ({menu})"
+        )
+
+
+def _check_sharded(configuration: Configuration) -> None:
+    """Refuse what training on parts cannot do."""
+    options, given = configuration.trainer, f"trainer: strategy={configuration.trainer.strategy!r}"
+    if options.strategy not in SHARDED:
+        return
+    precisions = ("32-true", "bf16-mixed", "bf16-true", "16-true")
+    if options.precision not in precisions:
+        raise ValueError(f"{given} cannot train in precision={options.precision!r}; use {' or '.join(precisions)}")
+    if options.accelerator in ("mps", "tpu"):
+        raise ValueError(f"{given} needs CUDA or processors, and this is accelerator={options.accelerator!r}")
+    if any(
+        getattr(part, "target", "").endswith("StochasticWeightAveraging") for part in configuration.callbacks.values()
+    ):
+        raise ValueError(
+            f"{given} has no StochasticWeightAveraging; use trainer.ema_decay=0.999 or trainer.strategy=ddp"
         )
 
 

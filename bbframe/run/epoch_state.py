@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.run.checkpoint import EPOCHS
 from bbframe.run.epoch_table import EpochTable
+from bbframe.run.global_batch import recount_batches
 
 REDUCTIONS = {"mean": torch.mean, "sum": torch.sum, "max": torch.max, "min": torch.min}
 
@@ -28,9 +29,9 @@ class EpochState(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._loaded:
-            shares = self._loaded["means"]
-            rank = trainer.global_rank if len(shares) == trainer.world_size else 0
-            self._set_means(trainer, shares[rank])
+            shares, world = self._loaded["means"], trainer.world_size
+            means = shares[trainer.global_rank] if len(shares) == world else _dealt(shares, world)
+            self._set_means(trainer, means)
             self._loaded = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -106,6 +107,8 @@ class EpochState(Callback):
         if trainer.state.fn != TrainerFn.FITTING or EPOCHS not in checkpoint:
             return
         self._loaded = state = checkpoint[EPOCHS]
+        if (data := getattr(trainer, "datamodule", None)) is not None:
+            recount_batches(checkpoint, data)
         if (table := _table(trainer)) is not None:
             table.go_on_from(state["rows"], state["waiting"])
 
@@ -134,6 +137,20 @@ class EpochState(Callback):
             if mean["size"] is not None:
                 metric.cumulated_batch_size = torch.as_tensor(mean["size"]).to(device)
             trainer._logger_connector._current_fx = mean["fx"]  # else the first batch would begin them anew
+
+
+def _dealt(shares: list[list[dict[str, Any]]], world: int) -> list[dict[str, Any]]:
+    """Each of `world` processes' share of the running means of other processes: all have the same."""
+    merged: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for mean in (mean for share in shares for mean in share):
+        merged.setdefault((mean["fx"], mean["name"]), []).append(mean)
+    dealt = []
+    for same in merged.values():
+        kind, values = same[0]["reduce_fx"], torch.stack([torch.as_tensor(mean["value"]) for mean in same])
+        value = values.sum(0) / world if kind in ("mean", "sum") else REDUCTIONS[kind](values)
+        sizes = [torch.as_tensor(mean["size"], dtype=torch.float) for mean in same if mean["size"] is not None]
+        dealt.append({**same[0], "value": value, "size": torch.stack(sizes).sum() / world if sizes else None})
+    return dealt
 
 
 def _table(trainer: Trainer) -> EpochTable | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -86,6 +87,7 @@ class LastCheckpoint(FiniteCheckpoint):
         self.state, self.every = state, every
         self.signals = NotedSignals()
         self._saved = (0, 0.0)  # the step and the time
+        self._common = math.inf  # batches of a validation that every process has
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the file's name says it all."""
@@ -112,11 +114,15 @@ class LastCheckpoint(FiniteCheckpoint):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             self._save_if_due(trainer, pl_module)
+            batches = sum(trainer.num_val_batches) if trainer.world_size > 1 else math.inf
+            self._common = _reduced(trainer, batches, "min")
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        # several processes may have different numbers of batches, so they finish the validation
-        if trainer.state.fn == TrainerFn.FITTING and trainer.world_size == 1 and self.signals.stop:
-            raise Interrupted(self.signals.stop)  # `on_exception` saves
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """End at a signal; several processes do so together, at a batch that all of them have."""
+        if trainer.state.fn == TrainerFn.FITTING and batch_idx < self._common and (stop := self._asked(trainer)):
+            raise Interrupted(stop, together=True)  # `on_exception` saves
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: `on_train_epoch_end` comes next."""
@@ -125,21 +131,22 @@ class LastCheckpoint(FiniteCheckpoint):
         self._last_global_step_saved = -1  # a checkpoint before the validation does not stand in for this one
         super().on_train_epoch_end(trainer, pl_module)
         self._saved = (trainer.global_step, time.monotonic())
-        if stop := self._asked(trainer)[0]:
+        if stop := self._asked(trainer):
             raise Interrupted(stop)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save what was learnt up to the last whole step, unless it is not finite.
 
-        One of several processes does not: it would wait for the others.
+        One of several processes does not, unless all end here: it would wait for the others.
         """
-        fitting = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0 and trainer.world_size == 1
+        fitting = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
+        fitting = fitting and (trainer.world_size == 1 or getattr(exception, "together", False))
         whole = not isinstance(exception, KeyboardInterrupt) or self.state.validating
-        if fitting and whole and self.state.rewind(trainer) and not_finite(pl_module) is None:
+        if fitting and whole and self.state.rewind(trainer) and not_finite(trainer, pl_module) is None:
             self._save(trainer)
 
     def _save_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stop, requeue = self._asked(trainer)
+        stop = self._asked(trainer)
         step, moment = self._saved
         due = isinstance(self.every, int) and trainer.global_step - step >= self.every
         if isinstance(self.every, timedelta):
@@ -147,8 +154,6 @@ class LastCheckpoint(FiniteCheckpoint):
         if stop or due:
             self.check_finite(trainer, pl_module)
             self._save(trainer)
-        if requeue:
-            self.signals.answer_requeue()
         if stop:
             raise Interrupted(stop)
 
@@ -156,10 +161,14 @@ class LastCheckpoint(FiniteCheckpoint):
         self._save_checkpoint(trainer, self.format_checkpoint_name({}))
         self._saved = (trainer.global_step, time.monotonic())
 
-    def _asked(self, trainer: Trainer) -> tuple[int, bool]:
-        """The signal that ends the run, 0 for none, and whether Slurm's has come: the same in all processes."""
-        stop, requeue = self.signals.stop or 0, self.signals.requeue
-        if trainer.world_size > 1:
-            asked = torch.tensor([stop, int(requeue)], device=trainer.strategy.root_device)
-            stop, requeue = trainer.strategy.reduce(asked, reduce_op="max").tolist()
-        return stop, bool(requeue)
+    def _asked(self, trainer: Trainer) -> int:
+        """The signal that ends the run, 0 for none: the same in all processes."""
+        return int(_reduced(trainer, self.signals.stop or 0, "max"))
+
+
+def _reduced(trainer: Trainer, value: float, by: str) -> float:
+    """The "min" or "max" of a value over all processes."""
+    if trainer.world_size == 1:
+        return value
+    own = torch.tensor(float(value), device=trainer.strategy.root_device)
+    return float(trainer.strategy.reduce(own, reduce_op=by))

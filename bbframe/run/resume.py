@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.run.checkpoint import SavedRun
 from bbframe.run.lightning_checkpoints import parameter_names
-from bbframe.run.sharded_strategy import parted
+from bbframe.run.sharded_strategy import ShardedStrategy, parted
 from bbframe.tasks import OptimOptions
 
 log = logging.getLogger("bbframe")
@@ -116,6 +116,8 @@ class AveragedWeights(EMAWeightAveraging):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.swapped:
+            if isinstance(trainer.strategy, ShardedStrategy):
+                trainer.strategy.part_again()
             self._swap_models(pl_module)
         self.swapped = False
 

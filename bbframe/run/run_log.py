@@ -24,6 +24,7 @@ NOISE = (
     ".*LeafSpec",  # Lightning's own use of torch
     "Found .* module.* in eval mode",  # frozen ones are
     "The number of training batches .* is smaller than the logging interval",
+    "The `srun` command is available",  # on the login node of every cluster
 )
 
 
@@ -51,6 +52,8 @@ def logging_to(path: Path) -> Iterator[None]:
     with warnings.catch_warnings():
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
+        for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         if not is_first():
             log.setLevel(logging.ERROR)
             warnings.simplefilter("ignore")
@@ -67,8 +70,6 @@ def logging_to(path: Path) -> Iterator[None]:
         log.disabled = False
         for handler in handlers:
             log.addHandler(handler)
-        for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         logging.captureWarnings(True)
         py_warnings = logging.getLogger("py.warnings")
         py_warnings.propagate = False

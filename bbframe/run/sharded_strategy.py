@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from bbframe.run.configuration import SHARDED
 from bbframe.run.sharded_checkpoint import write_sharded
-
-NAMES = ("fsdp", "fsdp_cpu_offload")
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -49,9 +48,10 @@ class ShardedStrategy(ModelParallelStrategy):
     def setup(self, trainer: pl.Trainer) -> None:
         """Part the network over the processes, where it trains, then make the optimizer over the parts."""
         if trainer.state.fn == TrainerFn.FITTING:
-            assert isinstance(self.model, pl.LightningModule)
+            assert self.model is not None
             if self._layer_sync is not None:
                 self.model = self._layer_sync.apply(self.model)
+            self.model = self.precision_plugin.convert_module(self.model)
             for network in (self.model, *averages(trainer)):
                 self._shard(network)
         ParallelStrategy.setup(self, trainer)
@@ -88,6 +88,10 @@ class ShardedStrategy(ModelParallelStrategy):
             unit.unshard()
 
     def on_validation_end(self) -> None:
+        self.part_again()
+
+    def part_again(self) -> None:
+        """Give up what `on_validation_start` has gathered, if it has; a process does this by itself."""
         for unit in filter(_is_unit, self.model.modules()):
             unit.reshard()
             unit.set_reshard_after_forward(True, recurse=False)
@@ -99,6 +103,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 torch.distributed.broadcast(buffer, 0)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
+        self.part_again()
         return ParallelStrategy.lightning_module_state_dict(self)
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
@@ -128,7 +133,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
 def strategy_of(name: str) -> Any:
     """What Lightning's Trainer is given for `trainer.strategy`."""
-    return ShardedStrategy(offload=name == "fsdp_cpu_offload") if name in NAMES else name
+    return ShardedStrategy(offload=name == "fsdp_cpu_offload") if name in SHARDED else name
 
 
 def to_train(task: Any, trainer: pl.Trainer) -> Any:
@@ -155,14 +160,13 @@ def whole_state(module: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def parted(trainer: pl.Trainer) -> Iterator[None]:
-    """While the block runs, a network that is gathered for a validation is parted again."""
+    """While the block runs, a network that is gathered for a validation is parted again; it is gathered at its end."""
     strategy = trainer.strategy
-    if not isinstance(strategy, ShardedStrategy):
-        yield
-        return
-    strategy.on_validation_end()
+    if isinstance(strategy, ShardedStrategy):
+        strategy.part_again()
     yield
-    strategy.on_validation_start()
+    if isinstance(strategy, ShardedStrategy):
+        strategy.on_validation_start()
 
 
 def averages(trainer: pl.Trainer) -> Iterator[nn.Module]:

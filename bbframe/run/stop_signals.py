@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-STOPPING = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+
+def _there(*names: str) -> tuple[int, ...]:
+    return tuple(number for name in names if (number := getattr(signal, name, None)) is not None)
+
+
+BY_HAND = _there("SIGINT", "SIGHUP")  # a person, or a terminal that closes, ends a run for good
+SCHEDULED = _there("SIGTERM", "SIGUSR1", "SIGUSR2")  # a scheduler will start it again
+STOPPING = (*BY_HAND, *SCHEDULED)
+AGAIN = 75  # the exit code by which a run says "start me again": EX_TEMPFAIL of sysexits.h
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has ended the run; `number` is the signal's."""
+    """A signal has ended the run; `number` is the signal's. `together` says that all processes end here."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, together: bool = False) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.number = number
+        self.number, self.together = number, together
+
+
+class _Raising:
+    """The handler of signals that are raised at once; once one of a scheduler's has been, no other is."""
+
+    def __init__(self) -> None:
+        self.before: dict[int, Any] = {}
+        self.raised = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT and self.raised:
+            return  # the run ends already, and writes what it has to write
+        self.raised = True
+        raise Interrupted(number)
 
 
 @contextmanager
 def signals_raised() -> Iterator[None]:
-    """Raise `Interrupted` for every signal that asks a run to end, so that all of them end it in the same way."""
+    """Raise `Interrupted` for every signal that asks a run to end, so that all of them end it in the same way.
+
+    Where submitit has a handler for the signal, which requeues its job, that is called at the end.
+    """
     if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers
         yield
         return
-    before = {number: signal.signal(number, _raise) for number in STOPPING if _heeded(number)}
+    handler = _Raising()
+    handler.before = {number: signal.signal(number, handler) for number in STOPPING if _heeded(number)}
     try:
         yield
+    except Interrupted as stopped:
+        theirs = handler.before.get(stopped.number)
+        if "SUBMITIT_EXECUTOR" in os.environ and stopped.number in SCHEDULED and callable(theirs):
+            theirs(stopped.number, None)
+        raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, before in handler.before.items():
+            signal.signal(number, before)
 
 
 @contextmanager
@@ -44,24 +78,34 @@ def signals_kept() -> Iterator[None]:
         raise stopped if isinstance(stopped, Interrupted) else KeyboardInterrupt from error
 
 
+def requeue() -> None:
+    """Have Slurm start the job again that this process belongs to, unless submitit does; says what Slurm refuses."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or "SUBMITIT_EXECUTOR" in os.environ:
+        return
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        said = done.stderr.strip() or done.stdout.strip()
+        failed = done.returncode != 0
+    except OSError as error:
+        said, failed = str(error), True
+    if failed:
+        print(f"Slurm does not requeue the job {job}: {' '.join(said.split())}", file=sys.stderr)
+
+
 def _heeded(number: int) -> bool:
     """Whether a signal is not ignored, as SIGHUP is under nohup."""
     return signal.getsignal(number) not in (signal.SIG_IGN, None)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number)
-
-
 class NotedSignals:
     """Notes the signals that arrive, because a step that is broken off cannot be resumed to the bit.
 
-    `stop` is the first that asks the run to end; a second SIGINT is raised at once. `requeue` is Slurm's signal before
-    the time limit, which Lightning answers with a checkpoint and a new job.
+    `stop` is the one that ends the run: the first, unless submitit's comes behind a SIGTERM. A second SIGINT is raised
+    at once.
     """
 
     stop: int | None = None
-    requeue = False
 
     def install(self) -> None:
         """Replace the handlers; Lightning restores those from before its training at its end."""
@@ -69,21 +113,9 @@ class NotedSignals:
             return
         for number in filter(_heeded, STOPPING):
             signal.signal(number, self._note)
-        self._requeue: Callable[..., Any] | int | None = None
-        if hasattr(signal, "SIGUSR1") and callable(handler := signal.getsignal(signal.SIGUSR1)):
-            self._requeue = handler
-            signal.signal(signal.SIGUSR1, self._note_requeue)
-
-    def answer_requeue(self) -> None:
-        """Do what Slurm's signal asks for."""
-        self.requeue = False
-        if callable(self._requeue):
-            self._requeue(signal.SIGUSR1, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == self.stop == signal.SIGINT:
             raise Interrupted(number)
-        self.stop = self.stop or number
-
-    def _note_requeue(self, number: int, frame: FrameType | None) -> None:
-        self.requeue = True
+        if self.stop is None or (self.stop == signal.SIGTERM and number in SCHEDULED):
+            self.stop = number

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from bbframe.data.seeds import derive
+from bbframe.run.cluster import cluster_environment, placed_processes
 from bbframe.run.configuration import Configuration
 from bbframe.run.epoch_table import EpochTable
 from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_callbacks
@@ -56,9 +57,8 @@ def make_trainer(
     settings = dataclasses.asdict(plan.trainer)
     patience, decay = settings.pop("early_stopping"), settings.pop("ema_decay")
     del settings["checkpoint_every"], settings["keep"]
-    if isinstance(settings["devices"], tuple):
-        settings["devices"] = list(settings["devices"])
-    settings["strategy"] = strategy_of(plan.trainer.strategy)
+    settings |= placed_processes(plan.trainer)
+    settings["strategy"] = strategy_of(settings["strategy"])
     if plan.run.debug:
         settings.update(max_epochs=1, max_steps=1, limit_train_batches=1, limit_val_batches=1, limit_test_batches=1)
     callbacks: list[pl.Callback] = [SeedEveryBatch(plan.run.seed), EpochLines(), ResumedOptimizer(plan.optim), *more]
@@ -76,10 +76,10 @@ def make_trainer(
         return pl.Trainer(
             **settings,
             limit_predict_batches=settings["limit_val_batches"],  # the validation images
-            default_root_dir=folder,  # Slurm's signal writes hpc_ckpt_*.ckpt there, and a start looks for it there
+            default_root_dir=folder / "lightning",  # is never made: Lightning looks for hpc_ckpt_*.ckpt there
             logger=[EpochTable(folder, open=plan.run.train), *loggers],
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), cluster_environment()],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             enable_progress_bar=sys.stdout.isatty(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import logging
 import shutil
 from collections.abc import Sequence, Set
@@ -25,10 +24,11 @@ from bbframe.run.automatic_options import settle_automatic_options
 from bbframe.run.best_checkpoint import BestCheckpoint, BestEpoch
 from bbframe.run.calibration_file import fit_calibration, write_calibration
 from bbframe.run.checkpoint import SECONDS, LoadedCheckpoint, SavedRun, checkpoint_in, load_checkpoint
-from bbframe.run.checkpoint_paths import is_checkpoint
 from bbframe.run.configuration import Configuration
+from bbframe.run.global_batch import keep_global_batch
 from bbframe.run.lightning_checkpoints import RunInCheckpoint
 from bbframe.run.loggers import started_loggers
+from bbframe.run.machine_failures import in_one_line
 from bbframe.run.masking import mask_overrides, mask_secrets, remember
 from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_configuration, write_failure, write_record
@@ -41,7 +41,6 @@ from bbframe.run.trainer import make_trainer
 from bbframe.tasks.task import Task
 
 log = logging.getLogger("bbframe")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the disk, of a quota, in a file
 
 
 def run(
@@ -78,23 +77,6 @@ def run(
             raise told from error
 
 
-def in_one_line(error: BaseException, folder: Path) -> BaseException:
-    """A failure of the machine, such as a full disk, as a ValueError that says where and what to do."""
-    last = folder / "checkpoints" / "last.ckpt"
-    goes_on = f"; then this goes on: ckpt_path={last}" if is_checkpoint(last) else ""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
-        causes.append(cause)
-    full = next((e for e in causes if isinstance(e, OSError) and e.errno in FULL), None)
-    if full is not None and isinstance(error, Exception) and not isinstance(error, ValueError):
-        where = full.filename or getattr(full, "path", None) or folder
-        return ValueError(f"{where}: {full.strerror}; make room, or give another output_dir{goes_on}")
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-        reason = " ".join(str(error).split())
-        return ValueError(f"data: {reason} Less memory is used with data.num_workers=0{goes_on}")
-    return error
-
-
 @dataclass
 class TrainingRun:
     """A run in its steps. `config` and `overrides` are those of the record; `stopwatch` times the steps."""
@@ -124,6 +106,8 @@ class TrainingRun:
             with started_loggers(self.plan, self.folder, self.config, saved) as (loggers, ids):
                 callbacks = [RunInCheckpoint(self.saved_run(task, data), self.stopwatch), ids, *self.callbacks]
                 trainer = make_trainer(self.plan, task, self.folder, callbacks, loggers)
+                if saved is not None and self.plan.run.train:
+                    keep_global_batch(trainer, data, self.plan, saved)
                 best = self.trained(trainer, task, data, saved)
                 test = self.tested(trainer, task, data)
         return self.reported(trainer, task, data, {"gmacs": round(macs, 6), "found": found, **images}, best, test)
@@ -149,6 +133,8 @@ class TrainingRun:
         self.plan = dataclasses.replace(self.plan, run=dataclasses.replace(options, ckpt_path=str(path)))
         saved = load_checkpoint(path)
         saved.check_complete(options.train)
+        if self.goes_on_from is not None:
+            log.info("start     goes on from %s, after %d optimizer steps", path, saved.content["global_step"])
         if options.train:
             self.stopwatch.go_on_from(saved.content[SECONDS])
         if is_first():

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from bbframe.data.data_module import DataModule
+from bbframe.run.cluster import cluster_environment, placed_processes
 from bbframe.run.configuration import Configuration
 from bbframe.run.stop_signals import signals_kept
 from bbframe.tasks import OptimOptions
@@ -25,17 +26,17 @@ ALIKE = "accelerator devices precision gradient_clip_val accumulate_grad_batches
 
 def check_one_process(plan: Configuration, option: str, instead: str) -> None:
     """Raise ValueError where a run would start several processes, each of which would find another value."""
-    given = plan.trainer.devices
-    count = 1
+    placed = placed_processes(plan.trainer)
+    given, count = placed["devices"], 1
     if given in ("auto", -1, "-1"):
         count = 1 if plan.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
-    elif isinstance(given, tuple):
+    elif isinstance(given, list):
         count = len(given)
     elif isinstance(given, str):
         count = len(given.split(",")) if "," in given else int(given)
     elif isinstance(given, int):
         count = given
-    if (several := count * plan.trainer.num_nodes) > 1:
+    if (several := count * placed["num_nodes"]) > 1:
         raise ValueError(
             f"{option}=auto is found in one process, and this run starts {several}; find it with "
             f"trainer.devices=1 trainer.num_nodes=1, then type the number, such as {option}={instead}"
@@ -48,8 +49,7 @@ def trial_trainer(plan: Configuration, place: Path, callbacks: Sequence[pl.Callb
     Raises ValueError for options that Lightning refuses.
     """
     settings: dict[str, Any] = {name: getattr(plan.trainer, name) for name in ALIKE.split()}
-    if isinstance(settings["devices"], tuple):
-        settings["devices"] = list(settings["devices"])
+    settings |= placed_processes(plan.trainer)
     try:
         return pl.Trainer(
             **settings | limits,
@@ -57,6 +57,7 @@ def trial_trainer(plan: Configuration, place: Path, callbacks: Sequence[pl.Callb
             default_root_dir=place,
             logger=False,
             callbacks=list(callbacks),
+            plugins=[cluster_environment()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

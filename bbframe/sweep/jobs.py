@@ -26,8 +26,9 @@ DONE = ("ok", "pruned")
 class Job:
     """A checked configuration, the plain data and the overrides that it comes from, and its run folder.
 
-    `trial` is its number in a search, and `launched` the overrides that its launcher is given. Another process is sent
-    the plain data alone, and parses them once the user's plugins are loaded there.
+    `trial` is its number in a search, and `launched` the overrides that its launcher is given. `goes_on_from` is the
+    last.ckpt that an earlier start of a single run has left. Another process is sent the plain data alone, and parses
+    them once the user's plugins are loaded there.
     """
 
     plan: Configuration | None
@@ -36,6 +37,7 @@ class Job:
     folder: Path
     trial: int | None = None
     launched: list[str] = field(default_factory=list)
+    goes_on_from: Path | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "plan": None}

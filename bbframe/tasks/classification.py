@@ -138,18 +138,14 @@ class Classification(Task):
         return self.finite(loss, batch_idx)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        scores = self(batch["image"])
-        size = len(scores)
-        self.log_mean("val/loss", self.loss(scores, batch["label"]), size, prog_bar=True)
-        self.val_metrics.update(scores, batch["label"])
-        self.log_dict(self.val_metrics, batch_size=size)
+        self._measure("val", self.val_metrics, self(batch["image"]), batch)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         (scores, features), labels = self.scores_and_features(batch["image"]), batch["label"]
+        self._measure("test", self.test_metrics, scores, batch)
+        if "stand_in" in batch:
+            return
         losses = F.cross_entropy(scores, labels, reduction="none")
-        self.log_mean("test/loss", self.loss(scores, labels), len(scores))
-        self.test_metrics.update(scores, labels)
-        self.log_dict(self.test_metrics, batch_size=len(scores))
         self.test_confusion.update(scores, labels)
         self.test_class_f1.update(scores, labels)
         shares = scores.softmax(dim=1)
@@ -162,9 +158,19 @@ class Classification(Task):
         rows = zip(*(column.tolist() for column in columns), strict=True)
         self.predictions.extend(ClassifiedImage(*row) for row in rows)
 
+    def _measure(self, part: str, metrics: MetricCollection, scores: Tensor, batch: dict[str, Tensor]) -> None:
+        """Log the loss and the metrics of an evaluation's batch."""
+        counted = 0 if "stand_in" in batch else len(scores)
+        self.log_mean(f"{part}/loss", self.loss(scores, batch["label"]), counted, prog_bar=part == "val")
+        if counted:
+            metrics.update(scores, batch["label"])
+        self.log_dict(metrics, batch_size=len(scores))
+
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
         """The scores, labels and features of images, on the CPU, of one in `predict_every`: for a calibration."""
         chosen = batch["index"] % self.predict_every == 0
+        if "stand_in" in batch:
+            chosen = torch.zeros_like(chosen)
         scores, features = self.scores_and_features(batch["image"])
         return scores[chosen].cpu(), batch["label"][chosen].cpu(), features[chosen].cpu()
 

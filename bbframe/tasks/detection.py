@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
-from torchmetrics.detection import MeanAveragePrecision
 
 from bbframe.backbone import Backbone
 from bbframe.heads.detectors import DetectionHead, pad, paste
@@ -20,6 +18,7 @@ from bbframe.tasks.average_precision import precision_intervals
 from bbframe.tasks.detection_matches import MOST, FoundObjects, Matches, TrueObjects, match_images
 from bbframe.tasks.mask_rle import RLE, encode_mask
 from bbframe.tasks.optimizer_options import OptimOptions
+from bbframe.tasks.precision_metric import DetectedImage, RowPrecision
 from bbframe.tasks.task import Task
 from bbframe.tasks.task_options import DetectionOptions
 
@@ -33,14 +32,6 @@ NAMES = {
     "map_large": "mAP_large",
 }
 TRUTH = ("boxes", "labels", "area", "crowd", "masks")
-
-
-class DetectedImage(NamedTuple):
-    """One tested image: its index, what was found in it and what is in it, in its original pixels."""
-
-    image: int
-    found: FoundObjects
-    truth: TrueObjects
 
 
 class Detection(Task):
@@ -76,8 +67,9 @@ class Detection(Task):
             "max_detection_thresholds": [1, 10, self.most],
             "sync_on_compute": False,
         }
-        self.val_metric = MeanAveragePrecision(**shared)
-        self.test_metric = MeanAveragePrecision(**shared, extended_summary=True)
+        self.val_metric = RowPrecision(**shared)
+        self.test_metric = RowPrecision(**shared, extended_summary=True)
+        self.validated: list[DetectedImage] = []
         self.precision: dict[str, Tensor] = {}
 
     def forward(self, images: Sequence[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
@@ -136,20 +128,24 @@ class Detection(Task):
         self.log_mean("train/loss", loss, size, prog_bar=True)
         return self.finite(loss, batch_idx)
 
+    def on_validation_epoch_start(self) -> None:
+        self.validated = []
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self._compare(self.val_metric, batch)
+        self.validated += self._rows(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_metric("val", self.val_metric)
+        rows, self.validated = self.in_first_process(self.validated), []
+        self._log_metric("val", self.val_metric, sorted(rows, key=lambda row: row.image))
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        found, truth = self._compare(self.test_metric, batch)
-        for index, one, true in zip(batch["index"].tolist(), found, truth, strict=True):
-            self.predictions.append(DetectedImage(index, found_objects(one), true_objects(true)))
+        self.predictions += self._rows(batch)
 
     def on_test_epoch_end(self) -> None:
         self.gather_predictions()
-        computed = self._log_metric("test", self.test_metric)
+        computed = self._log_metric("test", self.test_metric, self.predictions)
+        if not self.trainer.is_global_zero:
+            return
         seen = computed["classes"].reshape(-1).long().cpu()
         for kind in self.kinds:
             precision = computed[f"{kind}_precision" if len(self.kinds) > 1 else "precision"].cpu()
@@ -157,39 +153,40 @@ class Detection(Task):
             curves[..., seen] = precision[..., 0, -1].float()  # objects of any size, and all detections that count
             self.precision[kind] = curves
 
-    def _compare(
-        self, metric: MeanAveragePrecision, batch: dict[str, Any]
-    ) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
-        """Hand a batch's detections and targets in original pixels to a metric; returns both."""
-        pairs = zip(self(batch["image"]), batch["target"], strict=True)
-        found = [to_original(row, target) for row, target in pairs]
-        truth = [original_target(target) for target in batch["target"]]
-        metric.update(found, [{**target, "iscrowd": target["crowd"].long()} for target in truth])
-        return found, truth
+    def _rows(self, batch: dict[str, Any]) -> list[DetectedImage]:
+        """A batch's detections and objects; none of a batch that no result may count."""
+        found = self(batch["image"])
+        return [] if "stand_in" in batch else detected_images(batch, found)
 
-    def _log_metric(self, part: str, metric: MeanAveragePrecision) -> dict[str, Tensor]:
-        self._gather(metric)
-        computed = metric.compute()
-        metric.reset()
-        for kind in self.kinds:
-            prefix = f"{kind}_" if len(self.kinds) > 1 else ""
-            for theirs, ours in NAMES.items():
-                value = computed[prefix + theirs].item()
-                if value > -1 or ours == "mAP":  # -1: there is no such object
-                    name = f"mask_{ours}" if kind == "segm" else ours
-                    value = value if value > -1 else math.nan
-                    self.log(f"{part}/{name}", value, prog_bar=name == "mAP", sync_dist=True)
+    def _log_metric(self, part: str, metric: RowPrecision, rows: list[DetectedImage]) -> dict[str, Tensor]:
+        """Log the metrics of the rows, which the first process has: it computes them and tells the others.
+
+        Returns all that was computed, in the first process.
+        """
+        computed: dict[str, Tensor] = {}
+        if self.trainer.is_global_zero:
+            metric.update(rows)
+            computed = metric.compute()
+            metric.reset()
+        prefixes = {kind: f"{kind}_" if len(self.kinds) > 1 else "" for kind in self.kinds}
+        names = [(kind, ours, prefixes[kind] + theirs) for kind in self.kinds for theirs, ours in NAMES.items()]
+        values = [computed[theirs].item() for *_, theirs in names] if computed else []
+        if self.processes > 1:
+            values = self.trainer.strategy.broadcast(values)
+        for (kind, ours, _), value in zip(names, values, strict=True):
+            if value > -1 or ours == "mAP":  # -1: there is no such object
+                name = f"mask_{ours}" if kind == "segm" else ours
+                shown = value if value > -1 else math.nan
+                self.log(f"{part}/{name}", shown, prog_bar=name == "mAP", sync_dist=True)
         return computed
 
-    def _gather(self, metric: MeanAveragePrecision) -> None:
-        """Give every process the states of all; torchmetrics can do so only for equal numbers of images in each."""
-        if self.trainer.world_size == 1:
-            return
-        ours = move_data_to_device(metric.metric_state, "cpu")
-        shares: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(shares, ours)
-        for name in ours:
-            setattr(metric, name, [item for share in shares for item in share[name]])
+
+def detected_images(batch: dict[str, Any], found: Sequence[dict[str, Tensor]]) -> list[DetectedImage]:
+    """What was `found` in the images of a data module's batch, and what is in them, in original pixels."""
+    return [
+        DetectedImage(index, found_objects(to_original(row, target)), true_objects(original_target(target)))
+        for index, row, target in zip(batch["index"].tolist(), found, batch["target"], strict=True)
+    ]
 
 
 def to_original(row: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:

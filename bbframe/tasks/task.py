@@ -51,12 +51,18 @@ class Task(pl.LightningModule, ABC):
         self.class_names = list(class_names)
         self.predictions: list[Any] = []
         self.tested: list[int] = []
+        self._weight = 1.0  # of the training batch among those of its optimizer step
         self._unchecked: tuple[Tensor, int, int] | None = None  # loss, epoch, batch
         prepare(backbone, options)
         self.backbone = backbone
         self.head = make("head", head, backbone.channels, backbone.strides, len(self.class_names))
         self.reading = [backbone.out_features[i] for i in self.head.reads]
         backbone.use_maps(self.reading)
+
+    @property
+    def processes(self) -> int:
+        """How many processes train or test this task together."""
+        return 1 if self._trainer is None else self._trainer.world_size
 
     @property
     def metric_name(self) -> str:
@@ -94,7 +100,10 @@ class Task(pl.LightningModule, ABC):
         self.train()  # Lightning leaves modules in the mode that it finds them in; loaded ones are in eval mode
 
     def log_mean(self, name: str, value: Tensor, count: int, prog_bar: bool = False) -> None:
-        """Log the mean of a value over the epoch and all processes, where this one is the mean of `count` images."""
+        """Log the mean of a value over the epoch and all processes, where this one is the mean of `count` images.
+
+        A batch without any image that counts, of a process that keeps step with others, has the count 0.
+        """
         weight: Any = float(count)  # Lightning's mean of whole numbers over the processes is rounded down
         self.log(name, value, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=weight, sync_dist=True)
 
@@ -111,11 +120,20 @@ class Task(pl.LightningModule, ABC):
         if self._unchecked is None:
             return
         (loss, epoch, batch), self._unchecked = self._unchecked, None
+        if self.processes > 1:  # all processes end together: one alone would leave the others waiting for its gradient
+            loss = self.trainer.strategy.reduce(loss, reduce_op="sum")
         if not torch.isfinite(loss):
             raise LossNotFinite(
                 f"the training loss is {loss.item()} at epoch {epoch + 1}, batch {batch + 1}; try a lower optim.lr, "
                 "schedule.warmup_epochs or trainer.gradient_clip_val=1"
             )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._weight = batch.get("weight", 1.0)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Weigh a batch's loss so that all images of the optimizer's step weigh alike."""
+        super().backward(loss if self._weight == 1 else loss * self._weight, *args, **kwargs)
 
     def on_train_epoch_end(self) -> None:
         self.check_loss()  # before a checkpoint is written
@@ -124,22 +142,23 @@ class Task(pl.LightningModule, ABC):
         self.predictions, self.tested = [], []
 
     def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.tested += batch["index"].tolist()
+        self.tested += [] if "stand_in" in batch else batch["index"].tolist()
 
     def on_test_end(self) -> None:
         self.tested = sorted(self.in_first_process(self.tested))
 
     def gather_predictions(self) -> None:
-        """Collect the rows of all processes in the first one, sorted by the images' indices."""
-        if self.trainer.world_size > 1:  # each process has tested its share of the images
-            self.predictions = sorted(self.in_first_process(self.predictions), key=lambda row: row[0])
+        """Collect the rows of all processes in the first one, sorted by the images' indices; the others keep none."""
+        if self.processes > 1:  # each process has tested its share of the images
+            rows = self.in_first_process(self.predictions)
+            self.predictions = sorted(rows, key=lambda row: row[0]) if self.trainer.is_global_zero else []
 
     def in_first_process(self, rows: list[Any]) -> list[Any]:
         """The rows of all processes, process after process, in the first one; in the others their own."""
-        if self.trainer.world_size == 1:
+        if self.processes == 1:
             return rows
         first = self.trainer.is_global_zero
-        shares: list[Any] = [None] * self.trainer.world_size
+        shares: list[Any] = [None] * self.processes
         torch.distributed.gather_object(rows, shares if first else None)
         return [row for share in shares for row in share] if first else rows
 

@@ -13,6 +13,7 @@ from bbframe.data.batch_loader import Batch, Batches, Images, Key
 from bbframe.data.boxes.box_options import DetectionDataOptions
 from bbframe.data.boxes.box_transforms import Sample, eval_boxes, select, train_boxes
 from bbframe.data.data_module import DataModule
+from bbframe.data.seeds import derive
 from bbframe.imaging.image_fit import normalise
 
 
@@ -42,6 +43,9 @@ class TargetBatches(Batches):
         images = [normalise(sample.pop("image"), self.mean, self.std) for sample in found]
         # each tensor of a worker occupies an open file, of which a process has few: arrays take none
         targets = [{k: v if k == "masks" else v.numpy() for k, v in sample.items()} for sample in found]
+        if self.train_seed is not None:
+            for target, place in zip(targets, index, strict=True):
+                target["seed"] = np.array(derive(self.train_seed, key[0], place, "boxes"))
         return {"image": images, "target": targets}
 
     def unpack(self, batch: Batch) -> Batch:
@@ -60,6 +64,7 @@ class DetectionDataModule(DataModule):
     - `crowd` (N,) bool: regions that an evaluation ignores and that training does not see;
     - `size` (2,) long: the original's height and width;
     - `scale` (2,) float: x and y were multiplied by it, so that an evaluation's boxes / scale are the original's;
+    - in training, `seed` () long, a function of (seed, epoch, index), by which a head draws boxes of the image;
     - with `masks`, `masks` (N, H, W) uint8 in the pixels of a training image, or of the original in an evaluation.
     """
 

@@ -13,7 +13,7 @@ from bbframe.imaging.decode import reason
 from bbframe.report.detection_errors import BOTH, IGNORED, OUTCOMES, DetectionErrors
 from bbframe.report.page.mask_outlines import mask_outline
 from bbframe.report.page.thumbnails import data_uri
-from bbframe.tasks.detection import DetectedImage
+from bbframe.tasks.precision_metric import DetectedImage
 
 LEAST = 50  # thousandths: detections of a lower score are not shown
 SIDE = 480  # pixels: the longer side of a photo

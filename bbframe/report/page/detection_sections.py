@@ -15,8 +15,9 @@ from bbframe.report.page.html_page import Section
 from bbframe.report.page.run_sections import decimal
 from bbframe.report.page.saved_detections import find_tested_images, read_detections, read_results
 from bbframe.tasks.average_precision import RECALLS, average_precision, precision_curve
-from bbframe.tasks.detection import DetectedImage, Detection
+from bbframe.tasks.detection import Detection
 from bbframe.tasks.detection_matches import MOST, SIZES, FoundObjects, Matches, TrueObjects, match_images
+from bbframe.tasks.precision_metric import DetectedImage
 
 CURVES = 12  # classes that have a curve each
 EVERY = 5  # of 101 recalls one in five is drawn

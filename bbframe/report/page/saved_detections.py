@@ -11,8 +11,9 @@ import numpy as np
 
 from bbframe.data.boxes.box_data import DetectionDataModule
 from bbframe.report.page.finished_run import FinishedRun
-from bbframe.tasks.detection import DetectedImage, true_objects
+from bbframe.tasks.detection import true_objects
 from bbframe.tasks.detection_matches import FoundObjects
+from bbframe.tasks.precision_metric import DetectedImage
 
 
 def read_results(file: Path) -> list[dict[str, Any]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bbframe.tasks.detection import DetectedImage, true_objects
+from bbframe.tasks.detection import true_objects
 from bbframe.tasks.detection_matches import FoundObjects
 from bbframe.tasks.mask_rle import encode_mask
+from bbframe.tasks.precision_metric import DetectedImage
 
 
 def made_detections(data, seed=0):

@@ -18,6 +18,7 @@ from bbframe.heads import HeadOptions
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import PartOptions, find, make, names, parse_part
 from bbframe.run.lightning_parts import LightningParts, check_installed, parse_lightning_parts
+from bbframe.run.sharded_options import check_sharded
 from bbframe.schema import Fraction, Length, Name, Options, Range, Seed, Text, demand, parse, printable
 from bbframe.tasks import OptimOptions, TaskOptions
 
@@ -67,7 +68,6 @@ Interval = Annotated[
         r"[1-9][0-9]{0,8}|(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})? ?(m|min|minutes?)",
     ),
 ]
-SHARDED = ("fsdp", "fsdp_cpu_offload")  # ours, by torch's FSDP2
 # fmt: off
 Strategy = Literal[  # Lightning's, whose registry would take seconds to import
     "auto", "single_device", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_false",
@@ -227,7 +227,7 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
             "use bf16-mixed or 16-mixed"
         )
     _check_devices(configuration.trainer)
-    _check_sharded(configuration)
+    check_sharded(configuration.trainer, configuration.callbacks.values())
     refuse_too_large(backbone.network_config)
     return configuration
 
@@ -244,24 +244,6 @@ def _check_freeze(backbone: BackboneConfigMixin, task: TaskOptions) -> None:
         menu = ", ".join(f"{i}={name}" for i, name in enumerate(built))
         raise ValueError(
             f"{backbone.model_type}: task.freeze={task.freeze} must be none, all, or a stage that is built ({menu})"
-        )
-
-
-def _check_sharded(configuration: Configuration) -> None:
-    """Refuse what training on parts cannot do."""
-    options, given = configuration.trainer, f"trainer: strategy={configuration.trainer.strategy!r}"
-    if options.strategy not in SHARDED:
-        return
-    precisions = ("32-true", "bf16-mixed", "bf16-true", "16-true")
-    if options.precision not in precisions:
-        raise ValueError(f"{given} cannot train in precision={options.precision!r}; use {' or '.join(precisions)}")
-    if options.accelerator in ("mps", "tpu"):
-        raise ValueError(f"{given} needs CUDA or processors, and this is accelerator={options.accelerator!r}")
-    if any(
-        getattr(part, "target", "").endswith("StochasticWeightAveraging") for part in configuration.callbacks.values()
-    ):
-        raise ValueError(
-            f"{given} has no StochasticWeightAveraging; use trainer.ema_decay=0.999 or trainer.strategy=ddp"
         )
 
 

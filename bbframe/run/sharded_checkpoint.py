@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from bbframe.files import PART, atomic, sync
+from bbframe.hub.client import first_line
 from bbframe.hub.safe_pickle import HoldsCodeError, load_known, load_plain
 from bbframe.run.checkpoint_paths import META
 
@@ -71,6 +72,13 @@ def read_sharded(path: Path) -> dict[str, Any]:
 
     Raises ValueError when the folder is not what `write_sharded` writes; nothing in it can run.
     """
+    try:
+        return _read(path)
+    except (AssertionError, AttributeError, EOFError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"its parts do not fit together: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
     import torch.distributed.checkpoint as dcp
 
     content = load_plain(path / META)
@@ -120,10 +128,12 @@ def _described(content: Any) -> tuple[str, dict[str, Any], list[Any]]:
     said = content.get(TENSORS) if isinstance(content, dict) else None
     if not isinstance(said, dict) or not {"folder", "files", "places"} <= said.keys():
         raise ValueError(f"its {META} does not say where its tensors are")
-    folder, files = str(said["folder"]), said["files"]
+    folder, files, places = str(said["folder"]), said["files"], said["places"]
     if not re.fullmatch(r"tensors_\d{1,9}", folder) or not all(FILE.fullmatch(str(name)) for name in files):
         raise ValueError(f"its {META} names files that no checkpoint has")
-    return folder, files, said["places"]
+    if not all(len(numbers) == 2 and all(isinstance(n, int) for n in numbers) for numbers in files.values()):
+        raise ValueError(f"its {META} does not say how large its files are")
+    return folder, files, places
 
 
 def _read_metadata(folder: Path, files: dict[str, Any]) -> Any:
@@ -140,17 +150,17 @@ def _read_metadata(folder: Path, files: dict[str, Any]) -> Any:
     metadata = load_known((folder / METADATA).read_bytes(), known)
     if not isinstance(metadata, Metadata):
         raise HoldsCodeError(f"its {METADATA} does not describe tensors")
+    claimed = 0
     for entry in metadata.state_dict_metadata.values():
         if not isinstance(entry, TensorStorageMetadata) or not isinstance(entry.properties.dtype, torch.dtype):
             raise HoldsCodeError(f"its {METADATA} names more than tensors")
+        claimed += entry.size.numel() * entry.properties.dtype.itemsize
     for index, place in metadata.storage_data.items():
         plain = (
             isinstance(index, MetadataIndex) and isinstance(place, _StorageInfo) and not place.transform_descriptors
         )
         if not plain or place.relative_path not in files:
             raise HoldsCodeError(f"its {METADATA} leads to other files than those of {folder.name}")
-    entries = metadata.state_dict_metadata.values()
-    claimed = sum(entry.size.numel() * entry.properties.dtype.itemsize for entry in entries)
     if claimed > sum(size for size, _ in files.values()):
         raise ValueError(f"its {METADATA} claims more than its files hold")
     return metadata

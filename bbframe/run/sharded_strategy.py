@@ -15,9 +15,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map_only
 
-from bbframe.run.configuration import SHARDED
+from bbframe.backbone_mixin import BackboneMixin
 from bbframe.run.sharded_checkpoint import write_sharded
+from bbframe.run.sharded_options import SHARDED
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -62,6 +64,7 @@ class ShardedStrategy(ModelParallelStrategy):
         for parameter in network.parameters():
             parameter.data = parameter.data.contiguous()  # fast convolutions keep their weights in another order
         for unit in _units(network):
+            unit.register_forward_hook(_without_views)  # runs before torch's own
             # also after a forward pass that no backward pass follows: outside of passes all parameters are parted
             fully_shard(unit, mesh=mesh, reshard_after_forward=True, offload_policy=offload)
 
@@ -73,7 +76,7 @@ class ShardedStrategy(ModelParallelStrategy):
         """Move what no unit has moved; parameters that are offloaded stay."""
         assert self.model is not None
         for part in self.model.children():
-            if not (self._offloads and _is_unit(part)):
+            if not (self._offloads and isinstance(part, FSDPModule)):
                 part.to(self.root_device)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -83,7 +86,7 @@ class ShardedStrategy(ModelParallelStrategy):
     def on_validation_start(self) -> None:
         """Gather the whole network: processes may have different numbers of validation batches."""
         self._share_statistics()
-        for unit in filter(_is_unit, self.model.modules()):
+        for unit in self._units():
             unit.set_reshard_after_forward(False, recurse=False)
             unit.unshard()
 
@@ -92,14 +95,19 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def part_again(self) -> None:
         """Give up what `on_validation_start` has gathered, if it has; a process does this by itself."""
-        for unit in filter(_is_unit, self.model.modules()):
+        for unit in self._units():
             unit.reshard()
             unit.set_reshard_after_forward(True, recurse=False)
+
+    def _units(self) -> list[FSDPModule]:
+        assert self.model is not None
+        return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
 
     def _share_statistics(self) -> None:
         """Give all processes the first one's running statistics, as DDP does."""
         if self.world_size > 1:
-            for buffer in self.lightning_module.buffers():
+            assert self.model is not None
+            for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
@@ -181,13 +189,17 @@ def _units(network: nn.Module) -> Iterator[nn.Module]:
     """The blocks of the backbone that have parameters, then each part of the network, which has what is left."""
     parts = [part for part in network.children() if any(True for _ in part.parameters())]
     for part in parts:
-        if hasattr(part, "blocks"):
+        if isinstance(part, BackboneMixin):
             yield from (block for _, block in part.blocks() if any(True for _ in block.parameters()))
     yield from parts
 
 
-def _is_unit(module: nn.Module) -> bool:
-    return isinstance(module, FSDPModule)
+def _without_views(unit: nn.Module, inputs: Any, output: Any) -> Any:
+    """What a unit returns, with a copy of each view: an operation in place on one would keep it from being gathered.
+
+    Maps are often views, in another order of axes.
+    """
+    return tree_map_only(Tensor, lambda x: x.clone() if x.requires_grad and x._is_view() else x, output)
 
 
 def _with_parts(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

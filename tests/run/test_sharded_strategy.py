@@ -51,6 +51,8 @@ def test_a_backbone_in_parts_computes_what_the_whole_one_does(name, converted, m
     torch.manual_seed(0)
     whole = Network(tiny(name))
     (fast.convert if converted else fast.plain)(whole.backbone)
+    for parameter in whole.parameters():  # as parts must be; BatchNorm over few pixels makes much of a rounding
+        parameter.data = parameter.data.contiguous()
     parted = copy.deepcopy(whole)
     strategy = part(parted, mesh)
     assert len(strategy._units()) > 2
@@ -112,7 +114,10 @@ def test_whole_states_of_an_optimizer_become_parts(kind, mesh):
     [
         ({"precision": "64-true"}, "trainer: strategy='fsdp' does not train in precision='64-true'; use trainer.prec"),
         ({"precision": "16-mixed"}, "use trainer.precision=32-true or bf16-mixed or bf16-true or 16-true"),
-        ({"accelerator": "mps"}, "needs CUDA or processors, and this is accelerator='mps'; leave out trainer.strategy"),
+        (
+            {"accelerator": "mps"},
+            "needs CUDA or processors, and this is accelerator='mps'; leave out trainer.strategy",
+        ),
         ({"target": "lightning.pytorch.callbacks.StochasticWeightAveraging"}, "use trainer.ema_decay=0.999"),
     ],
 )

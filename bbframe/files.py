@@ -132,9 +132,9 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         with _own(part):
             yield part
-            _sync(part)
+            sync(part)
             os.replace(part, path)
-        _sync(path.parent)
+        sync(path.parent)
     except Exception as error:
         reason = error if isinstance(error, OSError) else error.__context__  # torch has an error of its own
         if isinstance(reason, OSError):
@@ -177,7 +177,7 @@ def _locked(part: Path, wait: bool) -> Iterator[int]:
         yield file.fileno()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -23,6 +23,9 @@ LEFTOVERS = (
 def whole_checkpoint(folder: Path) -> Path | None:
     """The last.ckpt of an earlier start of a run; without a whole one the leftovers of that start are removed."""
     last = folder / "checkpoints" / "last.ckpt"
+    before = last.with_name("last_before.ckpt")  # a start with another strategy was killed between two renames
+    if before.exists() and not last.exists():
+        before.rename(last)
     if last.exists():
         from bbframe.run.checkpoint import load_checkpoint
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bbframe.files import read_yaml
+from bbframe.run.checkpoint_paths import is_checkpoint
 
 if TYPE_CHECKING:
     from bbframe.data.data_module import DataModule
@@ -82,7 +83,7 @@ def reopen(folder: Path) -> ReopenedRun:
     from bbframe.predict.trained_network import load_trained_network
 
     files = [folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-    checkpoint = next((file for file in files if file.is_file()), None)
+    checkpoint = next((file for file in files if is_checkpoint(file)), None)
     network, reasons = None, []
     if checkpoint is not None:
         try:

@@ -107,5 +107,5 @@ def eval_order(count: int, batch_size: int, rank: int = 0, world: int = 1) -> Ev
     Every process gets the same number of batches, because some networks wait for each other in every one: a process
     that runs out of images gets the key of a `STAND_IN`.
     """
-    most = -(-(-(-count // world)) // batch_size)
+    most = math.ceil(math.ceil(count / world) / batch_size)
     return EvalOrder(range(rank, count, world), batch_size, most, rank % count)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bbframe.hub.hub_ids import is_hub_id
+from bbframe.run.checkpoint_paths import is_checkpoint
 from bbframe.run.folder_record import read_folder_record
 
 if TYPE_CHECKING:
@@ -87,11 +88,11 @@ def find_network(source: str | os.PathLike[str]) -> FoundNetwork:
 
 def find_checkpoint(run: Path) -> Path:
     """The checkpoint file of a run: best.ckpt, else last.ckpt. Raises ValueError for a run that has none."""
-    if run.is_file():
+    if is_checkpoint(run):
         return run
     read_folder_record(run)
     for name in ("best.ckpt", "last.ckpt"):
-        if (path := run / "checkpoints" / name).is_file():
+        if is_checkpoint(path := run / "checkpoints" / name):
             return path
     raise ValueError(
         f"{run}: the run left no checkpoints/best.ckpt or last.ckpt, as with debug=true, train=false or "

@@ -17,6 +17,8 @@ from bbframe.backbone_mixin import BackboneType
 from bbframe.hub.checkpoint_files import RECORD
 from bbframe.hub.client import first_line
 from bbframe.hub.safe_pickle import load_plain
+from bbframe.run.checkpoint_paths import META, is_checkpoint, is_sharded
+from bbframe.run.sharded_checkpoint import damaged_shard, read_sharded
 
 if TYPE_CHECKING:
     from bbframe.tasks.task import Task
@@ -100,7 +102,7 @@ class LoadedCheckpoint:
         if train and BEST in self.content:
             last = self.path.with_name("last.ckpt")
             weights = f"backbone.pretrained=true backbone.checkpoint={self.path}"
-            gone = "" if last.is_file() else f", which is missing; to begin with its weights give {weights}"
+            gone = "" if is_checkpoint(last) else f", which is missing; to begin with its weights give {weights}"
             raise ValueError(
                 f"checkpoint {self.path} holds weights alone, no state of an optimizer; a training goes on from "
                 f"ckpt_path={last}{gone}"
@@ -137,9 +139,9 @@ class LoadedCheckpoint:
 
 def checkpoint_in(path: Path, names: Sequence[str]) -> Path:
     """`path`, or of a run folder the first of its checkpoints called `names`; raises ValueError when it has none."""
-    if not path.is_dir():
+    if not path.is_dir() or is_sharded(path):
         return path
-    found = [file for name in names if (file := path / "checkpoints" / f"{name}.ckpt").is_file()]
+    found = [file for name in names if is_checkpoint(file := path / "checkpoints" / f"{name}.ckpt")]
     if not found:
         raise ValueError(
             f"ckpt_path={path}: the run left no checkpoint, so nothing of it is there to go on from; rerun={path} does"
@@ -154,7 +156,8 @@ def load_checkpoint(path: Path) -> LoadedCheckpoint:
     The last file opened is kept, so that all who need it in one run share one check and one reading. Raises ValueError
     that names the file, says what is wrong with it, and names a whole checkpoint beside it if there is one.
     """
-    status = path.stat() if path.is_file() else None
+    file = path / META if path.is_dir() else path
+    status = file.stat() if file.is_file() else None
     return _opened(path, status and (status.st_ino, status.st_size, status.st_mtime_ns))
 
 
@@ -166,7 +169,7 @@ def _opened(path: Path, version: tuple[int, int, int] | None) -> LoadedCheckpoin
         whole = next((other for other in others if other.name != path.name and _damage(other) is None), None)
         raise ValueError(f"checkpoint {path} {problem}" + (f"; {whole} is whole: try that one" if whole else ""))
     try:
-        content = load_plain(path)
+        content = read_sharded(path) if path.is_dir() else load_plain(path)
     except (pickle.UnpicklingError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"checkpoint {path} holds more than tensors and plain containers: {first_line(error)}"
@@ -178,8 +181,11 @@ def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint file, None when every byte of it agrees with its checksums."""
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
         return "is a URL; download it and give the local path"
+    if is_sharded(path):
+        problem = _damage(path / META)
+        return damaged_shard(path) if problem is None else f"is damaged: its {META} {problem}"
     if not path.is_file():
-        return "is not a file" if path.exists() else "does not exist"
+        return "is not a file, nor the folder of a checkpoint" if path.exists() else "does not exist"
     if path.stat().st_size == 0:
         return "is empty"
     try:

@@ -18,6 +18,7 @@ from bbframe.heads import HeadOptions
 from bbframe.preprocessing import Preprocessing
 from bbframe.registry import PartOptions, find, make, names, parse_part
 from bbframe.run.lightning_parts import LightningParts, check_installed, parse_lightning_parts
+from bbframe.run.sharded_options import check_sharded
 from bbframe.schema import Fraction, Length, Name, Options, Range, Seed, Text, demand, parse, printable
 from bbframe.tasks import OptimOptions, TaskOptions
 
@@ -232,6 +233,7 @@ def parse_configuration(config: Mapping[str, Any]) -> Configuration:
             "use bf16-mixed or 16-mixed"
         )
     _check_devices(configuration.trainer)
+    check_sharded(configuration.trainer, configuration.callbacks.values())
     refuse_too_large(backbone.network_config)
     return configuration
 

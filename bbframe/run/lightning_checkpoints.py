@@ -19,6 +19,7 @@ from bbframe.run.best_checkpoint import BestCheckpoint
 from bbframe.run.checkpoint import SECONDS, SavedRun, load_checkpoint
 from bbframe.run.epoch_state import EpochState
 from bbframe.run.finite_checkpoint import FiniteCheckpoint, not_finite, take_over
+from bbframe.run.sharded_checkpoint import take_the_place
 from bbframe.run.stop_signals import Interrupted, NotedSignals
 from bbframe.run.stopwatch import Stopwatch
 
@@ -30,8 +31,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a temporary file in the same folder, then rename it, so that a kill never costs a file."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as part, part.open("wb") as file:  # torch's own file hides why it cannot be written
+        new = path.with_name(f".{path.name}_file") if path.is_dir() else path
+        with atomic(new) as part, part.open("wb") as file:  # torch's own file hides why it cannot be written
             torch.save(checkpoint, file)
+        if new != path:
+            take_the_place(new, path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
@@ -146,7 +150,7 @@ class LastCheckpoint(FiniteCheckpoint):
         fitting = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
         fitting = fitting and (trainer.world_size == 1 or getattr(exception, "together", False))
         whole = not isinstance(exception, KeyboardInterrupt) or self.state.validating
-        if fitting and whole and self.state.rewind(trainer) and not_finite(pl_module) is None:
+        if fitting and whole and self.state.rewind(trainer) and not_finite(trainer, pl_module) is None:
             self._save(trainer)
 
     def _save_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:

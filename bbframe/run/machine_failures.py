@@ -11,7 +11,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the disk, of a q
 def in_one_line(error: BaseException, folder: Path) -> BaseException:
     """A failure of the machine, such as a full disk, as a ValueError that says where and what to do."""
     last = folder / "checkpoints" / "last.ckpt"
-    goes_on = f"; then this goes on: ckpt_path={last}" if last.is_file() else ""
+    goes_on = f"; then this goes on: ckpt_path={last}" if last.exists() else ""
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)

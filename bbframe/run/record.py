@@ -23,6 +23,7 @@ import torch
 from bbframe.files import dump_yaml, write_text
 from bbframe.registry import plugins
 from bbframe.run.checkpoint import load_checkpoint
+from bbframe.run.checkpoint_paths import is_checkpoint
 from bbframe.run.folder_record import read_folder_record
 from bbframe.run.masking import mask_overrides, mask_secrets, outward
 
@@ -54,7 +55,7 @@ def read_record(source: Path) -> tuple[dict[str, Any], list[str]]:
 
     Secrets are "***" in it: `masked_keys` says which. Raises ValueError that names the file and what is wrong with it.
     """
-    if source.is_file():
+    if is_checkpoint(source):
         run = load_checkpoint(source).run
         return copy.deepcopy((run.config, run.overrides))  # a caller changes its own
     return read_folder_record(source)
@@ -62,9 +63,9 @@ def read_record(source: Path) -> tuple[dict[str, Any], list[str]]:
 
 def read_plugins(source: Path) -> list[dict[str, Any]]:
     """The plugins of a run, as `registry.Plugin` names them, from its folder or from one of its checkpoint files."""
-    file = source if source.is_file() else source / "environment.json"
+    file = source if is_checkpoint(source) else source / "environment.json"
     try:
-        if source.is_file():
+        if is_checkpoint(source):
             found = load_checkpoint(source).run.plugins
         else:
             found = json.loads(file.read_text(encoding="utf-8")).get("plugins", []) if file.is_file() else []

@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.run.checkpoint import SavedRun
 from bbframe.run.lightning_checkpoints import parameter_names
+from bbframe.run.sharded_strategy import ShardedStrategy, parted
 from bbframe.tasks import OptimOptions
 
 log = logging.getLogger("bbframe")
@@ -104,15 +105,19 @@ class AveragedWeights(EMAWeightAveraging):
     swapped = False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_validation_epoch_start(trainer, pl_module)
+        with parted(trainer):
+            super().on_validation_epoch_start(trainer, pl_module)
         self.swapped = self._average_model is not None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_validation_epoch_end(trainer, pl_module)
+        with parted(trainer):
+            super().on_validation_epoch_end(trainer, pl_module)
         self.swapped = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.swapped:
+            if isinstance(trainer.strategy, ShardedStrategy):
+                trainer.strategy.part_again()
             self._swap_models(pl_module)
         self.swapped = False
 

@@ -23,6 +23,7 @@ from bbframe.run.lightning_parts import make_lightning_parts
 from bbframe.run.resume import AveragedWeights, ResumedEarlyStopping, ResumedOptimizer
 from bbframe.run.run_log import EpochLines
 from bbframe.run.shared_faults import SharedFaults
+from bbframe.run.sharded_strategy import strategy_of
 from bbframe.tasks.task import Task
 
 
@@ -58,6 +59,7 @@ def make_trainer(
     patience, decay = settings.pop("early_stopping"), settings.pop("ema_decay")
     del settings["checkpoint_every"], settings["keep"]
     settings |= placed_processes(plan.trainer)
+    settings["strategy"] = strategy_of(settings["strategy"])
     if plan.run.debug:
         settings.update(max_epochs=1, max_steps=1, limit_train_batches=1, limit_val_batches=1, limit_test_batches=1)
     callbacks: list[pl.Callback] = [

@@ -37,6 +37,7 @@ from bbframe.run.processes import is_first
 from bbframe.run.record import environment, write_configuration, write_failure, write_record
 from bbframe.run.results import log_images, log_network, write_failure_page, write_results
 from bbframe.run.run_log import logging_to
+from bbframe.run.sharded_strategy import to_train, whole_state
 from bbframe.run.stop_signals import signals_kept, signals_raised
 from bbframe.run.stopwatch import Stopwatch
 from bbframe.run.trainer import make_trainer
@@ -199,11 +200,12 @@ class TrainingRun:
         Returns that epoch, None without one. The weights are then those after the last step, or the checkpoint's when
         there was nothing to train.
         """
+        fitted = to_train(task, trainer)
         if self.plan.run.train:
             with self.stopwatch.timed("fit"):
                 try:
                     with signals_kept():
-                        trainer.fit(task, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
+                        trainer.fit(fitted, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
                 except MisconfigurationException as error:
                     raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
         kept = next(
@@ -217,6 +219,8 @@ class TrainingRun:
             log.info("best      no epoch with a finite %s is kept: the last step's weights stand", task.monitor)
         if saved is not None and stayed:
             task.load_state_dict(saved.content["state_dict"])
+        elif fitted is not task:
+            task.load_state_dict(whole_state(fitted))
         return None
 
     def tested(self, trainer: pl.Trainer, task: Task, data: DataModule) -> dict[str, float]:

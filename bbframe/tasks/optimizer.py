@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from bbframe.backbone import Backbone
 from bbframe.tasks.optimizer_options import AdamWOptions, OptimOptions, SGDOptions
@@ -46,4 +47,7 @@ def adamw(options: AdamWOptions, groups: list[dict[str, Any]], fused: bool = Fal
 def sgd(options: SGDOptions, groups: list[dict[str, Any]], fused: bool = False) -> torch.optim.SGD:
     """torch's SGD, as `adamw`."""
     nesterov = options.momentum > 0
+    fused &= not any(
+        isinstance(parameter, DTensor) for group in groups for parameter in group["params"]
+    )  # not in torch
     return torch.optim.SGD(groups, lr=options.rate, momentum=options.momentum, nesterov=nesterov, fused=fused)

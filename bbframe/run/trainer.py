@@ -22,8 +22,8 @@ from bbframe.run.lightning_checkpoints import AtomicCheckpointIO, checkpoint_cal
 from bbframe.run.lightning_parts import make_lightning_parts
 from bbframe.run.resume import AveragedWeights, ResumedEarlyStopping, ResumedOptimizer
 from bbframe.run.run_log import EpochLines
-from bbframe.run.shared_faults import SharedFaults
 from bbframe.run.sharded_strategy import strategy_of
+from bbframe.run.shared_faults import SharedFaults
 from bbframe.tasks.task import Task
 
 

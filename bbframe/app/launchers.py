@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -55,8 +56,16 @@ def jobs_at_once(config: DictConfig, gpus: int, jobs_per_device: int | None, giv
 
 
 def limited(config: DictConfig, at_once: int) -> DictConfig:
-    """The configuration of a launcher that runs `at_once` jobs at a time."""
+    """The configuration of a launcher that runs `at_once` jobs at a time.
+
+    Ray's launcher sizes an object store, which a cluster that runs already refuses to hear of.
+    """
     config = config.copy()
+    if launcher_name(config) == "ray":
+        with read_write(config), open_dict(config):
+            init = config.hydra.launcher.ray.init
+            if init.get("address") or os.environ.get("RAY_ADDRESS"):
+                init.setdefault("object_store_memory", None)
     if launcher_name(config) == "joblib":
         with read_write(config), open_dict(config):
             config.hydra.launcher.n_jobs = at_once

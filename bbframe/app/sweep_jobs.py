@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 import time
 import traceback
@@ -49,6 +51,7 @@ class Launch:
     def run_one(self) -> bool:
         """Do the job that Hydra says it is; a failure is reported and leaves the other jobs alone."""
         position = HydraConfig.get().job.num
+        self._go_home()
         job = placed(self.jobs[position])
         remember(self.secrets)  # this may be another process
         with job_lock(job.folder) as free:
@@ -61,6 +64,16 @@ class Launch:
                 outward(observe(jobs, self.total, self.at_once, self.started, earlier, self.home).line()), flush=True
             )
         return done
+
+    def _go_home(self) -> None:
+        """Work where the sweep was started: a process of a cluster works somewhere else, and folders are relative."""
+        try:
+            os.chdir(self.home)
+        except OSError as error:
+            raise ValueError(
+                f"the folder {self.home}, where the sweep was started, cannot be reached from {platform.node()} "
+                f"({error.strerror}); start it in a folder that all machines of the cluster share"
+            ) from error
 
     def _run(self, job: Job, position: int) -> bool:
         try:

@@ -123,7 +123,7 @@ def flip(file: Path, at: bytes | None = None) -> None:
 def test_damage_is_named(written, damage, said):
     torch.save({"epoch": 0}, written.with_name("other.ckpt"))
     damage(written)
-    with pytest.raises(ValueError, match=r"last.ckpt") as caught:
+    with pytest.raises(ValueError, match="checkpoint ") as caught:
         load_checkpoint(written)
     assert said in str(caught.value)
     assert str(caught.value).endswith("other.ckpt is whole: try that one")
@@ -183,7 +183,7 @@ def test_a_strangers_description_runs_nothing(written, kind, tmp_path):
     change, said = FORGERIES[kind]
     ran = tmp_path / "ran"
     forged(written, lambda metadata: change(metadata, ran))
-    with pytest.raises(ValueError, match=r"last.ckpt") as caught:
+    with pytest.raises(ValueError, match="checkpoint ") as caught:
         load_checkpoint(written)
     assert said in str(caught.value)
     assert not ran.exists()
@@ -203,7 +203,7 @@ def test_a_strangers_meta_leads_nowhere(written, key, value):
     meta = torch.load(written / "meta.pt", weights_only=True)
     meta["sharded_tensors"][key] = value
     torch.save(meta, written / "meta.pt")
-    with pytest.raises(ValueError, match=r"checkpoint .*last.ckpt .* its "):
+    with pytest.raises(ValueError, match=r"checkpoint .*last\.ckpt .* its "):
         load_checkpoint(written)
 
 

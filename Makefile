@@ -1,4 +1,4 @@
-# make train, make test, make slow, make extras, make lint, make docs, make bench, make kill, make gpu: each makes .venv first when it is missing
+# make train, make test, make slow, make extras, make distributed, make lint, make docs, make bench, make kill, make gpu: each makes .venv first when it is missing
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: train test slow extras lint docs bench kill gpu wheel clean
+.PHONY: train test slow extras distributed lint docs bench kill gpu wheel clean
 train: $(VENV)/.ready
 	$(BIN)/python train.py $(ARGS)
 
@@ -18,6 +18,9 @@ slow: $(VENV)/.ready
 
 extras: $(VENV)/.extras
 	$(BIN)/python -m pytest -m "launchers or loggers" $(ARGS)
+
+distributed: $(VENV)/.ready
+	$(BIN)/python -m pytest -m distributed $(ARGS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

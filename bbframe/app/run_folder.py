@@ -63,7 +63,7 @@ def make_run_folder(request: RunRequest, words: Sequence[str], agents: Sequence[
     with ExitStack() as stack:
         entries: list[dict[str, Any]] = []
         if may_be_repeated():
-            entries = stack.enter_context(_ledger(request, words).opened())
+            entries = stack.enter_context(StartLedger(Path(str(request.data["output_dir"])), words).opened())
         earlier = earlier_start(entries, agents)
         if earlier is not None:
             folder = Path(earlier["folder"])
@@ -79,20 +79,8 @@ def make_run_folder(request: RunRequest, words: Sequence[str], agents: Sequence[
     return gone_on(folder) if request.goes_on or earlier is not None else RunFolder(folder)
 
 
-def _ledger(request: RunRequest, words: Sequence[str]) -> StartLedger:
-    output_dir = Path(str(request.data["output_dir"]))
-    try:
-        output_dir.expanduser().mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"output_dir={output_dir}: cannot be made ({error.strerror}); give a folder that you may write to: "
-            "output_dir=..."
-        ) from error
-    return StartLedger(output_dir, words)
-
-
 def gone_on(folder: Path) -> RunFolder:
-    """The folder of a run that goes on, or begins anew where it left no checkpoint; that of a finished run stays."""
+    """A run that goes on in its folder, or begins anew without a checkpoint there; a finished run is left as it is."""
     if read_result(folder) is not None:
         return RunFolder(folder, finished=True)
     (folder / "error.txt").unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from bbframe.run.processes import in_slurm_shell, launcher
 from bbframe.sweep.job_lock import waiting_lock
 
 PLACE = ".starts"
+Entry = dict[str, Any]
 
 
 def agent() -> str | None:
@@ -56,9 +57,15 @@ class StartLedger:
         self.file = output_dir.expanduser() / PLACE / f"{hashlib.sha256(command.encode()).hexdigest()[:16]}.json"
 
     @contextmanager
-    def opened(self) -> Iterator[list[dict[str, Any]]]:
+    def opened(self) -> Iterator[list[Entry]]:
         """The entries, which are written when the block ends well; no other start reads them meanwhile."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"output_dir={self.file.parents[1]}: cannot be written to ({error.strerror}); give a folder that you "
+                "may write to: output_dir=..."
+            ) from error
         with waiting_lock(self.file.with_suffix(".lock")):
             try:
                 entries = json.loads(self.file.read_text(encoding="utf-8"))
@@ -68,7 +75,7 @@ class StartLedger:
             write_text(self.file, json.dumps([e for e in entries if Path(e["folder"]).is_dir()], indent=1))
 
 
-def earlier_start(entries: list[dict[str, Any]], agents: Sequence[str]) -> dict[str, Any] | None:
+def earlier_start(entries: list[Entry], agents: Sequence[str]) -> Entry | None:
     """The entry that this start repeats: an agent's, or the first of a requeued job that it has not repeated yet."""
     for entry in reversed(entries):
         if set(agents) & set(entry["agents"]):
@@ -79,13 +86,11 @@ def earlier_start(entries: list[dict[str, Any]], agents: Sequence[str]) -> dict[
     return next((e for e in entries if e["job"] == job[0] and e["requeued"] < job[1]), None)
 
 
-def note_start(
-    entries: list[dict[str, Any]], earlier: dict[str, Any] | None, folder: Path, agents: Sequence[str]
-) -> None:
+def note_start(entries: list[Entry], earlier: Entry | None, folder: Path, agents: Sequence[str]) -> None:
     """Say in the entries that this start has the folder."""
     name, requeued = slurm_job() or (None, 0)
     known = [] if earlier is None else earlier["agents"]
-    place = str(folder.absolute())
+    place = str(folder)  # as it was typed: the command belongs to one current folder
     entry = {"folder": place, "job": name, "requeued": requeued, "agents": sorted({*known, *agents})}
     if earlier is None:
         entries.append(entry)

@@ -14,6 +14,7 @@ from bbframe.app.command_line import quoted
 from bbframe.app.hydra_settings import SWEEP_FOLDER, settled
 from bbframe.app.run_folder import new_folder
 from bbframe.app.run_request import RunRequest
+from bbframe.app.start_ledger import StartLedger, earlier_start, may_be_repeated, note_start
 from bbframe.run.masking import mask_overrides
 from bbframe.sweep.job_lock import waiting_lock
 from bbframe.sweep.jobs import FILES, Job, one_device, read_result
@@ -60,7 +61,7 @@ class SweepFolder:
         folder = Path(settled(request.config, request.data, "hydra.sweep.dir"))
         stated = OmegaConf.to_container(request.config.hydra, resolve=False)["sweep"]["dir"]  # type: ignore
         if stated == SWEEP_FOLDER:
-            folder = new_folder(folder)
+            folder = repeated_folder(Path(str(request.data["output_dir"])), ["-m", *overrides], folder)
         before = read_sweep(folder)
         if before is None and any((folder / name).exists() for name in FILES):
             raise ValueError(f"hydra.sweep.dir={folder} is the folder of a run; give another folder")
@@ -155,6 +156,17 @@ class SweepFolder:
     def _note(self, job: RecordedJob) -> None:
         if job not in self.record.jobs:
             self.record.jobs.append(job)
+
+
+def repeated_folder(output_dir: Path, words: Sequence[str], first: Path) -> Path:
+    """The folder in which an earlier start of this sweep wrote, when Slurm has requeued its job; else a new one."""
+    if not may_be_repeated():
+        return new_folder(first)
+    with StartLedger(output_dir, words).opened() as entries:
+        earlier = earlier_start(entries, ())
+        folder = new_folder(first) if earlier is None else Path(earlier["folder"])
+        note_start(entries, earlier, folder, ())
+    return folder
 
 
 @contextmanager

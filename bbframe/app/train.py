@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import bbframe
 from bbframe.app.help import usage
+from bbframe.run.processes import RUN_FOLDER_VARIABLE, is_first
 from bbframe.run.stop_signals import AGAIN, BY_HAND, requeue, signals_raised
 
 
@@ -39,19 +41,28 @@ def exit_code(run: Callable[[list[str]], int], arguments: list[str]) -> int:
         from bbframe.run.agreement import ToldByFirst
         from bbframe.run.masking import outward
 
-        if isinstance(error, ToldByFirst):
+        if isinstance(error, ToldByFirst) or (not is_first() and said_by_first(error)):
             return 1
         if unexpected(error) or "debug=true" in map(str.lower, arguments):
             print(outward("".join(traceback.format_exception(error))), file=sys.stderr)
         text = str(error) if type(error) is ValueError else " ".join(str(error).split())
-        print(outward(f"error: {text}"), file=sys.stderr)
+        print(outward(f"error: {'' if is_first() else 'another process than the first: '}{text}"), file=sys.stderr)
         return 1
+
+
+def said_by_first(error: Exception) -> bool:
+    """Whether the first of several processes leaves the same error in the run folder, which it prints too."""
+    place = json.loads(os.environ.get(RUN_FOLDER_VARIABLE, "{}"))
+    file = Path(place.get("folder", os.devnull), "error.txt")
+    for _ in range(30):
+        if file.is_file():
+            return file.read_text(encoding="utf-8").startswith(str(error).partition("\n")[0])
+        time.sleep(0.1)
+    return False
 
 
 def interrupted(error: KeyboardInterrupt) -> int:
     """Say how an interrupted run goes on; the exit code, by which a scheduler knows that it is to be started again."""
-    from bbframe.run.processes import RUN_FOLDER_VARIABLE, is_first
-
     place = json.loads(os.environ.get(RUN_FOLDER_VARIABLE, "{}"))
     last = Path(place.get("folder", os.devnull), "checkpoints", "last.ckpt")
     if is_first():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -50,18 +51,23 @@ def learning_curves(
     save_picture(figure, out)
 
 
-def _read_curves(metrics_csv: Path) -> dict[str, dict[int, float]]:
-    """The value of each column in each epoch that has one: {column: {epoch: value}}."""
-    curves: dict[str, dict[int, float]] = {}
+def _read_curves(metrics_csv: Path) -> dict[str, dict[float, float]]:
+    """The values of each column by their epoch, {column: {epoch: value}}; several rows of an epoch share it out."""
+    curves: dict[str, dict[float, float]] = {}
     with open(metrics_csv, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for column, cell in row.items():
-                if cell:
-                    curves.setdefault(column, {})[int(row["epoch"])] = float(cell)
+        rows = list(csv.DictReader(file))
+    left = Counter(row["epoch"] for row in rows)
+    counts = Counter(left)
+    for row in rows:
+        left[row["epoch"]] -= 1
+        position = int(row["epoch"]) - left[row["epoch"]] / counts[row["epoch"]]
+        for column, cell in row.items():
+            if cell:
+                curves.setdefault(column, {})[position] = float(cell)
     return curves
 
 
-def _draw_curves(axes: Axes, panel: str, curves: dict[str, dict[int, float]]) -> None:
+def _draw_curves(axes: Axes, panel: str, curves: dict[str, dict[float, float]]) -> None:
     drawn = []
     for part, label, colour in (("train", "training", ORANGE), ("val", "validation", BLUE)):
         points = curves.get(f"{part}/{panel}", {})
@@ -89,12 +95,12 @@ def log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _mark_best(axes: Axes, best: int, watched: dict[int, float], low: bool) -> None:
+def _mark_best(axes: Axes, best: float, watched: dict[float, float], low: bool) -> None:
     """Draw a star on the best epoch, and write its value at the end of the axis that the curve leaves free."""
     left = best - min(watched) <= (max(watched) - min(watched)) / 2
     axes.plot([best], [watched[best]], marker="*", markersize=15, color=RED, zorder=3)
     axes.annotate(
-        f"best: {watched[best]:.4f} in epoch {best}",
+        f"best: {watched[best]:.4f} in epoch {math.ceil(best)}",
         (best, 0.96 if low else 0.04),
         xycoords=axes.get_xaxis_transform(),
         xytext=(6 if left else -6, 0),

@@ -2,7 +2,8 @@
 
 They meet in a store of torch's at the address that Lightning's process group has later, and which it then shares. The
 store of torchrun's agent outlives the processes, so what an earlier start has left in it must not be taken for new:
-every process asks under a word that it has just made up, and gets its answer under that word.
+the first process removes it, and every other repeats its question, under a word that it has just made up, until it has
+an answer under that word. What it has heard it says under a word of the first process.
 """
 
 from __future__ import annotations
@@ -90,8 +91,11 @@ class Meeting:
             time.sleep(PAUSE)
 
     def _lead(self, store: Any, error: ValueError | None, facts: Facts, make: Callable[[list[Facts]], Facts]) -> Facts:
+        mine = secrets.token_hex(8)
         words: dict[int, str] = {}  # of each other process, as it was last answered
         answer: Facts = {}
+        for i in self._others():
+            store.delete_key(f"bbframe/asks/{i}")
         until = time.monotonic() + PATIENCE
         while True:
             asked = {i: store.get(f"bbframe/asks/{i}").decode() for i in self._others() if _has(store, f"asks/{i}")}
@@ -111,9 +115,9 @@ class Meeting:
             if fresh:
                 for i, word in asked.items():
                     if words.get(i) != word:
-                        store.set(f"bbframe/answer/{word}", json.dumps(answer))
+                        store.set(f"bbframe/answer/{word}", json.dumps({**answer, "by": mine}))
                 words = asked
-            if len(words) == self.size - 1 and all(_has(store, f"heard/{word}") for word in words.values()):
+            if len(words) == self.size - 1 and all(_has(store, f"heard/{mine}/{w}") for w in words.values()):
                 break
             if time.monotonic() > until:
                 missing = ", ".join(str(i) for i in self._others() if i not in asked)
@@ -132,15 +136,15 @@ class Meeting:
     ) -> Facts:
         word = secrets.token_hex(8)
         store.set(f"bbframe/question/{word}", json.dumps({"error": error and str(error), "facts": facts}))
-        store.set(f"bbframe/asks/{self.rank}", word)
         until = time.monotonic() + PATIENCE
         try:
             while not _has(store, f"answer/{word}"):
+                store.set(f"bbframe/asks/{self.rank}", word)
                 if time.monotonic() > until:
                     raise ValueError(f"process {self.rank} of {self.size}: the first process gives no answer")
                 time.sleep(PAUSE)
             answer: Facts = json.loads(_get(store, f"answer/{word}"))
-            store.set(f"bbframe/heard/{word}", "1")
+            store.set(f"bbframe/heard/{answer.pop('by')}/{word}", "1")
         except RuntimeError as lost:  # torch's, of the connection
             raise ToldByFirst("the first process has ended") from lost
         if answer.get("error"):

@@ -49,9 +49,14 @@ class BestCheckpoint(FiniteCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = trainer.state.fn == TrainerFn.FITTING
+        if self._validated and not trainer.is_last_batch:  # within an epoch
+            self._save_if_best(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if this epoch was validated and is among the best. Raises ValueError when a weight is not finite."""
+        self._save_if_best(trainer, pl_module)
+
+    def _save_if_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.check_finite(trainer, pl_module)
         monitor = str(self.monitor)
         fresh, self._validated = self._validated or not monitor.startswith("val/"), False

@@ -63,8 +63,8 @@ Batches = Annotated[int, Range(1, 10**9, "batches")] | Annotated[float, Range(0.
 Interval = Annotated[
     str,
     Text(
-        "a number of optimizer steps, such as 500, or of minutes, such as 10min",
-        r"[1-9][0-9]{0,8}|(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})? ?(m|min|minutes?)",
+        "a number of optimizer steps, such as 500, or of minutes, such as 10min, or 90s or 2h",
+        r"[1-9][0-9]{0,8}|(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,6})? ?(s|sec|seconds?|m|min|minutes?|h|hours?)",
     ),
 ]
 # fmt: off
@@ -84,7 +84,7 @@ Strategy = Literal[  # Lightning's, whose registry would take seconds to import
 class TrainerOptions(Options):
     """Lightning's Trainer, by its own argument names; then `early_stopping` (epochs without a better result),
     `ema_decay` (of an exponential moving average of the weights, used wherever the network is evaluated),
-    `checkpoint_every` (optimizer steps, or minutes as in "10 min", between two writings of last.ckpt) and `keep` (how
+    `checkpoint_every` (optimizer steps, or a time as in "10 min", between two writings of last.ckpt) and `keep` (how
     many of the best epochs; 0: a run that has ended well leaves no checkpoint at all).
     """
 
@@ -100,6 +100,7 @@ class TrainerOptions(Options):
     gradient_clip_val: Annotated[float, Range(0, 10**6)] | None = None
     accumulate_grad_batches: Annotated[int, Range(1, 10**6, "batches")] = 1
     check_val_every_n_epoch: Annotated[int, Range(1, 10**6, "epochs")] = 1
+    val_check_interval: Batches | None = None
     log_every_n_steps: Annotated[int, Range(1, 10**9, "optimizer steps")] = 10
     deterministic: bool = False
     detect_anomaly: bool = False
@@ -119,6 +120,10 @@ class TrainerOptions(Options):
         rule = f"would never validate in max_epochs={self.max_epochs}"
         seldom = self.max_epochs != -1 and self.check_val_every_n_epoch > self.max_epochs
         demand(not seldom, "trainer: check_val_every_n_epoch", self.check_val_every_n_epoch, rule)
+        one = "keeps the checkpoint of the best validation alone: leave out trainer.keep"
+        demand(
+            self.val_check_interval is None or self.keep < 2, "trainer: val_check_interval with keep", self.keep, one
+        )
 
     @property
     def interval(self) -> int | timedelta | None:
@@ -128,7 +133,8 @@ class TrainerOptions(Options):
             return None
         if str(given).isdigit():
             return int(given)
-        return timedelta(minutes=float(re.sub(r"[a-z ]", "", str(given))))
+        number, unit = re.fullmatch(r"([0-9.]+) ?([smh]).*", str(given)).groups()  # type: ignore[union-attr]
+        return timedelta(seconds=float(number) * {"s": 1, "m": 60, "h": 3600}[unit])
 
 
 @dataclass(frozen=True, kw_only=True)

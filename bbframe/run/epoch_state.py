@@ -27,6 +27,7 @@ class EpochState(Callback):
         self._window: dict[str, Any] | None = None  # what was so before the first batch of this optimizer step
         self._loaded: dict[str, Any] | None = None
         self._waiting: list[dict[str, Any]] = []  # means of other processes, until this run has logged its own
+        self._logging: str | None = None  # the hook of the module that logs the means
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._loaded:
@@ -38,6 +39,8 @@ class EpochState(Callback):
             self._loaded = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._logging is not None:  # a validation may have come before this first batch of a resumed epoch
+            trainer._logger_connector._current_fx, self._logging = self._logging, None
         if batch_idx % trainer.accumulate_grad_batches == 0:
             buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}  # BatchNorm's change
             self._window = {"batches": batch_idx, "buffers": buffers, "means": self._waiting or self._means(trainer)}
@@ -68,7 +71,7 @@ class EpochState(Callback):
         self.validating = trainer.state.fn == TrainerFn.FITTING
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.validating, self.ended = False, True
+        self.validating, self.ended = False, bool(trainer.is_last_batch)  # else the epoch goes on
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.ended = True
@@ -84,7 +87,8 @@ class EpochState(Callback):
         now, handed_out = progress.current, progress.current.ready
         if now.ready == now.completed and self.stepping:
             return not progress.is_last_batch  # after which a resumed run would not validate
-        if self.stepping or window["batches"] == 0:  # the checkpoint of the epoch before is as good
+        # the checkpoint of the epoch before is as good; behind a validation Lightning would not know that it is done
+        if self.stepping or window["batches"] == 0 or window["batches"] % trainer.val_check_batch == 0:
             return False
         with torch.no_grad():
             for name, buffer in trainer.lightning_module.named_buffers():
@@ -157,6 +161,7 @@ class EpochState(Callback):
             if mean["size"] is not None:
                 metric.cumulated_batch_size = torch.as_tensor(mean["size"]).to(device)
             trainer._logger_connector._current_fx = mean["fx"]  # else the first batch would begin them anew
+            self._logging = mean["fx"]
 
 
 def _dealt(shares: list[list[dict[str, Any]]], world: int) -> list[dict[str, Any]]:

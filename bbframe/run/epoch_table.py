@@ -1,4 +1,4 @@
-"""metrics.csv: one row an epoch, counted from 1, with its training and its validation values."""
+"""metrics.csv: one row a validation, and at least one an epoch, with training and validation values."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ Row = dict[str, Any]
 class EpochTable(Logger):
     """A logger of Lightning's that writes <folder>/metrics.csv while a run trains.
 
-    The columns are `epoch`, `step` (the optimizer steps done when the row was last written to) and every value that is
-    logged, by its name. A value that is logged several times in an epoch, such as a learning rate, is there as it was
-    last. `rows` are those of metrics.csv; `waiting` are values that came without an epoch, and belong to the next.
+    A validation within an epoch, which `trainer.val_check_interval` asks for, has a row of its own; the values of the
+    training over the epoch stand in the last of its rows. The columns are `epoch`, `step` (the optimizer steps done
+    when the row was last written to) and every value that is logged, by its name. A value that is logged several times
+    for a row, such as a learning rate, is there as it was last. `rows` are those of metrics.csv; `waiting` are values
+    that came without an epoch, and belong to the next.
     The table is closed once the training has ended: what a test logs is of no epoch, and stands in metrics.json.
     """
 
@@ -63,7 +65,8 @@ class EpochTable(Logger):
         """The rows once `values`, and those that wait, are added; `epoch` and `step` are Lightning's, from 0."""
         counted = {"epoch": epoch + 1, "step": step + 1}
         *earlier, last = self.rows or [counted]
-        if last["epoch"] != epoch + 1:
+        validated_again = any(name.startswith("val/") and name in last for name in values) and last["step"] != step + 1
+        if last["epoch"] != epoch + 1 or validated_again:
             earlier, last = [*earlier, last], counted
         return [*earlier, {**last, **self.waiting, **values, **counted}]
 

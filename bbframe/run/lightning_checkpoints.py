@@ -96,15 +96,23 @@ class LastCheckpoint(FiniteCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        between, batches = trainer.val_check_batch, trainer.accumulate_grad_batches
+        if between and between != math.inf and between < trainer.num_training_batches and between % batches:
+            raise ValueError(
+                f"trainer: a validation every {between} batches would break off optimizer steps of {batches} batches; "
+                f"give trainer.val_check_interval={max(1, int(between // batches)) * batches}"
+            )
         self.signals.install()
         self._saved = (trainer.global_step, time.monotonic())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time or a signal has come, unless the epoch ends here: it is validated first."""
+        """Save when it is time or a signal has come, unless a validation or the end of the epoch saves next."""
         within = (batch_idx + 1) % trainer.accumulate_grad_batches
-        if not (within or trainer.is_last_batch or trainer.global_step == trainer.max_steps):
+        validated = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
+        validated = validated and (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+        if not (within or validated or trainer.is_last_batch or trainer.global_step == trainer.max_steps):
             self._save_if_due(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

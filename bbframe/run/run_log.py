@@ -24,6 +24,7 @@ NOISE = (
     ".*LeafSpec",  # Lightning's own use of torch
     "Found .* module.* in eval mode",  # frozen ones are
     "The number of training batches .* is smaller than the logging interval",
+    "Checkpoint directory .* exists and is not empty",  # of a run that goes on in its folder
     "The `srun` command is available",  # on the login node of every cluster
 )
 

@@ -14,7 +14,7 @@ log = logging.getLogger("bbframe")
 
 
 class PrunedBySearch(pl.Callback):
-    """Tells a search the monitored metric after each validation, and ends the training when its pruner says so."""
+    """Tells a search the monitored metric after a validated epoch, and ends the training when its pruner says so."""
 
     def __init__(self, search: Search, trial: int) -> None:
         self.search, self.trial = search, trial
@@ -22,7 +22,8 @@ class PrunedBySearch(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         monitor: Any = pl_module.monitor
-        if trainer.state.fn != TrainerFn.FITTING or monitor not in trainer.callback_metrics:
+        within = not trainer.is_last_batch  # an epoch, of which the search hears once
+        if within or trainer.state.fn != TrainerFn.FITTING or monitor not in trainer.callback_metrics:
             return
         value, epoch = float(trainer.callback_metrics[monitor]), trainer.current_epoch + 1
         if self.search.stops(self.trial, epoch, value):

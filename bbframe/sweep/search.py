@@ -261,7 +261,8 @@ def objective_values(result: Mapping[str, Any], folder: Path, objectives: Mappin
     """The values of a finished run, metrics by validation at its best epoch. Raises ValueError for an unknown name."""
     if not objectives:
         objectives = {result["metric"]: "max"}
-    row = _best_row(folder, result.get("best_epoch"))
+    metric = result["metric"]
+    row = _best_row(folder, result.get("best_epoch"), metric, (result.get("val") or {}).get(metric))
     values = []
     for name in objectives:
         known = {**row, **(result.get("val") or {}), **{cost: result.get(cost) for cost in COSTS}}
@@ -273,13 +274,14 @@ def objective_values(result: Mapping[str, Any], folder: Path, objectives: Mappin
     return values
 
 
-def _best_row(folder: Path, epoch: int | None) -> dict[str, float]:
-    """The validation metrics of an epoch, from metrics.csv."""
+def _best_row(folder: Path, epoch: int | None, metric: str, best: float | None) -> dict[str, float]:
+    """The validation metrics of an epoch, from metrics.csv: of several validations the one with the best value."""
+    found: dict[str, float] = {}
     with suppress(OSError), (folder / "metrics.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            if row.get("epoch") == str(epoch):
-                return {k.removeprefix("val/"): float(v) for k, v in row.items() if k.startswith("val/") and v}
-    return {}
+            if row.get("epoch") == str(epoch) and (not found or found.get(metric) != best):
+                found = {k.removeprefix("val/"): float(v) for k, v in row.items() if k.startswith("val/") and v}
+    return found
 
 
 def _state(name: str) -> Any:

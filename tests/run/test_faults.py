@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,14 @@ def test_checkpoint_every_takes_steps_and_minutes(value):
     assert TrainerOptions(checkpoint_every=value).interval
 
 
-@pytest.mark.parametrize("value", [0, -1, "0", "0min", "min", "5h", "-3min", "1e3", "nan", ""])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("90s", 90), ("30m", 1800), ("10min", 600), ("2h", 7200), ("1.5 hours", 5400)]
+)
+def test_checkpoint_every_takes_a_time(value, seconds):
+    assert TrainerOptions(checkpoint_every=value).interval == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("value", [0, -1, "0", "0min", "min", "5d", "-3min", "1e3", "nan", ""])
 def test_checkpoint_every_refuses_anything_else(value):
     with pytest.raises(ValueError, match=r"trainer: checkpoint_every=.* such as 500, or of minutes, such as 10min"):
         TrainerOptions(checkpoint_every=value)
@@ -231,13 +239,16 @@ sys.exit(train.main(sys.argv[3:]))
 """
 
 
-@pytest.mark.parametrize(("name", "step"), [("SIGTERM", "make_data"), ("SIGHUP", "write_results")])
-def test_a_signal_outside_of_training_ends_the_run_with_its_number(tmp_path, name, step):
-    """While the data are scanned and while the pictures are written."""
+@pytest.mark.parametrize(
+    ("name", "step", "code"),
+    [("SIGTERM", "make_data", 75), ("SIGHUP", "write_results", 129), ("SIGUSR1", "write_results", 75)],
+)
+def test_a_signal_outside_of_training_ends_the_run_at_once(tmp_path, name, step, code):
+    """While the data are scanned and while the pictures are written; a scheduler's asks to be started again."""
     line = [*SHORT, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run"]
     call, env = [sys.executable, "-c", SIGNALLED, name, step, *line], {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(call, capture_output=True, text=True, env=env)
-    assert done.returncode == 128 + getattr(signal, name)
+    assert done.returncode == code
     assert done.stdout.strip().splitlines()[-1].startswith("interrupted")
     assert ("ckpt_path=" in done.stdout) is (step == "write_results")
     assert f"interrupted by {name}" in (tmp_path / "run" / "error.txt").read_text()

@@ -110,6 +110,7 @@ SETTINGS = {
     "everything": {"accumulate_grad_batches": 3, "ema_decay": 0.8, "early_stopping": 1, "every": 1, "max_epochs": 6},
     "seldom validated": {"check_val_every_n_epoch": 2, "early_stopping": 3, "max_epochs": 4},
     "steps": {"max_epochs": -1, "max_steps": 12},
+    "within an epoch": {"val_check_interval": 2, "ema_decay": 0.8, "every": 1},
     "every minute": {"every": timedelta(microseconds=1), "ema_decay": 0.8},
 }
 
@@ -219,7 +220,7 @@ def test_a_run_stopped_early_is_not_trained_further(tmp_path):
     assert resumed_rows == rows
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_outside_of_a_training_a_signal_is_raised_at_once(number):
     with pytest.raises(Interrupted, match=number.name), signals_raised():
         os.kill(os.getpid(), number)

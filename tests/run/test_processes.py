@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from threading import Thread
 
 import pytest
 from lightning.fabric.plugins.environments import (
@@ -11,8 +13,10 @@ from lightning.fabric.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from torch.distributed import TCPStore
 
 from bbframe.run import processes
+from bbframe.run.agreement import Meeting, ToldByFirst
 from bbframe.run.processes import is_first, rank
 
 SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
@@ -75,3 +79,47 @@ def test_mpi_counts_where_its_processes_can_meet(connected, monkeypatch):
 def test_a_node_after_the_first_is_never_first(monkeypatch):
     monkeypatch.setenv("NODE_RANK", "1")
     assert not is_first()
+
+
+def agreed(port: int, number: int, count: int, served: bool, errors: dict[int, ValueError], results: list):
+    place = Meeting(number, count, "127.0.0.1", port, served)
+    try:
+        results[number] = place.agree(errors.get(number), {"number": number}, lambda facts: {"all": facts})
+    except ValueError as error:
+        results[number] = error
+
+
+def met(port: int, count: int, errors: dict[int, ValueError], served: bool = False, first_late: bool = False) -> list:
+    """What each of several processes, here threads, has from a meeting."""
+    results: list = [None] * count
+    threads = [Thread(target=agreed, args=(port, i, count, served, errors, results)) for i in range(count)]
+    for thread in [*threads[1:], threads[0]] if first_late else threads:
+        thread.start()
+        time.sleep(0.3)
+    for thread in threads:
+        thread.join(60)
+    return results
+
+
+kept = []
+
+
+@pytest.fixture
+def port():
+    """The port of a store that outlives the processes, as that of torchrun's agent."""
+    store = TCPStore("127.0.0.1", 0, 1, True, wait_for_workers=False)
+    kept.append(store)
+    return store.port
+
+
+@pytest.mark.parametrize("first_late", [False, True])
+def test_several_processes_agree_again_and_again_in_one_store(port, first_late):
+    """What an earlier start has left is not taken for new."""
+    everything = {"all": [{"number": number} for number in range(3)]}
+    for _ in range(3):
+        assert met(port, 3, {}, True, first_late) == [everything] * 3
+        first, second, third = met(port, 3, {1: ValueError("no such folder")}, True, first_late)
+        assert str(first) == "process 1: no such folder"
+        assert type(second) is type(third) is ToldByFirst
+        assert type(met(port, 2, {0: ValueError("none")}, True, first_late)[1]) is ToldByFirst
+        met(port, 3, {2: ValueError("none")}, True, first_late)

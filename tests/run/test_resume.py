@@ -242,24 +242,33 @@ class Requeue(Callback):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
-def test_under_slurm_a_fresh_run_leaves_other_runs_checkpoints_alone(tmp_path, monkeypatch):
+def test_under_slurm_checkpoints_of_lightnings_are_neither_written_nor_read(tmp_path, monkeypatch, capsys):
     """Lightning resumes from the newest hpc_ckpt_*.ckpt of its root folder, and Slurm's signal writes one there."""
     variables = {"NTASKS": "1", "JOB_NAME": "train", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
     for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "scontrol").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
     (tmp_path / "bin" / "scontrol").chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    planted = tmp_path / "hpc_ckpt_1.ckpt"
-    planted.write_bytes(b"of another run")
-    folder = command_with(Requeue(), *SHORT, "trainer.max_epochs=1")
-    assert summary(folder)["epochs"] == 1
-    assert planted.read_bytes() == b"of another run"
-    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("hpc_ckpt_*")] == [
-        Path("hpc_ckpt_1.ckpt"),
-        folder.relative_to(tmp_path) / "hpc_ckpt_1.ckpt",
-    ]
-    again = command(f"ckpt_path={folder}/hpc_ckpt_1.ckpt", "trainer.max_epochs=2")
-    assert summary(again)["epochs"] == 2
+    Path("run").mkdir()
+    planted = [tmp_path / "hpc_ckpt_1.ckpt", tmp_path / "run" / "hpc_ckpt_1.ckpt"]
+    for file in planted:
+        file.write_bytes(b"of another run")
+    line = [*SHORT, "trainer.max_epochs=1", "hydra.run.dir=run"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "make_lightning_parts", lambda group, *_: [Requeue()] if group == "callbacks" else [])
+        assert train.main(line) == 75
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert train.main(line) == 0
+    assert summary(tmp_path / "run")["epochs"] == 1
+    assert "goes on from run/checkpoints/last.ckpt, after 2 optimizer steps" in Path("run/train.log").read_text()
+    capsys.readouterr()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert train.main(line) == 0
+    assert "this run has ended well, and is not repeated" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("hpc_ckpt_*")) == sorted(planted)
+    assert all(file.read_bytes() == b"of another run" for file in planted)

@@ -99,7 +99,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_curves(path: Path) -> Curves:
-    """The mean of each column in each epoch; earlier versions counted epochs from 0, in several rows each."""
+    """The last value of each column in each epoch; earlier versions counted epochs from 0, in several rows each."""
     cells: dict[str, dict[int, list[float]]] = {}
     for row in read_table(path):
         epoch = _number(path, row.get("epoch") or "nan")
@@ -108,7 +108,7 @@ def _read_curves(path: Path) -> Curves:
                 cells.setdefault(column, {}).setdefault(int(epoch), []).append(_number(path, str(cell)))
     first = min((epoch for rows in cells.values() for epoch in rows), default=1)
     return {
-        column: [(epoch + (first == 0), math.fsum(values) / len(values)) for epoch, values in sorted(rows.items())]
+        column: [(epoch + (first == 0), values[-1]) for epoch, values in sorted(rows.items())]
         for column, rows in cells.items()
     }
 

@@ -92,7 +92,7 @@ def _ledger(request: RunRequest, words: Sequence[str]) -> StartLedger:
 
 
 def gone_on(folder: Path) -> RunFolder:
-    """The folder of a run that goes on, or begins anew where it left no checkpoint; that of a finished run stays."""
+    """The folder of a run that goes on, or begins anew where it left no checkpoint; a finished run stays as it is."""
     if read_result(folder) is not None:
         return RunFolder(folder, finished=True)
     (folder / "error.txt").unlink(missing_ok=True)

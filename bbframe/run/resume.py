@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.run.checkpoint import SavedRun
 from bbframe.run.lightning_checkpoints import parameter_names
-from bbframe.run.sharded_strategy import ShardedStrategy, parted
+from bbframe.run.sharded_strategy import ShardedStrategy, in_parts
 from bbframe.tasks import OptimOptions
 
 log = logging.getLogger("bbframe")
@@ -105,12 +105,12 @@ class AveragedWeights(EMAWeightAveraging):
     swapped = False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with parted(trainer):
+        with in_parts(trainer):
             super().on_validation_epoch_start(trainer, pl_module)
         self.swapped = self._average_model is not None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with parted(trainer):
+        with in_parts(trainer):
             super().on_validation_epoch_end(trainer, pl_module)
         self.swapped = False
 

@@ -167,7 +167,7 @@ def whole_state(module: nn.Module) -> dict[str, Any]:
 
 
 @contextmanager
-def parted(trainer: pl.Trainer) -> Iterator[None]:
+def in_parts(trainer: pl.Trainer) -> Iterator[None]:
     """While the block runs, a network that is gathered for a validation is parted again; it is gathered at its end."""
     strategy = trainer.strategy
     if isinstance(strategy, ShardedStrategy):

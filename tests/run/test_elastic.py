@@ -92,7 +92,7 @@ def test_the_rest_goes_on_when_a_machine_is_lost(place, whole, record_property):
 
 
 def test_a_lost_worker_is_started_again(place, whole, record_property):
-    """--standalone gives every start a store of its own; in torchrun's static one gloo finds the addresses of before."""
+    """`--standalone` gives every start a store of its own; in torchrun's static one gloo finds old addresses."""
     folder = place / "worker"
     words = [*torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=2"), *WORDS]
     with running([[*words, f"hydra.run.dir={folder}"]], place, "worker") as (agent,):

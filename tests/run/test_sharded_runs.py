@@ -110,8 +110,8 @@ def test_parts_train_as_the_whole_does(kind, tmp_path):
     assert (ours / "checkpoints" / "last.ckpt").is_dir()
     assert (theirs / "checkpoints" / "last.ckpt").is_file()
     assert (ours / "checkpoints" / "best.ckpt").is_file()
-    # rounded activations turn a last bit into a thousandth
-    assert_same(ours, theirs, 2e-3 if kind == "rounded" else 1e-6)
+    # BatchNorm, and rounding even more, make much of the last bit of a gradient
+    assert_same(ours, theirs, {"rounded": 2e-3, "statistics of batches": 1e-5}.get(kind, 1e-6))
 
 
 @pytest.fixture(scope="module")

@@ -80,11 +80,7 @@ def make_run_folder(request: RunRequest, words: Sequence[str], agents: Sequence[
 
 
 def gone_on(folder: Path) -> RunFolder:
-<<<<<<< HEAD
     """A run that goes on in its folder, or begins anew without a checkpoint there; a finished run is left as it is."""
-=======
-    """The folder of a run that goes on, or begins anew where it left no checkpoint; a finished run stays as it is."""
->>>>>>> t18-c
     if read_result(folder) is not None:
         return RunFolder(folder, finished=True)
     (folder / "error.txt").unlink(missing_ok=True)

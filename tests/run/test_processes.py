@@ -17,10 +17,13 @@ from torch.distributed import TCPStore
 
 from bbframe.run import processes
 from bbframe.run.agreement import Meeting, ToldByFirst
+from bbframe.run.cluster import placed_processes
+from bbframe.run.configuration import TrainerOptions
 from bbframe.run.processes import is_first, rank
 
 SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 LSF = {"LSB_JOBID": "1", "LSB_DJOB_RANKFILE": "/hosts", "JSM_NAMESPACE_LOCAL_RANK": "0", "JSM_NAMESPACE_SIZE": "2"}
+POD = {"MASTER_ADDR": "first", "MASTER_PORT": "23456", "WORLD_SIZE": "2"}
 AGENT = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
 CASES = [
     ({}, 0),
@@ -29,6 +32,8 @@ CASES = [
     ({"LOCAL_RANK": "1", "RANK": "0"}, 1),  # started by it inside a container that has a number of its own
     ({"RANK": "3"}, 3),
     ({"RANK": "1", "LOCAL_RANK": "0"}, 1),
+    ({**POD, "RANK": "0"}, 0),  # of Kubeflow
+    ({**POD, "RANK": "1"}, 1),
     ({**AGENT, "RANK": "0", "GROUP_RANK": "0"}, 0),  # two torchrun agents of one process each
     ({**AGENT, "RANK": "1", "GROUP_RANK": "1"}, 1),
     ({**AGENT, "RANK": "1", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, 1),  # torchrun inside Slurm
@@ -44,7 +49,8 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch):
     for name in list(os.environ):
-        if name.endswith("RANK") or name.startswith(("SLURM_", "LSB_", "JSM_", "TORCHELASTIC_", "OMPI_")):
+        own = ("MASTER_", "SLURM_", "LSB_", "JSM_", "TORCHELASTIC_", "OMPI_")
+        if name.endswith(("RANK", "WORLD_SIZE")) or name.startswith(own):
             monkeypatch.delenv(name)
 
 
@@ -67,6 +73,28 @@ def test_lightning_counts_alike(variables, number, monkeypatch):
         assert (local > 0) <= (number > 0)  # it learns the node's number of processes from its own options
     else:
         assert kind.global_rank(kind.__new__(kind)) == number
+
+
+LAYOUTS = [
+    ({}, None),
+    ({**POD, "RANK": "1"}, (1, 2)),
+    ({**AGENT, "RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2"}, (2, 2)),
+    ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_NNODES": "2", "SLURM_STEP_ID": "0"}, (2, 2)),
+    ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "bash"}, None),
+]
+
+
+@pytest.mark.parametrize(("variables", "placed"), LAYOUTS)
+def test_the_processes_of_a_launcher_settle_devices_and_nodes(variables, placed, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = placed_processes(TrainerOptions())
+    assert found == {"devices": placed[0] if placed else "auto", "num_nodes": placed[1] if placed else 1}
+    if placed is not None:
+        assert placed_processes(TrainerOptions(devices=placed[0], num_nodes=placed[1])) == found
+        for wrong, option in (({"devices": 7}, "devices"), ({"num_nodes": 3}, "num_nodes")):
+            with pytest.raises(ValueError, match=rf"trainer: {option}=[37], but .* give trainer.{option}=[12]"):
+                placed_processes(TrainerOptions(**wrong))
 
 
 @pytest.mark.parametrize("connected", [True, False])

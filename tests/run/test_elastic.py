@@ -68,7 +68,7 @@ def check_gone_on(folder: Path, whole: Path) -> None:
     assert weight_difference(whole, folder) < 1e-5
 
 
-def test_the_rest_goes_on_when_a_machine_is_lost(place, whole, record_property):
+def test_the_rest_goes_on_when_a_machine_is_lost(place, whole):
     """The machine is an agent and all that it has started."""
     folder, port = place / "lost", free_port()
     group = ["--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=lost"]
@@ -85,14 +85,14 @@ def test_the_rest_goes_on_when_a_machine_is_lost(place, whole, record_property):
             os.kill(pid, signal.SIGKILL)
         moment = time.monotonic()
         wait_for(lambda: step(folder) > lost_at, "the rest does not go on")
-        record_property("seconds_until_it_goes_on", round(time.monotonic() - moment, 1))
+        print(f"lost at step {lost_at}, beyond it again after {time.monotonic() - moment:.1f} s")
         assert left.wait(PATIENCE) == 0, (place / "lost.0.txt").read_text()[-3000:]
     assert "processes 1 (was 2): accumulate_grad_batches=2" in (folder / "train.log").read_text()
     check_gone_on(folder, whole)
 
 
-def test_a_lost_worker_is_started_again(place, whole, record_property):
-    """`--standalone` gives every start a store of its own; in torchrun's static one gloo finds old addresses."""
+def test_a_lost_worker_is_started_again(place, whole):
+    """--standalone gives every start its own store; in torchrun's static one gloo finds the addresses of before."""
     folder = place / "worker"
     words = [*torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=2"), *WORDS]
     with running([[*words, f"hydra.run.dir={folder}"]], place, "worker") as (agent,):
@@ -101,7 +101,7 @@ def test_a_lost_worker_is_started_again(place, whole, record_property):
         os.kill(max(workers(folder)), signal.SIGKILL)
         moment = time.monotonic()
         wait_for(lambda: step(folder) > lost_at, "the run does not go on")
-        record_property("seconds_until_it_goes_on", round(time.monotonic() - moment, 1))
+        print(f"lost at step {lost_at}, beyond it again after {time.monotonic() - moment:.1f} s")
         assert agent.wait(PATIENCE) == 0, (place / "worker.0.txt").read_text()[-3000:]
     assert "processes 1" not in (folder / "train.log").read_text()
     check_gone_on(folder, whole)

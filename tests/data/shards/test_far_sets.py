@@ -223,3 +223,23 @@ def test_the_least_recently_used_file_makes_room(tmp_path):
         assert not b.exists()
         assert cache.fetch(f"{server.url}/b", 100).read_bytes() == b"b" * 100
         assert server.asked == {"a": 1, "b": 2, "c": 1}
+
+
+def test_a_bucket_is_read_and_goes_on_where_it_broke_off(far, tmp_path, monkeypatch):
+    pytest.importorskip("boto3", reason="needs the extra s3")
+    for name, value in {
+        "AWS_ENDPOINT_URL": far.url,
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    downloads._s3_client.cache_clear()
+    far.faults["digits/train-000001.tar"] = "breaks"
+    near = build("digits", shards=str(tmp_path / "site" / "digits"), shard_window=8)
+    data = build("digits", shards="s3://digits", shard_cache=str(far.cache))
+    assert same_batches(near.train_dataloader(), data.train_dataloader())
+    assert [start > 0 for name, start in far.ranges if name == "digits/train-000001.tar"] == [False, True]
+    with pytest.raises(ValueError, match=r"shards=s3://digits/nothing: shards.json: .* cannot be fetched: .*404"):
+        build("digits", shards="s3://digits/nothing", shard_cache=str(far.cache))

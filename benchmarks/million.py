@@ -7,7 +7,8 @@
 counted. `train` types a command, `python train.py data=image_folder data.shards=FOLDER ...`, and measures from that
 moment on: seconds to the first training batch, and the proportional set size (PSS) of the process and of all its
 children, every second: of their own memory and what they share, and of files. The second depends on what else runs,
-because every program that has the same libraries open takes a share of them. Linux only. Other arguments are overrides as `train.py` takes them.
+because every program that has the same libraries open takes a share of them. Linux only. Other arguments are overrides
+as `train.py` takes them.
 """
 
 from __future__ import annotations

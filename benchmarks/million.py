@@ -6,7 +6,9 @@
 `make` writes digits with noise, 8 to 32 pixels a side, as PNG files into tars: about 2 KB an image, headers and JSON
 counted. `train` types a command, `python train.py data=image_folder data.shards=FOLDER ...`, and measures from that
 moment on: seconds to the first training batch, and the proportional set size (PSS) of the process and of all its
-children, every second. Linux only. Other arguments are overrides as `train.py` takes them.
+children, every second: of their own memory and what they share, and of files. The second depends on what else runs,
+because every program that has the same libraries open takes a share of them. Linux only. Other arguments are overrides
+as `train.py` takes them.
 """
 
 from __future__ import annotations
@@ -116,16 +118,18 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def pss_megabytes(pid: int) -> tuple[float, int]:
-    """The PSS of a process and all below it, and how many they are."""
-    total, pids = 0, descendants(pid)
+def pss_megabytes(pid: int) -> tuple[float, float, int]:
+    """The PSS of a process and all below it, of memory and of files, and how many they are."""
+    own, files, pids = 0, 0, descendants(pid)
     for one in pids:
         try:
             rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
         except OSError:
             continue
-        total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-    return total / 1024, len(pids)
+        sizes = {line.split(":")[0]: int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss")}
+        own += sizes["Pss_Anon"] + sizes["Pss_Shmem"]
+        files += sizes["Pss_File"]
+    return own / 1024, files / 1024, len(pids)
 
 
 def train(folder: Path, steps: int, overrides: list[str]) -> None:
@@ -157,9 +161,9 @@ def train(folder: Path, steps: int, overrides: list[str]) -> None:
         last, seen = marks.read_text().splitlines()[-1].split()
         rate = int(seen) / (float(last) - started - first)
         print(f"first batch after {first:.1f} s; {rate:,.0f} images a second; exit code {child.returncode}\n")
-        print("| images | PSS, MB | processes |\n|---|---|---|")
-        for done, pss, count in rows[:: max(1, len(rows) // 12)] + rows[-1:]:
-            print(f"| {done:,} | {pss:,.0f} | {count} |")
+        print("| images | PSS of memory, MB | of files, MB | processes |\n|---|---|---|---|")
+        for done, own, files, count in rows[:: max(1, len(rows) // 12)] + rows[-1:]:
+            print(f"| {done:,} | {own:,.0f} | {files:,.0f} | {count} |")
 
 
 def main() -> None:

@@ -251,11 +251,11 @@ def _start_method() -> str | None:
 def _begin_worker(worker: int) -> None:
     """Let the process that trains decide what a signal to all processes, such as Ctrl-C, means.
 
-    What a worker has inherited is left alone by its garbage collector: to visit an object is to write to it, and a page
+    Its garbage collector leaves alone what a worker has inherited: to visit an object is to write to it, and a page
     that is written to is shared no longer. It would cost each worker more than 100 MB, sooner or later.
     """
     gc.freeze()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 

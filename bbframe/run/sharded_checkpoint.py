@@ -21,7 +21,7 @@ import torch.distributed as dist
 from bbframe.files import PART, atomic, sync
 from bbframe.hub.client import first_line
 from bbframe.hub.safe_pickle import HoldsCodeError, load_known, load_plain
-from bbframe.run.checkpoint_paths import META
+from bbframe.run.checkpoint_paths import META, is_sharded
 
 TENSORS = (
     "sharded_tensors"  # in meta.pt: the folder and the files of the tensors, and where in the content each belongs
@@ -215,8 +215,8 @@ def _gathered(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _home(path: Path) -> Path:
-    """Where the files of a checkpoint are written: into its folder, or beside a file that has its name still."""
-    return path.with_name(f".{path.name}_folder") if path.is_file() else path
+    """Where the files of a checkpoint are written: into its folder, or beside its name until they are a whole one."""
+    return path if is_sharded(path) else path.with_name(f".{path.name}_folder")
 
 
 def _new_part(path: Path) -> Path:
@@ -252,8 +252,11 @@ def _commit(rest: dict[str, Any], part: Path, path: Path) -> None:
     rest[TENSORS]["folder"] = name
     with atomic(home / META) as meta, meta.open("wb") as file:
         torch.save(rest, file)
-    if home != path:
+    if home != path and path.exists():
         take_the_place(home, path)
+    elif home != path:
+        os.replace(home, path)
+        sync(path.parent)
     for old in path.glob("tensors_*"):
         if old.name != name:
             shutil.rmtree(old, ignore_errors=True)

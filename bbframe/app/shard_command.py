@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -108,13 +107,14 @@ def write_shard_set(arguments: Sequence[str]) -> int:
 def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The flags of the command itself, and what is Hydra's."""
     from bbframe.data.loading_options import ByteSize
+    from bbframe.sweep.device_share import cores
 
     parser = argparse.ArgumentParser(
         prog="bbframe data shard", add_help=False, allow_abbrev=False, exit_on_error=False
     )
     parser.add_argument("--out")
     parser.add_argument("--shard-size", default="256MB")
-    parser.add_argument("--workers", type=int, default=min(8, _cores()))
+    parser.add_argument("--workers", type=int, default=min(8, cores()))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--format", choices=("webdataset", "litdata"), default="webdataset")
     parser.add_argument("--masks", action="store_true")
@@ -130,10 +130,6 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         if not low <= getattr(own, name) <= high:
             raise ValueError(f"data shard: --{name}={getattr(own, name)} must be an integer within {low}..{high}")
     return own, rest
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tell(done: int, of: int) -> None:

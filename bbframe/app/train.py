@@ -16,7 +16,7 @@ from pathlib import Path
 
 import bbframe
 from bbframe.app.help import usage
-from bbframe.run.processes import RUN_FOLDER_VARIABLE, is_first
+from bbframe.run.processes import RUN_FOLDER_VARIABLE, is_first, rank
 from bbframe.run.stop_signals import AGAIN, BY_HAND, requeue, signals_raised
 
 
@@ -46,7 +46,7 @@ def exit_code(run: Callable[[list[str]], int], arguments: list[str]) -> int:
         if unexpected(error) or "debug=true" in map(str.lower, arguments):
             print(outward("".join(traceback.format_exception(error))), file=sys.stderr)
         text = str(error) if type(error) is ValueError else " ".join(str(error).split())
-        print(outward(f"error: {'' if is_first() else 'another process than the first: '}{text}"), file=sys.stderr)
+        print(outward(f"error: {'' if is_first() else f'process {rank()}: '}{text}"), file=sys.stderr)
         return 1
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bbframe.data.boxes.box_options import CocoOptions, DetectionDataOptions, DigitScenesOptions, VocOptions
 from bbframe.data.images.image_options import DigitsOptions, ImageDataOptions, ImageFolderOptions
 from bbframe.data.loading_options import LoadingOptions
+from bbframe.data.shards.set_file import SET_FILE
 from bbframe.registry import declare, make
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def make_data(options: LoadingOptions, *, masks: bool = False, **settings: Any) 
         from bbframe.data.shards.sharded_data import make_sharded
 
         return make_sharded(options, **settings, **more)
-    if (Path(str(getattr(options, "root", None))) / "shards.json").is_file():
-        root = options.root  # type: ignore[attr-defined]
+    root = getattr(options, "root", None)
+    if root and Path(root, SET_FILE).is_file():
         raise ValueError(f"data: root={root} is a set of shards; type data.shards={root} in the place of data.root")
     return make("data", options, **settings, **more)

@@ -104,7 +104,7 @@ class Meeting:
                 questions = {i: json.loads(_get(store, f"question/{word}")) for i, word in asked.items()}
                 theirs = next(((i, q["error"]) for i, q in questions.items() if q["error"]), None)
                 if error is None and theirs is not None:
-                    error = ValueError(theirs[1] if self.size == 1 else f"process {theirs[0]}: {theirs[1]}")
+                    error = ValueError(f"process {theirs[0]}: {theirs[1]}")
                 if error is None and not answer:
                     try:
                         answer = make([facts, *(questions[i]["facts"] for i in sorted(questions))])

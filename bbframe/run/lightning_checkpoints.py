@@ -17,9 +17,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from bbframe.files import atomic
 from bbframe.run.best_checkpoint import BestCheckpoint
 from bbframe.run.checkpoint import SECONDS, SavedRun, load_checkpoint
+from bbframe.run.checkpoint_paths import take_the_place
 from bbframe.run.epoch_state import EpochState
 from bbframe.run.finite_checkpoint import FiniteCheckpoint, not_finite, take_over
-from bbframe.run.sharded_checkpoint import take_the_place
 from bbframe.run.stop_signals import Interrupted, NotedSignals
 from bbframe.run.stopwatch import Stopwatch
 

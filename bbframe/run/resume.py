@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bbframe.run.checkpoint import SavedRun
 from bbframe.run.lightning_checkpoints import parameter_names
-from bbframe.run.sharded_strategy import ShardedStrategy, in_parts
+from bbframe.run.sharded_strategy import ShardedStrategy, resharded
 from bbframe.tasks import OptimOptions
 
 log = logging.getLogger("bbframe")
@@ -105,19 +105,19 @@ class AveragedWeights(EMAWeightAveraging):
     swapped = False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with in_parts(trainer):
+        with resharded(trainer):
             super().on_validation_epoch_start(trainer, pl_module)
         self.swapped = self._average_model is not None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with in_parts(trainer):
+        with resharded(trainer):
             super().on_validation_epoch_end(trainer, pl_module)
         self.swapped = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.swapped:
             if isinstance(trainer.strategy, ShardedStrategy):
-                trainer.strategy.part_again()
+                trainer.strategy.reshard()
             self._swap_models(pl_module)
         self.swapped = False
 

@@ -1,7 +1,7 @@
-"""A checkpoint whose tensors are parted over processes: a folder with torch's distributed files and one meta.pt.
+"""A checkpoint whose tensors are sharded over processes: a folder with torch's distributed files and one meta.pt.
 
-`last.ckpt/meta.pt` holds all but the parted tensors, and names the folder beside it that holds them, with the size and
-the checksum of each of its files. Replacing meta.pt is the one step that makes a checkpoint count.
+`last.ckpt/meta.pt` holds all but the sharded tensors. It names the folder beside it that holds those, with the size
+and the checksum of each of its files. Replacing meta.pt is the one step that makes a checkpoint count.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import torch.distributed as dist
 from bbframe.files import PART, atomic, sync
 from bbframe.hub.client import first_line
 from bbframe.hub.safe_pickle import HoldsCodeError, load_known, load_plain
-from bbframe.run.checkpoint_paths import META, is_sharded
+from bbframe.run.checkpoint_paths import META, is_sharded, take_the_place
 
 TENSORS = (
     "sharded_tensors"  # in meta.pt: the folder and the files of the tensors, and where in the content each belongs
 )
 METADATA = ".metadata"
 FILE = re.compile(r"__\d{1,6}_\d{1,6}\.distcp|\.metadata")
-# what torch's description of parted tensors consists of
+# what torch's description of sharded tensors consists of
 KNOWN = {
     "torch.distributed.checkpoint.metadata": "Metadata TensorStorageMetadata TensorProperties ChunkStorageMetadata "
     "MetadataIndex StorageMeta _MEM_FORMAT_ENCODING",
@@ -260,26 +260,6 @@ def _commit(rest: dict[str, Any], part: Path, path: Path) -> None:
     for old in path.glob("tensors_*"):
         if old.name != name:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def take_the_place(new: Path, path: Path) -> None:
-    """Rename a checkpoint to the name that one of the other kind has: a folder for a file, or a file for a folder.
-
-    No system renames one over the other, so in between the old one is called <stem>_before.ckpt.
-    """
-    before = path.with_name(f"{path.stem}_before{path.suffix}")
-    _remove(before)  # a killed process has left it
-    os.replace(path, before)
-    os.replace(new, path)
-    sync(path.parent)
-    _remove(before)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _checksum(file: Path) -> int:

@@ -1,4 +1,4 @@
-"""Which options a training on parts of the network has, and which it refuses."""
+"""Which options a sharded training has, and which it refuses."""
 
 from __future__ import annotations
 

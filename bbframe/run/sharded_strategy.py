@@ -1,4 +1,4 @@
-"""`trainer.strategy=fsdp`: parameters, gradients and the optimizer's state are parted over the processes."""
+"""`trainer.strategy=fsdp`: parameters, gradients and the optimizer's state are sharded over the processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ShardedStrategy(ModelParallelStrategy):
     """torch's fully sharded data parallelism (FSDP2) by Lightning's strategy for it, over all processes.
 
     A parameter keeps its name and its place in the optimizer's groups. Each block of the backbone is one unit: its
-    parameters are gathered when it runs. Training parts the network; a test runs the whole of it in every process.
+    parameters are gathered when it runs. Training shards the network; a test runs the whole of it in every process.
     Lightning's own `fsdp` flattens the parameters of a unit into one, and needs GPUs.
     """
 
@@ -36,7 +36,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Before it is parted, each process has the whole network in its memory: a checkpoint is loaded into that."""
+        """Before it is sharded, each process has the whole network in its memory: a checkpoint is loaded into that."""
         return False
 
     @property
@@ -48,7 +48,7 @@ class ShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Part the network over the processes, where it trains, then make the optimizer over the parts."""
+        """Shard the network over the processes, where it trains, then make the optimizer over the shards."""
         if trainer.state.fn == TrainerFn.FITTING:
             assert self.model is not None
             if self._layer_sync is not None:
@@ -65,7 +65,7 @@ class ShardedStrategy(ModelParallelStrategy):
             parameter.data = parameter.data.contiguous()  # fast convolutions keep their weights in another order
         for unit in _units(network):
             unit.register_forward_hook(_without_views)  # runs before torch's own
-            # also after a forward pass that no backward pass follows: outside of passes all parameters are parted
+            # also after a forward pass that no backward pass follows: outside of passes all parameters are sharded
             fully_shard(unit, mesh=mesh, reshard_after_forward=True, offload_policy=offload)
 
     @property
@@ -91,9 +91,9 @@ class ShardedStrategy(ModelParallelStrategy):
             unit.unshard()
 
     def on_validation_end(self) -> None:
-        self.part_again()
+        self.reshard()
 
-    def part_again(self) -> None:
+    def reshard(self) -> None:
         """Give up what `on_validation_start` has gathered, if it has; a process does this by itself."""
         for unit in self._units():
             unit.reshard()
@@ -111,7 +111,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 torch.distributed.broadcast(buffer, 0)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        self.part_again()
+        self.reshard()
         return ParallelStrategy.lightning_module_state_dict(self)
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
@@ -145,12 +145,12 @@ def strategy_of(name: str) -> Any:
 
 
 def to_train(task: Any, trainer: pl.Trainer) -> Any:
-    """What a trainer trains of a task: the task itself, or a copy where the training parts the network for good."""
+    """What a trainer trains of a task: the task itself, or a copy where the training shards the network for good."""
     return copy.deepcopy(task) if isinstance(trainer.strategy, ShardedStrategy) else task
 
 
 def gathered(value: Any) -> Any:
-    """Nested dicts with whole tensors on the CPU for those that are parted, in the first process; None in others."""
+    """Nested dicts with whole tensors on the CPU for those that are sharded, in the first process; None in others."""
     if isinstance(value, dict):
         whole = {key: gathered(inner) for key, inner in value.items()}
         return whole if torch.distributed.get_rank() == 0 else None
@@ -167,11 +167,11 @@ def whole_state(module: nn.Module) -> dict[str, Any]:
 
 
 @contextmanager
-def in_parts(trainer: pl.Trainer) -> Iterator[None]:
-    """While the block runs, a network that is gathered for a validation is parted again; it is gathered at its end."""
+def resharded(trainer: pl.Trainer) -> Iterator[None]:
+    """While the block runs, a network that is gathered for a validation is sharded; it is gathered at its end."""
     strategy = trainer.strategy
     if isinstance(strategy, ShardedStrategy):
-        strategy.part_again()
+        strategy.reshard()
     yield
     if isinstance(strategy, ShardedStrategy):
         strategy.on_validation_start()

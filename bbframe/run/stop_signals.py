@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from bbframe.run.processes import in_slurm_shell
+
 
 def _there(*names: str) -> tuple[int, ...]:
     return tuple(number for name in names if (number := getattr(signal, name, None)) is not None)
@@ -79,9 +81,12 @@ def signals_kept() -> Iterator[None]:
 
 
 def requeue() -> None:
-    """Have Slurm start the job again that this process belongs to, unless submitit does; says what Slurm refuses."""
+    """Have Slurm start the job again that this process belongs to; says what Slurm refuses.
+
+    Submitit requeues its jobs by itself, and the job of a person's shell is not started again.
+    """
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or "SUBMITIT_EXECUTOR" in os.environ:
+    if job is None or in_slurm_shell() or "SUBMITIT_EXECUTOR" in os.environ:
         return
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)

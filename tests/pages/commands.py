@@ -43,6 +43,7 @@ AS_TYPED = re.compile(r"^(rerun|ckpt_path|resume|train)=|^--(help|cfg|info|versi
 # Not run by any test, and why; each is composed all the same.
 NOT_RUN = {
     "hydra/launcher=submitit_slurm": "it needs a cluster",
+    "hydra/launcher=ray": "it needs a cluster; tests/app/test_ray_cluster.py brings one up",
     "hydra/launcher=joblib": "it needs the extra joblib; tests/app/test_launchers.py runs it",
     "repo=anna/flowers": "it needs the Hub; tests/app/test_push_command.py runs it against one on the loopback",
     "serve": "it needs the extra serve, and does not end; tests/app/test_serve_command.py runs it",
@@ -75,7 +76,7 @@ def overrides_of(words: Sequence[str]) -> list[str] | None:
     needs_page = re.compile(r"<|^--(help|cfg|info|version|plugin|config-dir)$|^ckpt_path=|=(tag|choice|interval)\(")
     if any(needs_page.search(word) for word in words):
         return None
-    return [word for word in words[2:] if not word.startswith(("-", "hydra"))]
+    return [word for word in words[2:] if not word.startswith(("-", "hydra", "+hydra"))]
 
 
 def shortened(words: Sequence[str]) -> list[str]:
@@ -127,6 +128,8 @@ def check(words: Sequence[str]) -> None:
     elif first == "torchrun":
         parsed = get_args_parser().parse_args(rest)
         assert parsed.training_script == "train.py", rest
+    elif first == "ray":
+        assert rest[0] == "start", rest
     elif first == "python":
         assert (ROOT / rest[0]).is_file(), f"no file {rest[0]}"
     elif first != "source":

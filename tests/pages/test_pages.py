@@ -48,21 +48,26 @@ def test_every_page_is_in_the_navigation():
         assert f"{page.relative_to(ROOT / 'docs')}\n" in stated, page
 
 
-def filled(text: str) -> str:
-    """The text with the folders of the test in the place of `<run>` and `<sweep>`; one line has different runs."""
+def filled(text: str, typed: str = "") -> str:
+    """The text with the folders of the test in the place of `<run>` and `<sweep>`; one line has different runs.
+
+    Lines that begin with `typed` are commands: nothing else may stand in angle brackets there.
+    """
     for name, folders in FOLDERS.items():
         for line in [line for line in text.splitlines() if name in line]:
             new = line
             for index in range(line.count(name)):
                 new = new.replace(name, folders[min(index, len(folders) - 1)], 1)
             text = text.replace(line, new, 1)
-    left = re.findall(r"<[a-z ]+>", "\n".join(line.partition("#")[0] for line in text.splitlines()))
+    lines = [line.partition("#")[0] for line in text.splitlines() if line.startswith(typed)]
+    left = re.findall(r"<[a-z ]+>", "\n".join(lines))
     assert not left, f"nothing stands for {left}"
     return text
 
 
 def replaced(block: Block) -> Block:
-    return Block(block.page, block.line, block.kind, block.title, filled(block.text))
+    typed = "$ " if block.kind == "console" else ""
+    return Block(block.page, block.line, block.kind, block.title, filled(block.text, typed))
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=IDS)

@@ -105,9 +105,9 @@ class Hooks(Callback):
 
 SETTINGS = {
     "plain": {},
-    "accumulation": {"accumulate_grad_batches": 3},
+    "accumulation": {"accumulate_grad_batches": 2},
     "average": {"ema_decay": 0.8},
-    "everything": {"accumulate_grad_batches": 3, "ema_decay": 0.8, "early_stopping": 1, "every": 1, "max_epochs": 6},
+    "everything": {"accumulate_grad_batches": 2, "ema_decay": 0.8, "early_stopping": 1, "every": 1, "max_epochs": 6},
     "seldom validated": {"check_val_every_n_epoch": 2, "early_stopping": 3, "max_epochs": 4},
     "steps": {"max_epochs": -1, "max_steps": 12},
     "within an epoch": {"val_check_interval": 2, "ema_decay": 0.8, "every": 1},

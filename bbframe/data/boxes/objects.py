@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +48,8 @@ def flat_labels(images: Any) -> np.ndarray:
     labels = images.labels
     if isinstance(labels, Rows):
         return labels.values.astype(np.int64)
-    if isinstance(labels, np.ndarray):
-        return labels.ravel().astype(np.int64)
+    if isinstance(labels, (np.ndarray, array)):
+        return np.asarray(labels).ravel().astype(np.int64)
     return np.concatenate([np.zeros(0, np.int64), *map(np.ravel, labels)]).astype(np.int64)
 
 

@@ -15,6 +15,7 @@ from bbframe.data.boxes.objects import Objects, Rows
 from bbframe.data.shards.shard_index import ShardIndex
 from bbframe.data.shards.shard_order import FetchingAhead, windowed_permutation
 from bbframe.imaging.decode import AS_USUAL, Decoding, read_image
+from bbframe.imaging.jpeg_file import JpegFile, plain_jpeg
 
 
 class Shards(Protocol):
@@ -87,6 +88,9 @@ class ShardImages(_FromShards):
 
     def read(self, index: int) -> Image.Image:
         return read_image(self.content(index), self.reading.decoding)
+
+    def plain_jpeg(self, index: int) -> JpegFile | None:
+        return plain_jpeg(self.content(index), self.reading.decoding)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> ShardImages:
         chosen = ShardImages(self.index.select(indices), self.reading)

@@ -55,28 +55,29 @@ def divide(found: OpenedSet, options: LoadingOptions) -> None:
     found.parts |= {part: train.select(indices) for part, indices in split.items()}
 
 
-class ShardedImages(ImageDataModule):
-    """Labelled images from shards, prepared as those of their own kind are."""
+class _Sharded(DataModule):
+    """A data module over the parts of a set, prepared as those of their own `kind` are."""
 
     def __init__(self, options: Any, found: OpenedSet, kind: Any, **settings: Any):
         self._kind = kind
-        super().__init__(options, found.parts, found.class_names, **settings)
+        parts: dict[str, Any] = {**found.parts}
+        super().__init__(options, parts, found.class_names, **settings)
 
     def adjusted(self, preprocessing: Preprocessing) -> Preprocessing:
         return self._kind.adjusted(self, preprocessing) if hasattr(self._kind, "adjusted") else preprocessing
 
 
-class ShardedBoxes(DetectionDataModule):
-    """Images with objects from shards, prepared as those of their own kind are."""
+class ShardedImages(_Sharded, ImageDataModule):
+    """Labelled images from shards."""
+
+
+class ShardedBoxes(_Sharded, DetectionDataModule):
+    """Images with objects from shards."""
 
     def __init__(self, options: Any, found: OpenedSet, kind: Any, **settings: Any):
-        self._kind = kind
-        super().__init__(options, found.parts, found.class_names, **settings)
+        super().__init__(options, found, kind, **settings)
         self.category_ids = found.category_ids or self.category_ids
         self._part_ids = found.part_ids
-
-    def adjusted(self, preprocessing: Preprocessing) -> Preprocessing:
-        return self._kind.adjusted(self, preprocessing) if hasattr(self._kind, "adjusted") else preprocessing
 
     def image_id(self, part: str, index: int) -> int | str:
         images: Any = self.parts[part]

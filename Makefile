@@ -1,4 +1,4 @@
-# make train, make test, make slow, make extras, make distributed, make lint, make docs, make bench, make kill, make gpu: each makes .venv first when it is missing
+# make train, make test, make long, make slow, make extras, make distributed, make lint, make docs, make bench, make kill, make gpu: each makes .venv first when it is missing
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,12 +6,15 @@ BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: train test slow extras distributed lint docs bench kill gpu wheel clean
+.PHONY: train test long slow extras distributed lint docs bench kill gpu wheel clean
 train: $(VENV)/.ready
 	$(BIN)/python train.py $(ARGS)
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+long: $(VENV)/.ready
+	$(BIN)/python -m pytest -n $(JOBS) -m "long and not slow" $(ARGS)
 
 slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)

@@ -51,24 +51,26 @@ from benchmarks.image_loaders import DECODING, OURS, Contest, write_images
 NAMES = 3000  # files of a folder, so that an epoch is longer than a measurement
 WARM_UP = float(os.environ.get("WARM_UP", "2"))  # seconds, for workers to start and buffers to fill: uncounted
 SECONDS = float(os.environ.get("SECONDS", "3"))  # of each measurement, at least
+BATCHES = 10  # of each measurement, at least: steps of seconds vary
 
 
 class Clock(pl.Callback):
-    """Counts images and seconds, from WARM_UP on, and ends the training after SECONDS more."""
+    """Counts images and seconds, from WARM_UP and two batches on; ends the training after SECONDS and BATCHES more."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.start = self.end = 0.0
-        self.images = 0
+        self.images = self.batches = 0
 
     def tick(self, images: int) -> bool:
         """Note a batch that is done; whether that was enough."""
         self.end = time.perf_counter()
+        self.batches += 1
         if self.start:
             self.images += images
-        elif self.end - self.began > WARM_UP:
-            self.start = self.end
-        return bool(self.start) and self.end - self.start > SECONDS
+        elif self.end - self.began > WARM_UP and self.batches > 1:
+            self.start, self.batches = self.end, 0
+        return bool(self.start) and self.end - self.start > SECONDS and self.batches >= BATCHES
 
     @property
     def rate(self) -> float:

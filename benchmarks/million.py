@@ -168,7 +168,7 @@ def train(folder: Path, steps: int, overrides: list[str]) -> None:
 
 def main() -> None:
     """Read the command line."""
-    command, folder, *rest = sys.argv[1:] or ["", ""]
+    command, folder, *rest = sys.argv[1:] if len(sys.argv) > 2 else ["", ""]
     own = dict(word.split("=", 1) for word in rest if word.split("=")[0] in ("images", "workers", "steps"))
     if command == "make":
         make(Path(folder), int(own.get("images", 10**6)), int(own.get("workers", 2)))

@@ -76,6 +76,7 @@ def _same_weights(one, two):
     return all(torch.equal(value, two.state_dict()[key]) for key, value in one.state_dict().items())
 
 
+@pytest.mark.long
 def test_a_backbone_is_found_inside_of_a_bigger_model(detector):
     folder, net = detector
     with pytest.raises(ValueError, match="a checkpoint of 'own-detector', not of 'resnet'; choose the backbone"):
@@ -106,6 +107,7 @@ def test_what_a_bigger_model_settles_cannot_be_set_otherwise(detector):
         make_backbone({**options, "width": 5})
 
 
+@pytest.mark.long
 def test_a_bigger_model_with_several_or_no_backbones_of_ours_says_so(detector):
     folder, _ = detector
 

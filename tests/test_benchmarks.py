@@ -196,6 +196,7 @@ def test_on_paper_a_wrong_key_is_refused():
         scale.changed(scale.CASES["resnet50"], {"network": "1"})
 
 
+@pytest.mark.long
 def test_a_sharded_optimizer_takes_a_share_of_the_memory(resnet50):
     whole = scale.computed(resnet50)["weights and optimizer"]
     assert whole.startswith("390 MiB")  # 16 bytes a parameter

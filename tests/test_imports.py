@@ -58,6 +58,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.long
 def test_the_package_loads_little_more_than_torch():
     """An import costs what it loads: against `import torch`, a handful of modules."""
     everything = "import bbframe\nbbframe.AutoBackbone, bbframe.ResNetBackbone, bbframe.Dinov2Config"
@@ -83,6 +84,7 @@ def test_no_file_chooses_a_package_registry():
         assert not [word for word in words if word in path.read_text()], path
 
 
+@pytest.mark.long
 def test_the_picture_of_the_rooms_is_what_the_imports_say():
     """`python docs/rooms.py` draws it again."""
     assert PICTURE.read_text() == picture()

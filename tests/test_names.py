@@ -73,6 +73,7 @@ def tracked_files() -> list[Path]:
     return [*FILES, *HOME.glob("tests/**/*.py"), *HOME.glob("*.toml"), *HOME.glob("*.md"), HOME / "Makefile"]
 
 
+@pytest.mark.long
 def test_a_public_name_is_defined_in_one_module():
     """Every model file may have a Block or Stem for itself, as long as no other module imports it."""
     imported = set().union(*map(imported_names, FILES))

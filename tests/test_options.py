@@ -341,6 +341,7 @@ def test_what_a_constraint_holds(constraint, good, bad):
     assert not any(map(constraint.holds, bad))
 
 
+@pytest.mark.long
 def test_the_page_of_options_is_what_the_code_says():
     """`python docs/options.py` writes it again."""
     assert options_page.PAGE.read_text(encoding="utf-8") == options_page.page()

@@ -68,6 +68,7 @@ def test_every_public_name_is_on_a_page_of_the_api():
         assert re.search(rf"^::: \S+\.{name}$|\b{name}\b", shown, re.MULTILINE), name
 
 
+@pytest.mark.long
 def test_the_matrix_of_detection_has_every_backbone_and_its_pyramid():
     row = r"^\| `(\w+)` \| (feature|simple|by its strides) \| ✓ \| ✓ \| ✓ \| ✓ \|$"
     rows = dict(re.findall(row, page("detect.md"), re.MULTILINE))

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,16 @@ def register_everything(folders: Sequence[Path]) -> None:
 
 def settings_alone(overrides: Sequence[str]) -> DictConfig:
     """Hydra's settings as the command line alone sets them, no file read but Hydra's own."""
-    given = [o for o in overrides if key_of(o).startswith(("hydra.", "hydra/")) and key_of(o) != "hydra.searchpath"]
+    given = (o for o in overrides if key_of(o).startswith(("hydra.", "hydra/")) and key_of(o) != "hydra.searchpath")
+    return _settings(tuple(given))
+
+
+@lru_cache
+def _settings(given: tuple[str, ...]) -> DictConfig:
+    """The same for all compositions of a process; reading them anew takes as long as a composition."""
     with _initialized(CONF):
         try:
-            return hydra.compose(None, given, return_hydra_config=True)
+            return hydra.compose(None, [*given], return_hydra_config=True)
         except HydraException as error:
             lost = re.search(r"Could not (?:find|load) '(hydra/[^']+)/([^/']+)'", str(error))
             if lost and not (lost[1] == "hydra/launcher" and lost[2] in LAUNCHERS):

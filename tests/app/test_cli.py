@@ -47,6 +47,7 @@ def mine(tmp_path):
 # bbframe list
 
 
+@pytest.mark.long
 def test_the_catalog_has_every_choice_with_the_parameters_that_its_file_says(bbframe):
     code, out, err = bbframe("list --json")
     assert (code, err) == (0, "")
@@ -131,6 +132,7 @@ def test_a_bad_file_is_one_line_for_training_and_info_too(name, bbframe, mine, c
 # bbframe info
 
 
+@pytest.mark.long
 def test_info_says_what_each_stage_gives_and_costs(bbframe):
     code, out, err = bbframe("info backbone=resnet18 backbone.out_indices=[1,3] data.image_size=[64,96]")
     assert (code, err) == (0, "")
@@ -154,6 +156,7 @@ def test_info_says_what_each_stage_gives_and_costs(bbframe):
     assert [line.split("  ")[0] for line in costs] == ["peak memory", "latency", "measured"]
 
 
+@pytest.mark.long
 def test_info_as_data_and_the_size_that_a_run_would_have(bbframe):
     facts = json.loads(bbframe("info backbone=resnet18 backbone.num_channels=1 --json")[1])
     assert facts["image"] == [1, 32, 32]
@@ -165,12 +168,14 @@ def test_info_as_data_and_the_size_that_a_run_would_have(bbframe):
         assert (facts["device"], facts["threads"]) == ("cpu", torch.get_num_threads())
 
 
+@pytest.mark.long
 def test_info_of_an_image_smaller_than_a_cell(bbframe):
     facts = json.loads(bbframe("info --json backbone=dinov2_small data.image_size=[5,30]")[1])
     assert facts["image"] == [3, 5, 30]
     assert [stage["map"] for stage in facts["stages"]] == [[384, 1, 2]] * 13
 
 
+@pytest.mark.long
 def test_info_selects_the_maps_that_the_detector_will(bbframe):
     facts = json.loads(bbframe("info --json task=detection backbone=resnet18 head=mask_rcnn")[1])
     assert [stage["name"] for stage in facts["stages"] if stage["selected"]] == [
@@ -182,6 +187,7 @@ def test_info_selects_the_maps_that_the_detector_will(bbframe):
     assert facts["image"] == [3, 96, 96]
 
 
+@pytest.mark.long
 def test_info_of_a_network_of_timm(bbframe):
     facts = json.loads(bbframe("info --json backbone=timm backbone.name=resnet18 data.image_size=64")[1])
     native = json.loads(bbframe("info --json backbone=resnet18 data.image_size=64")[1])
@@ -191,6 +197,7 @@ def test_info_of_a_network_of_timm(bbframe):
     assert facts["parameters"] == native["parameters"]
 
 
+@pytest.mark.long
 def test_info_loads_no_weights(bbframe, monkeypatch):
     monkeypatch.setattr("bbframe.auto.Checkpoint", None)
     code, out, _ = bbframe("info backbone=resnet18 backbone.pretrained=true")
@@ -326,6 +333,7 @@ def installed(tmp_path_factory):
     return site
 
 
+@pytest.mark.long
 def test_the_command_works_from_the_wheel_and_loads_little(installed, tmp_path):
     code = """
 import sys
@@ -349,6 +357,7 @@ print(sorted({"lightning", "torchvision", "timm", "matplotlib", "transformers"} 
     assert "512 x 1 x 1" in done.stdout
 
 
+@pytest.mark.long
 def test_the_commands_of_the_readme_compose(bbframe):
     pattern = r"^bbframe (list|info|predict) ?([^#\n]*?) *(?:#.*)?$"
     lines = re.findall(pattern, (ROOT / "README.md").read_text(), re.MULTILINE)

@@ -61,6 +61,7 @@ def test_the_report_the_page_and_the_fixes_of_a_folder(bbframe, photos, tmp_path
     assert "is there already, perhaps with your changes" in err
 
 
+@pytest.mark.long
 def test_json_is_plain_data_alone(bbframe):
     code, out, err = bbframe("data=digits", "--json")
     assert (code, err) == (0, "")
@@ -80,6 +81,7 @@ def test_data_with_boxes_needs_no_task(bbframe, tmp_path):
     assert re.search(r"small objects +\d", out)
 
 
+@pytest.mark.long
 def test_weights_that_are_not_to_be_had_are_named_and_pixels_serve(bbframe, tmp_path):
     words = ["backbone.pretrained=true", f"backbone.checkpoint={tmp_path}/nowhere"]
     code, out, err = bbframe("data=digits", *words)
@@ -89,6 +91,7 @@ def test_weights_that_are_not_to_be_had_are_named_and_pixels_serve(bbframe, tmp_
     assert "by 16 x 16 pixels" in out
 
 
+@pytest.mark.long
 def test_weights_that_load_compare(bbframe, digits_run):
     code, out, err = bbframe(*TINY, "backbone.pretrained=true", f"backbone.checkpoint={digits_run}/backbone")
     assert (code, err) == (0, "")
@@ -116,6 +119,7 @@ def test_what_is_wrong_is_said_in_one_line(words, message, bbframe):
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.long
 def test_a_run_says_what_its_images_are_and_records_what_it_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fixes.csv").write_text("image,action,suggestion\nscan 3,exclude,\nscan 5,relabel,7\n")
@@ -135,6 +139,7 @@ def test_a_run_says_what_its_images_are_and_records_what_it_left_out(tmp_path, m
     assert "exclude: fixes.csv" in (file.parent / "config.yaml").read_text()
 
 
+@pytest.mark.long
 def test_a_summary_that_fails_ends_no_run(tmp_path, monkeypatch):
     def fails(*args):
         raise OSError("no such disk")

@@ -52,6 +52,7 @@ def test_rows_names_and_neighbours_belong_together(photos, capsys):
         assert picture.size[0] > 300
 
 
+@pytest.mark.long
 def test_batches_and_neighbours_in_them_change_nothing(photos):
     for size, out in ((1, "a.npy"), (4, "b.npy")):
         assert (
@@ -83,6 +84,7 @@ def test_what_is_there_is_replaced_only_when_asked(photos):
     assert np.load("x.npy").shape == (6, 320)
 
 
+@pytest.mark.long
 def test_a_trained_run_gives_the_features_of_its_own_network(photos):
     few = [f"trainer.limit_{part}_batches=1" for part in ("train", "val", "test")]
     network = ["backbone=convnextv2_atto", "data.image_size=32"]

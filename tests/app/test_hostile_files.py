@@ -342,6 +342,7 @@ def test_a_record_is_data(name, recorded, at, done, capsys):
     assert not done
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", [[], ["output_dir=outputs/mine"]])
 def test_a_record_does_not_say_where_a_run_writes(line, recorded, at, done):
     (at / "first").mkdir()
@@ -391,6 +392,7 @@ def test_a_checkpoint_is_data(name, source, at, done, capsys):
     assert not done
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_expands_is_refused_unread(at, done, capsys):
     (at / "first").mkdir()
     with zipfile.ZipFile(at / "first" / "last.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -493,6 +495,7 @@ def _raise(arguments):
 # YAML has bounds, and what is written by hand stays within them
 
 
+@pytest.mark.long
 def test_ordinary_yaml_passes(tmp_path):
     file = tmp_path / "a.yaml"
     text = "a: &a {lr: 1, b: &b [1, 2]}\nc: {<<: *a, d: *b}\n" + "".join(f"k{i}: [{i}, x]\n" for i in range(2000))

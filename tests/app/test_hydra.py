@@ -114,6 +114,7 @@ def test_no_other_file_sets_them_either(file, text, line, at, done, capsys):
     assert not done
 
 
+@pytest.mark.long
 def test_a_job_of_a_sweep_is_looked_at_like_a_run(at, done, capsys):
     (at / "mine" / "recipes").mkdir(parents=True)
     (at / "mine" / "recipes" / "x.yaml").write_text("# @package hydra.job\nenv_set: {PATH: x}\n")
@@ -122,6 +123,7 @@ def test_a_job_of_a_sweep_is_looked_at_like_a_run(at, done, capsys):
     assert [job.config["trainer"]["max_epochs"] for job, _, _ in done] == [10]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("line", "code", "sizes"),
     [
@@ -138,6 +140,7 @@ def test_an_option_that_only_the_swept_backbones_have(line, code, sizes, at, don
     assert ("unknown option 'window_size'" in capsys.readouterr().err) is (code == 1)
 
 
+@pytest.mark.long
 def test_an_option_that_no_swept_backbone_has(at, done, capsys):
     assert train.main(["-m", "backbone=resnet18,resnet50", "backbone.window_size=8"]) == 1
     assert capsys.readouterr().err.startswith("error: resnet: unknown option 'window_size'")
@@ -214,6 +217,7 @@ def test_a_setting_of_hydras_is_obeyed(line, read, at, done, capsys):
     assert os.environ.get("MINE") is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("line", "seen"),
     [
@@ -278,6 +282,7 @@ def test_what_does_not_work_says_what_to_type(line, said, at, done, capsys):
     assert not done
 
 
+@pytest.mark.long
 def test_two_runs_of_one_second_have_two_folders_and_a_named_one_is_never_overwritten(at, done, capsys):
     for _ in range(3):
         assert train.main(["name=same"]) == 0
@@ -311,6 +316,7 @@ def test_a_path_is_read_as_it_stands(text, at, capsys):
     assert yaml.safe_load(capsys.readouterr().out)["name"] == os.path.expanduser(text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["1234567", "12e4567", "true", "1_000", "nan"])
 def test_an_option_of_text_keeps_its_text(text, at, done):
     assert train.main([f"backbone.revision={text}"]) == 0
@@ -361,6 +367,7 @@ def test_tab_completes_groups_choices_and_commands(shell, at, said):
     assert "@hydra.main" in (HOME / "train.py").read_text()  # Hydra's scripts look for it
 
 
+@pytest.mark.long
 def test_tab_completes_a_line_of_the_script(at):
     done = command(HOME / "train.py", "-sc", "query=bash", COMP_LINE="python train.py optim=s")
     assert "optim=sgd" in done.split()
@@ -372,6 +379,7 @@ def test_info_is_hydras(what, at, said):
     assert {"plugins": "BackboneSweeper", "config": "max_epochs", "searchpath": "conf"}.get(what, "e") in shown
 
 
+@pytest.mark.long
 def test_hydras_own_help_and_the_versions(at, said):
     assert "hydra/launcher" in command(HOME / "train.py", "--hydra-help")
     assert re.match(r"bbframe \d+\.\d+\.\d+, hydra-core 1\.\d", said("--version"))
@@ -394,6 +402,7 @@ class Mine:
 """
 
 
+@pytest.mark.long
 def test_a_plugins_part_is_chosen_like_a_file(at):
     (at / "my_parts.py").write_text(PLUGIN)
     line = [HOME / "train.py", "--plugin", "my_parts"]

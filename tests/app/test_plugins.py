@@ -88,6 +88,7 @@ def run_folder(*arguments):
     return new.parent
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_loss_a_head_and_data_of_ones_own_train_and_a_rerun_asks_for_their_plugin(lab, capsys):
     folder = run_folder("--plugin", "lab.parts", *SMALL, *RUN, "trainer.max_epochs=1")

@@ -116,6 +116,7 @@ def test_a_login_goes_to_no_other_hub(hub, tmp_path):
     assert hub.requests == []
 
 
+@pytest.mark.long
 def test_an_existing_repository_is_left_alone_unless_asked(hub):
     net = under("linear", "tiny_convnextv2")
     net.push_to_hub("anna/x", token=TOKEN)
@@ -131,6 +132,7 @@ def test_an_existing_repository_is_left_alone_unless_asked(hub):
     assert_equal_results(bbframe.load("anna/x", revision="v2")(pictures()), net(pictures()))
 
 
+@pytest.mark.long
 def test_a_private_repository_needs_the_token(hub):
     net = under("linear", "tiny_convnextv2")
     net.push_to_hub("anna/x", token=TOKEN, private=True)

@@ -38,6 +38,7 @@ def _folder(arguments):
     return Path(out[0]) if out else Path("outputs/rank")
 
 
+@pytest.mark.long
 def test_scores_alone_with_weights_of_ones_own(weights, capsys):
     found, folder = ranked(f"backbones={','.join(weights)}", "images=60", "finalists=0", "data.batch_size=32")
     out = capsys.readouterr().out
@@ -60,6 +61,7 @@ def test_scores_alone_with_weights_of_ones_own(weights, capsys):
     assert [row["score"] for row in again["backbones"]] == [row["score"] for row in found["backbones"]]
 
 
+@pytest.mark.long
 def test_untrained_networks_are_called_untrained_everywhere(capsys):
     found, folder = ranked(
         "backbones=convnextv2_atto", "pretrained=false", "images=40", "finalists=0", "data.image_size=32"
@@ -71,6 +73,7 @@ def test_untrained_networks_are_called_untrained_everywhere(capsys):
     assert all("untrained" in text for text in texts)
 
 
+@pytest.mark.long
 def test_weights_that_cannot_be_had_are_named_once_and_the_others_are_ranked(weights, capsys):
     found, _ = ranked(f"backbones=swin_tiny,nat_tiny,{weights[0]}", "images=40", "finalists=0")
     said = capsys.readouterr()
@@ -102,6 +105,7 @@ def test_what_cannot_be_ranked_is_one_line(arguments, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_the_race_trains_finalists_and_recommends_its_winner(weights, capsys):
     arguments = [f"backbones={','.join(weights)}", "images=60", "budget=10m", "trainer.max_epochs=1", "out=race"]
     found, folder = ranked(*arguments)
@@ -124,6 +128,7 @@ def test_the_race_trains_finalists_and_recommends_its_winner(weights, capsys):
     assert capsys.readouterr().out.count("rung 1:") == 1
 
 
+@pytest.mark.long
 def test_a_folder_goes_on_with_its_own_question_alone(weights, capsys):
     words = [f"backbones={weights[0]}", "images=40", "finalists=0", "out=o"]
     ranked(*words)
@@ -139,6 +144,7 @@ def test_a_folder_goes_on_with_its_own_question_alone(weights, capsys):
             _run(["rank", *words[:-1], f"out={out}"])
 
 
+@pytest.mark.long
 def test_broken_images_end_neither_the_race_nor_the_recommended_command(weights, tmp_path, capsys):
     from PIL import Image
 
@@ -162,6 +168,7 @@ def test_broken_images_end_neither_the_race_nor_the_recommended_command(weights,
     assert found["command"].startswith("bbframe train ")
 
 
+@pytest.mark.long
 def test_objects_of_one_class_are_ranked_by_their_sizes(weights, tmp_path, capsys):
     from PIL import Image
 

@@ -79,6 +79,7 @@ def _at(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("callback", [Terminated(2), Terminated(7), TerminatedInTest()])
 def test_the_same_command_again_goes_on_from_the_last_checkpoint(callback, undisturbed, capsys):
     terminated(callback, *LINE)
@@ -93,6 +94,7 @@ def test_the_same_command_again_goes_on_from_the_last_checkpoint(callback, undis
     assert Path("run/metrics.json").read_bytes() == before
 
 
+@pytest.mark.long
 def test_without_a_whole_checkpoint_it_begins_anew(undisturbed, capsys):
     terminated(Terminated(2), *LINE)
     last = Path("run/checkpoints/last.ckpt")
@@ -102,6 +104,7 @@ def test_without_a_whole_checkpoint_it_begins_anew(undisturbed, capsys):
     check_equal(Path("run"), undisturbed)
 
 
+@pytest.mark.long
 def test_other_options_than_those_of_the_folder_are_named(capsys):
     terminated(Terminated(2), *LINE)
     for change, said in [

@@ -50,6 +50,7 @@ def seeds(ran):
     return [job.config["seed"] for job in ran]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "again", ["resume=s", pytest.param("-m seed=4,3,2,1 hydra.sweep.dir=s", marks=pytest.mark.slow)]
 )
@@ -69,6 +70,7 @@ def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(again, at, ran, c
     assert seeds(ran) == []
 
 
+@pytest.mark.long
 def test_a_failed_job_is_run_again_and_a_longer_sweep_adds_to_it(at, ran, capsys):
     ran.broken = (2,)
     assert train.main("-m seed=1,2 hydra.sweep.dir=s".split()) == 1
@@ -97,6 +99,7 @@ def test_a_refused_combination_keeps_its_folder_and_may_pass_later(at, ran):
     assert sorted(path.name for path in (at / "s").iterdir() if path.is_dir()) == ["0_resnet18", "1_resnet18"]
 
 
+@pytest.mark.long
 def test_flags_that_say_where_configuration_is_are_given_again(at, ran, capsys):
     (at / "mine" / "backbone").mkdir(parents=True)
     (at / "mine" / "backbone" / "own.yaml").write_text("defaults: [resnet18, _self_]\n")
@@ -107,6 +110,7 @@ def test_flags_that_say_where_configuration_is_are_given_again(at, ran, capsys):
     assert seeds(ran) == [1, 2]
 
 
+@pytest.mark.long
 def test_a_job_that_another_process_runs_is_left_to_it(at, ran, capsys, monkeypatch):
     @contextmanager
     def locked(folder):
@@ -120,12 +124,14 @@ def test_a_job_that_another_process_runs_is_left_to_it(at, ran, capsys, monkeypa
     assert "another process runs 1_resnet18" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_combinations_that_are_the_same_run_are_run_once(at, ran, capsys):
     assert train.main("-m seed=1,2,1 optim.lr=0.01,1e-2 hydra.sweep.dir=s".split()) == 0
     assert seeds(ran) == [1, 2]
     assert "6 runs in s, 4 repeat others and are left out" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_jobs_without_a_record_are_no_sweep_to_go_on_with(at, ran, capsys):
     (at / "s" / "0_x").mkdir(parents=True)
     (at / "s" / "0_x" / "metrics.json").write_text("{}")
@@ -134,6 +140,7 @@ def test_jobs_without_a_record_are_no_sweep_to_go_on_with(at, ran, capsys):
     assert not ran
 
 
+@pytest.mark.long
 def test_what_a_budget_leaves_out_is_said_and_resumed(at, ran, capsys):
     ran.seconds = 1000.0
     assert train.main("-m seed=1,2,3 hydra.sweep.dir=s hydra.sweeper.budget=10m".split()) == 1
@@ -155,6 +162,7 @@ def optuna():
     return pytest.importorskip("optuna", reason="needs the extra search")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_a_search_finds_more_than_its_median(sampler, optuna, at, ran, capsys):
     assert train.main([*SEARCH, "hydra.sweeper.trials=12", f"hydra.sweeper.sampler={sampler}"]) == 0
@@ -166,6 +174,7 @@ def test_a_search_finds_more_than_its_median(sampler, optuna, at, ran, capsys):
     assert "best of the search, by validation (best.yaml):" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_search_goes_on_where_it_was_killed_and_retries_what_failed(optuna, at, ran, capsys):
     ran.broken = (5,)
     assert train.main([*SEARCH, "seed=5", "hydra.sweeper.trials=3"]) == 1
@@ -181,6 +190,7 @@ def test_a_search_goes_on_where_it_was_killed_and_retries_what_failed(optuna, at
     assert "a search of 5 trials in s" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_search_repeats_no_configuration(optuna, at, ran, capsys):
     line = ["-m", "optim.lr=choice(0.1,0.01)", "hydra.sweeper.trials=6", "hydra.sweep.dir=s"]
     assert train.main(line) == 0
@@ -188,6 +198,7 @@ def test_a_search_repeats_no_configuration(optuna, at, ran, capsys):
     assert capsys.readouterr().out.count("repeats") == 6 - len(ran)
 
 
+@pytest.mark.long
 def test_a_trial_that_is_refused_is_reported_and_the_search_goes_on(optuna, at, ran, capsys):
     line = (
         "-m backbone.out_indices=choice([3],[9]) optim.lr=interval(0.01,0.1) hydra.sweeper.trials=6 hydra.sweep.dir=s"
@@ -197,6 +208,7 @@ def test_a_trial_that_is_refused_is_reported_and_the_search_goes_on(optuna, at, 
     assert 0 < len(ran) < 6
 
 
+@pytest.mark.long
 def test_several_objectives_leave_the_pareto_set(optuna, at, ran, capsys):
     assert train.main([*SEARCH, "hydra.sweeper.trials=6", "hydra.sweeper.objectives=[accuracy,gmacs]"]) == 0
     rows = yaml.safe_load((at / "s" / "best.yaml").read_text())
@@ -216,12 +228,14 @@ def test_a_search_and_a_grid_do_not_share_a_folder(optuna, at, ran, capsys):
     assert len(ran) == 4
 
 
+@pytest.mark.long
 def test_a_search_with_objectives_is_resumed_by_its_record(optuna, at, ran):
     assert train.main([*SEARCH, "hydra.sweeper.trials=2", "hydra.sweeper.objectives=[accuracy,gmacs]"]) == 0
     assert train.main(["resume=s", "hydra.sweeper.trials=3"]) == 0
     assert len(ran) == 3
 
 
+@pytest.mark.long
 def test_a_record_leads_to_no_other_folder(at, ran, capsys):
     assert train.main("-m seed=1,2 hydra.sweep.dir=s".split()) == 0
     (at / "mine").mkdir()
@@ -237,6 +251,7 @@ def test_a_record_leads_to_no_other_folder(at, ran, capsys):
     assert (at / "mine" / "error.txt").read_text() == "dear to me"
 
 
+@pytest.mark.long
 def test_resume_runs_jobs_that_another_command_had_added(at, ran):
     assert train.main("-m seed=1,2 hydra.sweep.dir=s".split()) == 0
     assert train.main("resume=s seed=3".split()) == 0
@@ -247,6 +262,7 @@ def test_resume_runs_jobs_that_another_command_had_added(at, ran):
     assert sorted(seeds(ran)) == [1, 3]
 
 
+@pytest.mark.long
 def test_a_mistake_is_forgotten_once_it_is_not_asked_any_more(at, ran):
     assert train.main("-m backbone.out_indices=[4],[9] hydra.sweep.dir=s".split()) == 1
     assert (at / "s" / "1_failed" / "error.txt").is_file()
@@ -254,11 +270,13 @@ def test_a_mistake_is_forgotten_once_it_is_not_asked_any_more(at, ran):
     assert not (at / "s" / "1_failed").exists()
 
 
+@pytest.mark.long
 def test_a_quoted_value_of_a_list_stays_one_value(at, ran):
     assert train.main(["-m", 'name=choice("a b","é<x>")', "hydra.sweep.dir=s"]) == 0
     assert [job.config["name"] for job in ran] == ["a b", "é<x>"]
 
 
+@pytest.mark.long
 def test_a_recipe_may_ask_for_a_search(optuna, at, ran):
     (at / "mine" / "recipes").mkdir(parents=True)
     recipe = {"hydra": {"mode": "MULTIRUN", "sweeper": {"trials": 3, "params": {"optim.lr": "interval(0.01,0.1)"}}}}
@@ -319,6 +337,7 @@ def test_what_cannot_be_swept_is_said_in_one_line(line, said, optuna, at, ran, c
     assert not ran
 
 
+@pytest.mark.long
 def test_a_search_without_optuna_names_the_extra(at, ran, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert train.main([*SEARCH, "hydra.sweeper.trials=3"]) == 1

@@ -105,6 +105,7 @@ def bad(at):
     return at
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -174,6 +175,7 @@ def test_help_names_every_group_and_imports_next_to_nothing(at):
     assert done.stdout.count("\n  python train.py") == 3
 
 
+@pytest.mark.long
 def test_a_configuration_error_never_waits_for_lightning(at):
     code = "import sys, train; train.main(['backbone.out_indices=[9]']); print(*[x in sys.modules for x in HEAVY])"
     code = code.replace("HEAVY", "('lightning', 'timm')")

@@ -114,6 +114,7 @@ def test_findings_are_plain_data_in_a_fixed_order(messy, audited):
     assert plain["features"] == "16 x 16 pixels"
 
 
+@pytest.mark.long
 def test_changed_labels_of_the_digits_come_first():
     data = build()
     random = np.random.default_rng(3)
@@ -128,6 +129,7 @@ def test_changed_labels_of_the_digits_come_first():
     assert sum(seen[name] == changed[name] for name in seen) >= 22
 
 
+@pytest.mark.long
 def test_a_network_may_compare_and_its_rows_follow_the_images():
     net = tiny("resnet")
     data = build(preprocessing=net.preprocessing.__class__(size=(32, 32)))

@@ -162,6 +162,7 @@ class Hanging:
         return str(index)
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_is_an_error():
     batches = ImageBatches(Hanging(), eval_transform(Preprocessing(), 3), torch.zeros(3), torch.ones(3))
     loader = BatchLoader(batches, [[(0, 0)]], Skipped(0), num_workers=1, timeout=1)

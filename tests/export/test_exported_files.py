@@ -38,6 +38,7 @@ def written(network, path, format, inside=False, size=(73, 91)):
     return open_exported(path)
 
 
+@pytest.mark.long
 def test_a_detector_as_torchscript_is_the_network_at_other_sizes(tmp_path):
     network = made_network("resnet", "fcos")
     exported = written(network, tmp_path / "model.torchscript", "torchscript")
@@ -48,6 +49,7 @@ def test_a_detector_as_torchscript_is_the_network_at_other_sizes(tmp_path):
         assert max(result["worst"].values()) < 1e-4
 
 
+@pytest.mark.long
 def test_a_detector_with_its_preprocessing_inside_finds_boxes_in_the_pixels_of_the_image(tmp_path):
     network = made_network("resnet", "faster_rcnn")
     exported = written(network, tmp_path / "model.torchscript", "torchscript", inside=True)
@@ -69,6 +71,7 @@ def test_a_classifier_with_its_preprocessing_inside_takes_images_from_two_pixels
         exported(Image.new("RGB", (9, 1)))
 
 
+@pytest.mark.long
 def test_a_pt2_file_says_what_it_is_and_is_called_as_the_network(tmp_path):
     network = made_network("convnextv2", "multi_level")
     exported = written(network, tmp_path / "model.pt2", "pt2")
@@ -136,6 +139,7 @@ def check_broken_files(path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("format", ["torchscript", "pt2"])
 def test_a_broken_file_is_one_line(format, tmp_path, capfd):
     path = tmp_path / f"model.{format}"
@@ -221,6 +225,7 @@ def run(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("run"), "trainer.max_epochs=1", "backbone.out_indices=[4]")
 
 
+@pytest.mark.long
 def test_a_run_is_exported_by_one_command(run, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bbframe", "export", f"run={run}", "format=torchscript"])
     assert cli.main() == 0

@@ -48,6 +48,7 @@ def test_the_best_scores_of_a_short_row_are_padded():
     assert places.tolist() == [[2, 0, 0, 0, 0]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("head", DETECTORS)
 def test_a_detector_finds_in_a_batch_what_the_network_finds_in_each_image(head):
     network = made_network("resnet", head)

@@ -319,6 +319,7 @@ def run(code, **environment):
     return done.stdout.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_the_environment_turns_all_of_it_off():
     code = "from tests.tiny import tiny\nprint(any('forward' in vars(m) for m in tiny('swin').modules()))"
     assert run(code, BBFRAME_FAST="0") == "False"

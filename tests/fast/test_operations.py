@@ -261,6 +261,7 @@ def test_a_stem_pools_what_its_activation_gives(act):
     )
 
 
+@pytest.mark.long
 def test_max_pooling_under_transforms_and_without_gradient():
     pool, x = convert(nn.MaxPool2d(3, 2)), torch.randn(2, 4, 11, 9)
     assert torch.equal(pool(x), F.max_pool2d(x, 3, 2))

@@ -120,6 +120,7 @@ def test_a_classification_step_waits_for_nothing_but_the_loss_before():
     assert [row[:2] for row in task.predictions] == [(0, 0), (1, 2)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("head", sorted(WANTED))
 def test_a_detection_step_waits_no_more_than_torchvision_does(head):
     task = silent(detection("resnet", head).train())

@@ -41,6 +41,7 @@ def test_every_part_runs_shrunk_on_a_cpu(tmp_path):
     assert "| resnet18 | 0 |" in text
 
 
+@pytest.mark.long
 def test_a_part_that_takes_too_long_is_ended_with_all_its_processes(tmp_path):
     program = "import subprocess; print('begun', flush=True); subprocess.run(['sleep', '60'])"
     began = time.monotonic()
@@ -51,6 +52,7 @@ def test_a_part_that_takes_too_long_is_ended_with_all_its_processes(tmp_path):
     assert lines == ["exit status 3"]
 
 
+@pytest.mark.long
 def test_a_missing_package_is_named_and_its_part_is_not_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(gpu.NEEDS, "loading", {"no_such_module": "no-such-package"})
     words = ["--device", "cpu", "--small", "--only", "loading", "--out", str(tmp_path), "--wheels"]

@@ -62,6 +62,7 @@ def test_a_classifier_learns_in_bf16(device):
     assert all(x.isfinite().all() for x in last_weights(folder).values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("head", ["fcos", "mask_rcnn"] if ASKED == "cuda" else ["fcos"])
 def test_a_detector_trains_in_bf16(device, head):
     mixed = MIXED if head == "fcos" else MIXED[:1]

@@ -297,6 +297,7 @@ def test_a_network_that_does_not_fit_in_memory_is_one_line(folder):
 # a folder with a name of timm's
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["timm/mine", "timm/resnet18", "timm/test_resnet", "hf-hub:mine"])
 def test_a_local_folder_comes_before_a_name_of_timms(name, net, tmp_path, monkeypatch):
     timm = pytest.importorskip("timm")

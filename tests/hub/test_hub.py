@@ -423,6 +423,7 @@ def test_a_fault_is_one_error_or_none_and_never_stays_in_the_cache(kind, file, h
     assert right(fetch())
 
 
+@pytest.mark.long
 def test_wrong_bytes_that_only_the_given_hash_shows_do_not_stay_in_the_cache(hub, files):
     hub.hashes = False
     hub.fault(WEIGHTS, "wrong", times=2)
@@ -672,6 +673,7 @@ def test_a_login_is_for_huggingface_alone_and_another_endpoint_gets_what_the_env
 # the whole program
 
 
+@pytest.mark.long
 def test_the_environment_names_the_endpoint_and_the_token(hub, tmp_path):
     program = (
         "import bbframe\n"

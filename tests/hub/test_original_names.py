@@ -37,6 +37,7 @@ def shaken(name: str, **options: object) -> torch.nn.Module:
     return net
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_weights_by_timms_names_give_timms_maps(name: str, tmp_path: Path) -> None:
     config, side = CASES[name]
@@ -66,6 +67,7 @@ def test_torchvisions_weights_go_into_a_configuration_files_backbone(tmp_path: P
     assert set(ours.load_report.ignored) == {"fc.weight", "fc.bias"}
 
 
+@pytest.mark.long
 def test_a_file_for_timms_network_says_what_to_write_beside_it(tmp_path: Path) -> None:
     theirs, path = timm.create_model("resnet18"), tmp_path / "it's here" / "r.pth"
     path.parent.mkdir()

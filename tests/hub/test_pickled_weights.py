@@ -55,6 +55,7 @@ HELD = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("held", HELD)
 def test_the_command_of_a_refusal_makes_a_file_with_the_same_weights(held, net, folder):
     path = folder / "w.pth"
@@ -66,6 +67,7 @@ def test_the_command_of_a_refusal_makes_a_file_with_the_same_weights(held, net, 
     assert same(AutoBackbone.from_pretrained(file), net)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["w$(touch EVIL).pth", "it's.pth", 'a "b" c.pth', "-w.pth", "`touch EVIL`.pth"])
 def test_the_name_of_a_file_is_no_part_of_a_command(name, net, folder):
     torch.save({"model": load_file(folder / "model.safetensors"), "args": torch.nn.Linear(2, 2)}, folder / name)
@@ -123,11 +125,13 @@ def test_an_object_of_a_library_is_not_made(folder):
         load_plain(content.getvalue())
 
 
+@pytest.mark.long
 def test_weights_in_a_defaultdict_are_read(net, folder):
     torch.save(collections.defaultdict(int, load_file(folder / "model.safetensors")), folder / "w.pth")
     assert same(AutoBackbone.from_pretrained(folder / "w.pth"), net)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_torchscript_program_is_named(folder):
     torch.jit.script(torch.nn.Linear(2, 2)).save(folder / "w.pt")
@@ -202,6 +206,7 @@ def test_the_only_mapping_of_tensors_is_taken_and_named(key, net, folder):
     assert f"w.pth: took '{key}', not epoch, optimizer" in str(again.load_report)
 
 
+@pytest.mark.long
 def test_of_several_mappings_by_unknown_names_the_command_takes_one(net, folder):
     tensors = load_file(folder / "model.safetensors")
     content = {"left": tensors, "right side": {name: torch.zeros_like(value) for name, value in tensors.items()}}
@@ -230,6 +235,7 @@ def test_of_two_copies_the_average_is_taken_and_both_are_named(taken, left, suff
     assert f"the network's names follow {taken!r}, not {left!r}" in str(again.load_report)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_of_two_equal_copies_the_command_takes_one(suffix, net, folder):
     tensors = load_file(folder / "model.safetensors")

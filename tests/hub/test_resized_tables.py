@@ -167,6 +167,7 @@ def test_what_was_saved_after_resizing_reads_back_equal(tmp_path):
     torch.testing.assert_close(two[key], expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("size", "wanted"), [([32, 64], [64, 32]), ([64, 64], [32, 128]), ([32, 64], 32)])
 def test_timms_positions_are_resized_from_their_grid(size, wanted, tmp_path):
     pytest.importorskip("timm")

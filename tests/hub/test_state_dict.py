@@ -55,6 +55,7 @@ def test_the_weights_are_copies():
     assert next(again.parameters()).abs().sum() > 0
 
 
+@pytest.mark.long
 def test_timms_networks_are_read_by_their_name_and_by_our_config():
     import timm
 

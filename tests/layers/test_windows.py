@@ -49,6 +49,7 @@ def test_a_map_is_filled_up_behind_its_end():
     assert fill_up(filled, 4) is filled
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shift", [0, 2])
 def test_one_program_serves_every_size(shift):
     """What a compiler makes for any size does the same, though it may not ask how many windows there are."""

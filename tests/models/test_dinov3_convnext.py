@@ -11,6 +11,7 @@ from tests.tiny import distance, images, shaken, tiny
 TIMM = "convnext_tiny.dinov3_lvd1689m"
 
 
+@pytest.mark.long
 def test_weights_by_timms_names_give_timms_maps(tmp_path):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)

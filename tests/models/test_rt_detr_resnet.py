@@ -13,6 +13,7 @@ CONFIG = {"model_type": "rt_detr_resnet"}
 BASIC = {**CONFIG, "layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}
 
 
+@pytest.mark.long
 def test_timms_resnet50d_is_the_same_network(tmp_path):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)

@@ -111,6 +111,7 @@ CASES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("page", "extra"), CASES)
 def test_a_page_runs(page, extra, place, finished, hub, monkeypatch, capfd):
     """A page's blocks, in order, in one folder and one namespace; with an extra, the blocks too that need it."""

@@ -76,12 +76,14 @@ def test_a_plugin_is_recorded_with_its_hash_and_its_parts_with_the_plugin(plugin
     }
 
 
+@pytest.mark.long
 def test_defaults_of_a_plugins_options_are_plain_data(plugin):
     for part in (part for part in registry.from_plugins() if part.plugin.startswith("lab.")):
         data = dataclasses.asdict(part.options())
         assert parse_part(part.kind, yaml.safe_load(json.dumps(data)), part.kind) == part.options()
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_parts_of_ones_own_train_and_test(plugin, tmp_path):
     config = configuration(
@@ -237,6 +239,7 @@ def more(plugin):
     return plugin.parent / "more.py"
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.usefixtures("more")
 def test_every_other_part_of_ones_own_is_chosen_by_its_name(tmp_path, capsys):
@@ -257,6 +260,7 @@ def test_every_other_part_of_ones_own_is_chosen_by_its_name(tmp_path, capsys):
     assert (folder / "mine" / "metrics.csv").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("more")
 def test_pytest_checks_the_contracts_of_a_plugin(plugin):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

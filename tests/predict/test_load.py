@@ -42,6 +42,7 @@ def digit(index):
     return Image.fromarray(scans()[0][parted()["test"][index]])
 
 
+@pytest.mark.long
 def test_a_run_is_three_lines_away(classifier):
     net = bbframe.load(classifier)
     result = net(digit(0))
@@ -130,6 +131,7 @@ def test_it_compiles(classifier):
     torch.testing.assert_close(net(digit(0)).probabilities, before, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_boxes_are_in_the_pixels_of_each_image(detector):
     net = bbframe.load(detector)
     small = Image.effect_noise((96, 96), 90)
@@ -200,6 +202,7 @@ def test_features_are_the_means_of_maps(classifier, tmp_path):
     assert bbframe.features(net, digit(0)).shape == (32,)
 
 
+@pytest.mark.long
 def test_features_of_a_backbone_leave_its_mode_alone():
     net = bbframe.AutoBackbone.from_config({"model_type": "resnet", "depths": [1, 1, 1, 1], "layer_type": "basic"})
     net.train()

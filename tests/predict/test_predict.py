@@ -331,6 +331,7 @@ def test_a_checkpoint_that_does_not_say_how_images_are_prepared_is_refused(tmp_p
         load_trained_network(tmp_path / "last.ckpt")
 
 
+@pytest.mark.long
 def test_how_and_where_it_was_trained_does_not_matter(classifier, tmp_path):
     saved = torch.load(classifier / "checkpoints" / "best.ckpt", weights_only=True)
     record = saved["bbframe"]
@@ -491,6 +492,7 @@ def test_what_is_not_finite_is_no_prediction(broken, change, photos):
     assert not Path("out").exists()
 
 
+@pytest.mark.long
 def test_a_detector_whose_maps_are_not_finite_finds_nothing_silently_no_more(detector, scenes, tmp_path):
     content = torch.load(detector / "checkpoints" / "best.ckpt", weights_only=True)
     tiny_std(content)

@@ -30,6 +30,7 @@ FEW = [("linear", "tiny_convnextv2"), ("mask_rcnn", "tiny_swin"), ("multi_level"
 MATRIX = [(head, backbone) for head in HEADS for backbone in [*BACKBONES, "timm"]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("head", "backbone"),
     [pytest.param(*case, marks=[] if case in FEW else pytest.mark.slow, id="-".join(case)) for case in MATRIX],
@@ -50,6 +51,7 @@ def test_a_saved_network_gives_equal_results(head, backbone, tmp_path):
         assert torch.equal(alone.preprocessing(pictures()[1])[None], x)
 
 
+@pytest.mark.long
 def test_a_saved_run_is_the_run(digits_run, tmp_path):
     net = bbframe.load(digits_run)
     net.save_pretrained(tmp_path / "saved")
@@ -340,6 +342,7 @@ def test_predict_and_embed_take_a_saved_folder(folder, tmp_path, monkeypatch, ca
     assert "2 of 2 images" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_run_with_plain_arithmetic_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false", "task.unfamiliar=false"]

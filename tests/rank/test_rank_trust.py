@@ -34,6 +34,7 @@ def summary():
     return {"task": "digits", "splits": 3, **summarise(splits)}
 
 
+@pytest.mark.long
 def test_a_score_that_orders_as_the_truth_has_no_regret_and_the_reverse_has_all(summary):
     good, bad = (summary["against"]["last"][name] for name in ("ridge, best stage", "prior"))
     assert (good["tau"]["mean"], good["regret"]["mean"], good["among_2"]["mean"]) == (pytest.approx(1), 0, 100)
@@ -102,6 +103,7 @@ def test_a_network_learns_and_is_fine_tuned_as_a_copy():
     assert [X.shape for X in networks.stage_features(net, images)] == [(64, c) for c in net.channels]
 
 
+@pytest.mark.long
 def test_scenes_hold_the_given_scans_and_a_detector_learns_from_them():
     images, targets = made_scenes(np.arange(40), list(range(10)), 8, "test")
     assert images.shape == (8, 3, 64, 64)

@@ -21,6 +21,7 @@ def labels_of(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
+@pytest.mark.long
 def test_the_area_below_a_curve_is_the_average_precision_in_the_legend(tmp_path, drawn):
     precision, recall, overlaps = curves(3)
     ap = precision.mean((0, 1)).tolist()

@@ -25,6 +25,7 @@ from bbframe.report.profile import (
 from tests.tiny import example, names, tiny
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("build", "parameters", "cost"),
     [(torchvision.models.resnet50, 25_557_032, 4.09), (torchvision.models.vit_b_16, 86_567_656, 17.56)],
@@ -62,6 +63,7 @@ def test_a_stage_costs_what_a_network_that_ends_with_it_costs_more(name):
     assert not [module for module in net.modules() if module._forward_hooks or module._forward_pre_hooks]
 
 
+@pytest.mark.long
 def test_a_stage_of_timm_costs_what_the_same_stage_of_ours_does():
     image = torch.zeros(1, 3, 64, 96)
     timm = AutoBackbone.from_config({"model_type": "timm_backbone", "backbone": "resnet50"})

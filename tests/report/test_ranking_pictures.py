@@ -89,6 +89,7 @@ def test_many_backbones_and_odd_names_are_a_picture_too(tmp_path, drawn, monkeyp
         assert max(height, width) < 2600
 
 
+@pytest.mark.long
 def test_missing_values_leave_gaps(tmp_path, drawn):
     ranking = made_ranking(3)
     first, second, third = ranking["backbones"]

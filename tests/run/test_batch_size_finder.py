@@ -45,6 +45,7 @@ def test_a_size_that_does_not_fit_is_lowered():
         largest_tried(8, never)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "overrides",
     [(), pytest.param(("task=detection", "head=fcos_small", "data=digit_scenes"), marks=pytest.mark.slow)],

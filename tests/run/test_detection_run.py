@@ -54,6 +54,7 @@ def first(place):
         return command(*SMALL, *SCENES)
 
 
+@pytest.mark.long
 def test_the_folder_holds_everything(first):
     names = {str(path.relative_to(first)) for path in first.rglob("*") if path.is_file()}
     assert names >= {
@@ -108,6 +109,7 @@ def test_the_page_shows_the_tested_images_and_is_made_again_from_the_folder(firs
         assert len(one["found"]) == pytest.approx(len(other["found"]), abs=1)  # one may cross the least score
 
 
+@pytest.mark.long
 def test_a_rerun_is_bit_identical(first):
     again = command(f"rerun={first}")
     assert summary(again)["test"] == summary(first)["test"]
@@ -115,11 +117,13 @@ def test_a_rerun_is_bit_identical(first):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+@pytest.mark.long
 def test_evaluation_repeats_the_test_of_a_checkpoint(first):
     again = command("train=false", f"ckpt_path={first}/checkpoints/best.ckpt")
     assert summary(again)["test"] == pytest.approx(summary(first)["test"])
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_another_task_is_refused_in_one_line(first, capsys):
     other = ["task=classification", "data=digits", "head=linear"]
     assert train.main([f"ckpt_path={first}/checkpoints/last.ckpt", *other]) == 1
@@ -134,6 +138,7 @@ def test_json_has_no_numbers_that_json_does_not_know():
     assert finite(data) == {"a": [None, 1.0], "b": {"c": None, "d": "nan"}}
 
 
+@pytest.mark.long
 def test_every_fault_of_the_files_is_in_the_run_folder(place, capsys):
     content = write_coco(place, "faulty", 12)
     for annotation in content["annotations"]:

@@ -20,6 +20,7 @@ def _at(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.long
 def test_a_dry_run_says_what_a_run_would_take(tmp_path, capsys):
     assert train.main([*TINY, "--dry-run"]) == 0
     told = capsys.readouterr().out

@@ -67,6 +67,7 @@ def the_latest():
     return max(Path("outputs").rglob("train.log"), key=lambda path: path.stat().st_mtime_ns).parent
 
 
+@pytest.mark.long
 def test_a_run_folder_names_its_checkpoint(finished):
     longer = command(f"ckpt_path={finished}", "trainer.max_epochs=3")
     assert summary(longer)["epochs"] == 3
@@ -85,6 +86,7 @@ def test_a_run_folder_without_a_checkpoint_says_what_to_type(finished, capsys, t
 MISSING = ["state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers", "bbframe"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", MISSING)
 def test_an_incomplete_checkpoint_is_refused_by_what_it_lacks(finished, capsys, tmp_path, key):
     content = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
@@ -95,6 +97,7 @@ def test_an_incomplete_checkpoint_is_refused_by_what_it_lacks(finished, capsys, 
     assert repr(key) in error or key == "bbframe"
 
 
+@pytest.mark.long
 def test_going_on_for_longer_is_two_more_epochs_at_an_explained_rate(finished):
     folder = command(f"ckpt_path={finished}", "trainer.max_epochs=4")
     assert summary(folder)["epochs"] == 4
@@ -144,6 +147,7 @@ def test_checkpoint_every_refuses_anything_else(value):
         TrainerOptions(checkpoint_every=value)
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_costs_no_checkpoint(capsys, monkeypatch):
     saves = []
 
@@ -168,6 +172,7 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(capsys, monkeypatch):
     assert summary(command(f"ckpt_path={folder}"))["epochs"] == 2
 
 
+@pytest.mark.long
 def test_metrics_json_says_ok_only_when_all_the_rest_is_written(capsys, monkeypatch):
     def broken(*_):
         raise RuntimeError("no picture")
@@ -198,6 +203,7 @@ class KillWorker(Callback):
             time.sleep(0.2)
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_one_line(capsys, monkeypatch):
     parts = [KillWorker(signal.SIGKILL)]
     monkeypatch.setattr(module, "make_lightning_parts", lambda group, *_: parts if group == "callbacks" else [])
@@ -213,6 +219,7 @@ class Stopping(Noise):
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
+@pytest.mark.long
 def test_a_stopped_worker_keeps_no_process_alive():
     batches = ImageBatches(Stopping(1), eval_transform(Preprocessing(), 3), torch.zeros(3), torch.ones(3))
     loader = BatchLoader(batches, [[(0, 0)]], Skipped(0), num_workers=1, timeout=1)
@@ -240,6 +247,7 @@ sys.exit(train.main(sys.argv[3:]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "step", "code"),
     [("SIGTERM", "make_data", 75), ("SIGHUP", "write_results", 129), ("SIGUSR1", "write_results", 75)],

@@ -83,6 +83,7 @@ def state(task):
     return {name: value.clone() for name, value in task.state_dict().items()}, task.training, generators
 
 
+@pytest.mark.long
 def test_a_run_is_after_the_search_what_it_was_before(tmp_path, monkeypatch):
     monkeypatch.setattr(finder, "STEPS", 28)
     monkeypatch.chdir(tmp_path)

@@ -142,6 +142,7 @@ def test_what_was_remembered_is_masked_as_other_programs_write_it(tmp_path, caps
         assert "rd" not in text
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_nothing_that_a_sweep_leaves_or_prints_holds_a_secret(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -140,6 +140,7 @@ def port():
     return store.port
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first_late", [False, True])
 def test_several_processes_agree_again_and_again_in_one_store(port, first_late):
     """What an earlier start has left is not taken for new."""

@@ -77,6 +77,7 @@ class Extended(Classification):
     """Classification by another name."""
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("cls", [Bare, Extended])
 def test_a_run_of_a_task_of_ones_own(cls, tmp_path, monkeypatch, capsys):

@@ -81,6 +81,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_optimizer_goes_on_as_the_command_line_says(stopped, change):
     """Each parameter has the options that a fresh run would give it at this step, and the state of the checkpoint."""
@@ -116,6 +117,7 @@ class Rates(Callback):
         self.on_train_batch_start = lambda *_: None
 
 
+@pytest.mark.long
 def test_a_checkpoint_before_the_first_resumed_step_holds_its_learning_rate(stopped):
     _, _, checkpoint = stopped
     rates = Rates()
@@ -151,6 +153,7 @@ def finished(request, place):
         return folder
 
 
+@pytest.mark.long
 def test_a_run_resumed_after_its_last_epoch_tests_the_best_one(finished):
     folder = command(f"ckpt_path={finished}/checkpoints/last.ckpt")
     again, before = summary(folder), summary(finished)
@@ -165,6 +168,7 @@ def test_a_run_resumed_after_its_last_epoch_tests_the_best_one(finished):
     assert "last.ckpt has done 2 epochs, 8 steps; trainer.max_epochs may be raised" in log
 
 
+@pytest.mark.long
 def test_more_epochs_keep_the_earlier_best_and_fewer_are_refused(finished, capsys):
     folder = command(f"ckpt_path={finished}/checkpoints/last.ckpt", "trainer.max_epochs=3", "optim.lr=1e-9")
     assert summary(folder)["best_epoch"] == summary(finished)["best_epoch"] == 1
@@ -185,6 +189,7 @@ def copied(finished: Path, name: str) -> Path:
     return target
 
 
+@pytest.mark.long
 def test_without_its_best_checkpoint_a_finished_run_tests_its_last_weights(finished):
     checkpoints = copied(finished, "no_best")
     (checkpoints / "best.ckpt").unlink()
@@ -197,6 +202,7 @@ def test_without_its_best_checkpoint_a_finished_run_tests_its_last_weights(finis
     assert all(torch.equal(left[key], last[f"backbone.{key}"]) for key in left)
 
 
+@pytest.mark.long
 def test_a_damaged_best_checkpoint_is_not_taken_over(finished, capsys):
     checkpoints = copied(finished, "damaged_best")
     data = bytearray((checkpoints / "best.ckpt").read_bytes())
@@ -227,6 +233,7 @@ def opened(monkeypatch):
     return counts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [[], ["trainer.max_epochs=3"], ["train=false"]])
 def test_a_run_opens_and_checks_its_checkpoint_once(finished, opened, change):
     checkpoints = copied(finished, "opened")
@@ -242,6 +249,7 @@ class Requeue(Callback):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
+@pytest.mark.long
 def test_under_slurm_checkpoints_of_lightnings_are_neither_written_nor_read(tmp_path, monkeypatch, capsys):
     """Lightning resumes from the newest hpc_ckpt_*.ckpt of its root folder, and Slurm's signal writes one there."""
     variables = {"NTASKS": "1", "JOB_NAME": "train", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}

@@ -51,6 +51,7 @@ def first(place):
         return place / run("backbone.drop_path_rate=0.2")
 
 
+@pytest.mark.long
 def test_the_folder_holds_everything(first):
     names = {str(path.relative_to(first)) for path in first.rglob("*") if path.is_file()}
     assert names >= {
@@ -114,11 +115,13 @@ def test_probabilities_are_calibrated_on_the_validation_images(first):
     assert found["ece_scaled"] < found["ece"] / 2
 
 
+@pytest.mark.long
 def test_training_stops_early_when_nothing_gets_better():
     folder = run("trainer.max_epochs=9", "trainer.early_stopping=1", "optim.lr=1e-12")
     assert summary(folder)["epochs"] == 2
 
 
+@pytest.mark.long
 def test_the_average_of_the_weights_is_what_is_kept_and_tested():
     folder = run("trainer.ema_decay=0.5", "trainer.max_epochs=1")
     best, last = (torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
@@ -151,6 +154,7 @@ def test_the_backbone_is_left_in_the_layout_of_the_hub(first):
     assert torch.equal(net.stem[0].weight, best["backbone.stem.0.weight"])
 
 
+@pytest.mark.long
 def test_plugins_are_recorded_in_the_folder_and_in_the_checkpoint(place, monkeypatch):
     (place / "my_parts.py").write_text("")
     monkeypatch.syspath_prepend(place)
@@ -162,6 +166,7 @@ def test_plugins_are_recorded_in_the_folder_and_in_the_checkpoint(place, monkeyp
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["bbframe"]["plugins"] == named
 
 
+@pytest.mark.long
 def test_a_rerun_is_bit_identical(first):
     again = command(f"rerun={first}")
     assert summary(again)["test"] == summary(first)["test"]
@@ -170,6 +175,7 @@ def test_a_rerun_is_bit_identical(first):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+@pytest.mark.long
 def test_a_rerun_takes_overrides_on_top(first):
     again = command(f"rerun={first}", "trainer.max_epochs=1", "seed=3")
     config = yaml.safe_load((again / "config.yaml").read_text())
@@ -177,12 +183,14 @@ def test_a_rerun_takes_overrides_on_top(first):
     assert config["backbone"] == yaml.safe_load((first / "config.yaml").read_text())["backbone"]
 
 
+@pytest.mark.long
 def test_evaluation_repeats_the_test_of_a_checkpoint(first):
     again = command("train=false", f"ckpt_path={first}/checkpoints/best.ckpt")
     assert summary(again)["test"] == pytest.approx(summary(first)["test"])
     assert not (again / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_a_resumed_run_ends_as_an_uninterrupted_one_does(first, place):
     """Two epochs, stopped in the middle of the second, then continued: the same weights to the last bit."""
     from lightning.pytorch.callbacks import Callback
@@ -215,6 +223,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_does(first, place):
     assert summary(twice)["seconds"]["fit"] > summary(resumed)["seconds"]["fit"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moved", [False, True])
 def test_the_weights_of_the_best_epoch_are_no_checkpoint_to_train_on(first, tmp_path, moved, capsys):
     best = first / "checkpoints" / "best.ckpt"
@@ -282,6 +291,7 @@ def photos(place):
     return place / "photos"
 
 
+@pytest.mark.long
 def test_a_folder_of_images_trains_and_counts_what_it_skips_and_assumes(photos):
     pictures = [Image.new("L", (40, 24), grey) for grey in (0, 90, 200)]
     pictures[0].save(photos / "digit 1" / "moving.gif", save_all=True, append_images=pictures[1:])
@@ -302,6 +312,7 @@ def test_a_folder_of_images_trains_and_counts_what_it_skips_and_assumes(photos):
     assert "broken.png" in (folder / "train.log").read_text()
 
 
+@pytest.mark.long
 def test_pretrained_weights_bring_their_preprocessing_and_are_recorded(first, photos):
     folder = run(
         "backbone.pretrained=true",
@@ -322,6 +333,7 @@ def test_pretrained_weights_bring_their_preprocessing_and_are_recorded(first, ph
     assert "broken.png" in (folder / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_a_pretrained_run_builds_two_configs_and_opens_its_checkpoint_once(first, monkeypatch):
     """One config is the run's, the other is the checkpoint's."""
     counts = {"config": 0, "checkpoint": 0}
@@ -341,6 +353,7 @@ def test_a_pretrained_run_builds_two_configs_and_opens_its_checkpoint_once(first
     assert counts == {"config": 2, "checkpoint": 1}
 
 
+@pytest.mark.long
 def test_a_record_pins_the_commit_that_the_weights_came_from(first, monkeypatch):
     import bbframe.run.configuration as module
 
@@ -354,6 +367,7 @@ def test_a_record_pins_the_commit_that_the_weights_came_from(first, monkeypatch)
     assert yaml.safe_load((folder / "config.yaml").read_text())["backbone"]["revision"] == "0123abc"
 
 
+@pytest.mark.long
 def test_a_checkpoint_suffices_once_the_pretrained_weights_are_gone(first, place):
     """Fields that the pretrained checkpoint supplied, and its preprocessing, come from ours."""
     weights = place / "pretrained"
@@ -370,6 +384,7 @@ def test_a_checkpoint_suffices_once_the_pretrained_weights_are_gone(first, place
     assert json.loads((longer / "backbone" / "preprocessor_config.json").read_text())["image_mean"] == [0.1, 0.2, 0.3]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -402,6 +417,7 @@ def test_two_processes_share_one_folder_and_test_every_image_once(place):
     assert test["loss"] == pytest.approx(sum(float(row["loss"]) for row in rows) / len(rows), abs=1e-5)
 
 
+@pytest.mark.long
 def test_debug_runs_one_batch_of_everything_and_writes_no_checkpoint():
     folder = run("debug=true", "trainer.max_epochs=5")
     assert summary(folder)["epochs"] == 1
@@ -423,6 +439,7 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_in_a_table(capsys):
     assert (folder / "leaderboard.png").stat().st_size > 5000
 
 
+@pytest.mark.long
 def test_a_run_that_vanishes_counts_as_failed(monkeypatch, capsys):
     """As when the process of another launcher is killed: no error reaches us, and no result."""
     monkeypatch.setattr(Launch, "train", lambda launch, job, position: None)
@@ -445,6 +462,7 @@ def test_a_group_and_one_of_its_keys_are_swept_together():
     }
 
 
+@pytest.mark.long
 def test_a_loss_that_is_no_number_ends_the_run_and_says_what_to_try(capsys):
     assert (
         train.main(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bbframe.app.composition import composition, plain_data
 from bbframe.run.configuration import parse_configuration
 from bbframe.run.training_run import run
@@ -21,6 +23,7 @@ class Impatient:
         return epoch == 2
 
 
+@pytest.mark.long
 def test_a_run_that_is_given_up_ends_there_and_is_not_tested(tmp_path):
     with composition() as compose:
         config = plain_data(compose, [*TINY, "trainer.max_epochs=5", "trainer.limit_train_batches=2"])

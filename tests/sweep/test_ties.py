@@ -98,6 +98,7 @@ def test_settings_that_share_no_split_are_parted_and_a_third_one_joins_them():
     assert on_shared_splits([one, two, both]) == [[one, two, both]]
 
 
+@pytest.mark.long
 def test_f1_is_compared_by_the_same_resamples_of_both_runs(tmp_path):
     """Against drawing images and computing the F1 of both by scikit-learn."""
     random = np.random.default_rng(0)

@@ -252,6 +252,7 @@ def test_true_masks_found_exactly_have_a_mask_map_of_one():
     assert task.intervals() == dict.fromkeys(("mAP", "mAP50", "mask_mAP", "mask_mAP50"), (1.0, 1.0))
 
 
+@pytest.mark.long
 def test_every_loss_is_logged_and_masks_are_measured(tmp_path):
     task = detection("resnet", "mask_rcnn")
     trainer = pl.Trainer(
@@ -289,6 +290,7 @@ def test_a_frozen_backbone_stays_and_the_detector_learns(freeze):
     assert all(p.grad is not None for p in task.head.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("head", sorted(WANTED))
 def test_detections_do_not_depend_on_the_images_beside_them(head):
     task = detection("convnextv2", head, score_threshold=1e-4).eval()  # global response normalisation sees the padding

@@ -132,6 +132,7 @@ def test_a_gradient_reaches_every_trainable_parameter(name, which):
         assert len(trainable) == len([*net.parameters()]) < len([*whole(name).parameters()])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EVERY)
 def test_parameters_are_ordered_by_stage_and_by_depth(name):
     net = whole(name)
@@ -165,6 +166,7 @@ def test_recomputed_activations_give_the_same_gradients(name):
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_network_without_recomputation_says_so():
     with pytest.raises(ValueError, match="hrnet_w18_small cannot recompute its activations"):
         whole("hrnet_w18_small").gradient_checkpointing_enable()
@@ -206,6 +208,7 @@ def test_frozen_batch_norm_neither_trains_nor_follows_the_data():
     torch.testing.assert_close(dict(net.named_buffers()), before, rtol=0, atol=0)
 
 
+@pytest.mark.long
 def test_making_a_config_draws_no_random_number_and_imports_nothing_early():
     state = torch.get_rng_state()
     config_of("test_vit", num_channels=5)
@@ -267,6 +270,7 @@ def checkpoint(tmp_path):
     return make
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -293,6 +297,7 @@ def test_timms_weights_give_timms_maps(name, checkpoint):
     assert not net.training
 
 
+@pytest.mark.long
 def test_use_pretrained_backbone_is_honoured(checkpoint, tmp_path):
     folder = checkpoint("test_resnet")
     trained = TimmBackbone.from_pretrained(folder)
@@ -368,6 +373,7 @@ def test_resized_positions_are_reported(checkpoint):
     assert net.load_report.adapted == {"_backbone.model.pos_embed": "resized by timm from [1, 101, 64] to [1, 17, 64]"}
 
 
+@pytest.mark.long
 def test_weights_out_of_reach_are_one_line_that_says_which_file_and_how_to_get_it(tmp_path):
     with pytest.raises(ValueError, match=r"timm/resnet18.a1_in1k: model.safetensors: .*hf download") as error:
         AutoBackbone.from_pretrained("timm/resnet18.a1_in1k", cache_dir=str(tmp_path), local_files_only=True)
@@ -412,6 +418,7 @@ def test_save_and_reload_bit_for_bit(name, frozen, tmp_path):
 # timm's version of a native architecture
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("native", "timm_name", "indices"),
     [
@@ -456,6 +463,7 @@ def test_source_timm_refuses_another_network_and_a_hidden_stem(options, message)
         make_backbone({"timm_name": "vit_base_patch14_dinov2", "source": "timm", **options})
 
 
+@pytest.mark.long
 def test_source_timm_survives_saving(tmp_path):
     net = make_backbone({"model_type": "resnet", "source": "timm", "timm_name": "resnet50", "out_indices": [0, 1]})
     net.save_pretrained(tmp_path)

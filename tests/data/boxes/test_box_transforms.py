@@ -287,6 +287,7 @@ def test_batches_travel_to_a_spawned_worker(tmp_path):
     assert torch.equal(first["image"][0], second["image"][0])
 
 
+@pytest.mark.long
 def test_batches_repeat_with_any_number_of_workers_and_after_a_stop(tmp_path):
     write_coco(tmp_path, count=14)
 

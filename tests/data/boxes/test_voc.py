@@ -175,6 +175,7 @@ def test_an_encoding_that_python_lacks_is_named(root):
         load(root)
 
 
+@pytest.mark.long
 def test_many_classes_are_looked_up_in_little_time(root):
     names = [f"c{i}" for i in range(4000)]
     for page in "abcd":

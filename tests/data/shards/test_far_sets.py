@@ -96,6 +96,7 @@ def shards_there(far):
     return sorted(path.name.partition("-")[2] for path in far.cache.glob("*.tar"))
 
 
+@pytest.mark.long
 def test_batches_are_those_of_the_folder_in_the_same_order(far, tmp_path):
     near = build("digits", shards=str(tmp_path / "site" / "digits"), shard_window=2)
     data = digits(far, shard_window=2)
@@ -104,6 +105,7 @@ def test_batches_are_those_of_the_folder_in_the_same_order(far, tmp_path):
     assert all(count == 1 for name, count in far.asked.items() if name.endswith(".tar"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["busy", "breaks"])
 def test_a_passing_failure_is_tried_again_and_goes_on_where_it_broke_off(far, fault):
     name = "digits/train-000001.tar"
@@ -116,6 +118,7 @@ def test_a_passing_failure_is_tried_again_and_goes_on_where_it_broke_off(far, fa
     assert (starts[-1] > 0) == (fault == "breaks")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -130,6 +133,7 @@ def test_a_wrong_file_is_refused_by_name(far, fault, message):
     assert "train-000001.tar" not in shards_there(far)
 
 
+@pytest.mark.long
 def test_what_is_absent_is_said_at_once(far):
     with pytest.raises(ValueError, match=r"data: shards=.*/nothing: shards.json: .* cannot be fetched: 404"):
         build("digits", shards=f"{far.url}/nothing", shard_cache=str(far.cache))
@@ -138,6 +142,7 @@ def test_what_is_absent_is_said_at_once(far):
         digits(far)
 
 
+@pytest.mark.long
 def test_the_cache_stays_below_its_bound_and_forgets_the_oldest(far):
     sizes = {path.name: path.stat().st_size for path in (far.root / "digits").glob("*.tar")}
     most = 2 * max(sizes.values()) + 10**6
@@ -152,11 +157,13 @@ def test_the_cache_stays_below_its_bound_and_forgets_the_oldest(far):
     assert len(shards_there(far)) < len(sizes)
 
 
+@pytest.mark.long
 def test_a_cache_for_less_than_two_windows_is_refused(far):
     with pytest.raises(ValueError, match=r"shard_cache_size=0.5MB is too small to read shard_window=8 shards .*; set"):
         digits(far, shard_cache_size="0.5MB")
 
 
+@pytest.mark.long
 def test_workers_share_one_download(far):
     data = digits(far, num_workers=2, shard_window=2)
     count = Counter(i for batch in data.train_dataloader() for i in batch["index"].tolist())
@@ -165,6 +172,7 @@ def test_workers_share_one_download(far):
     assert all(count == 1 for name, count in far.asked.items() if name.endswith(".tar"))
 
 
+@pytest.mark.long
 def test_a_set_that_was_written_anew_is_not_taken_from_the_cache(far, tmp_path):
     list(digits(far).val_dataloader())
     for path in (far.root / "digits").iterdir():
@@ -175,6 +183,7 @@ def test_a_set_that_was_written_anew_is_not_taken_from_the_cache(far, tmp_path):
     assert same_batches(near.train_dataloader(), digits(far).train_dataloader())
 
 
+@pytest.mark.long
 def test_tars_of_other_programs_are_named_by_a_pattern(far):
     for number in range(3):
         write_tar(far.root / f"other-train-{number:03d}.tar", labelled(10, 10 * number))

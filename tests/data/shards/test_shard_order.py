@@ -60,6 +60,7 @@ def load(place, **options):
     return build("digits", shards=place, shard_window=2, augment={"degrees": 20.0}, **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num_workers", [1, 3])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 def test_batches_are_the_same_with_any_number_of_workers(place, num_workers):
@@ -89,6 +90,7 @@ class Remember(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("first", "second"), [(0, 2), (2, 0)])
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*")

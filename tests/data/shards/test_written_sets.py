@@ -41,6 +41,7 @@ def alike(source, shards):
     assert same_batches(source.test_dataloader(), shards.test_dataloader())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["digits", "digit_scenes"])
 def test_data_sets_without_files_come_back_to_the_bit(name, tmp_path):
     small = {} if name == "digits" else {"train_scenes": 20, "val_scenes": 9, "test_scenes": 9}

@@ -56,6 +56,7 @@ def texts(page, selector):
     return [text.strip() for text in page.locator(selector).all_inner_texts()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_of_a_real_run_opens_without_a_complaint(browser, digits_run, scheme):
     with opened(browser, digits_run / "report.html", scheme=scheme) as page:
@@ -68,6 +69,7 @@ def test_the_page_of_a_real_run_opens_without_a_complaint(browser, digits_run, s
         assert dark == (scheme == "dark")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("press", ["click", "Enter", "Space"])
 def test_a_table_is_sorted_by_its_heads(browser, page_file, press):
     with opened(browser, page_file) as page:
@@ -85,6 +87,7 @@ def test_a_table_is_sorted_by_its_heads(browser, page_file, press):
         assert page.locator("#said").inner_text() == "sorted by recall, ascending"
 
 
+@pytest.mark.long
 def test_cells_without_a_value_stay_last_and_numbers_are_no_words(browser, tmp_path):
     rows = [["b", 9], ["a", None], ["C", 10], ["d", 0.5]]
     columns = [{"title": "name"}, {"title": "n", "number": True}]
@@ -102,6 +105,7 @@ def test_cells_without_a_value_stay_last_and_numbers_are_no_words(browser, tmp_p
         assert texts(page, ".count") == ["1 of 4"]
 
 
+@pytest.mark.long
 def test_a_cell_of_the_matrix_shows_its_images(browser, page_file):
     with opened(browser, page_file) as page:
         cell = page.get_by_label("true dog, predicted gnu", exact=False)
@@ -114,6 +118,7 @@ def test_a_cell_of_the_matrix_shows_its_images(browser, page_file):
         assert all(text.startswith("is dog") for text in texts(page, ".shot .truth"))
 
 
+@pytest.mark.long
 def test_the_matrix_is_walked_by_arrows(browser, page_file):
     with opened(browser, page_file) as page:
         page.locator(".matrix button[tabindex='0']").focus()
@@ -134,6 +139,7 @@ def test_the_matrix_is_walked_by_arrows(browser, page_file):
         assert label.startswith("dog")
 
 
+@pytest.mark.long
 def test_images_are_ordered_and_chosen(browser, page_file):
     with opened(browser, page_file) as page:
 
@@ -163,6 +169,7 @@ def test_images_are_ordered_and_chosen(browser, page_file):
         assert page.locator(".shot").count() == 48
 
 
+@pytest.mark.long
 def test_an_image_is_enlarged_and_left_by_the_keyboard(browser, page_file):
     with opened(browser, page_file) as page:
         page.locator(".shot").first.press("Enter")
@@ -180,6 +187,7 @@ def test_an_image_is_enlarged_and_left_by_the_keyboard(browser, page_file):
         assert page.evaluate("document.activeElement === document.querySelector('.shot')")
 
 
+@pytest.mark.long
 def test_the_heat_can_be_laid_over_the_worst(browser, digits_run):
     with opened(browser, digits_run / "report.html") as page:
         assert page.locator(".shot canvas").count() == 0
@@ -189,6 +197,7 @@ def test_the_heat_can_be_laid_over_the_worst(browser, digits_run):
         assert page.locator("dialog .photo").count() == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("press", ["click", "Enter"])
 def test_the_command_is_copied(browser, page_file, press):
     with opened(browser, page_file) as page:
@@ -198,6 +207,7 @@ def test_the_command_is_copied(browser, page_file, press):
         assert page.evaluate("navigator.clipboard.readText()") == "python train.py backbone=resnet18 optim.lr=0.01"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("press", ["click", "Space"])
 def test_the_theme_is_switched_with_its_charts(browser, page_file, press):
     colours = """() => [getComputedStyle(document.body).backgroundColor,
@@ -213,6 +223,7 @@ def test_the_theme_is_switched_with_its_charts(browser, page_file, press):
         assert page.evaluate(colours) == light
 
 
+@pytest.mark.long
 def test_charts_tell_their_numbers_in_a_table(browser, page_file):
     with opened(browser, page_file) as page:
         figure = page.locator("#part-curves figure").first
@@ -220,6 +231,7 @@ def test_charts_tell_their_numbers_in_a_table(browser, page_file):
         assert figure.locator("tbody tr").all_inner_texts()[:2] == ["training\t1\t1.5", "training\t2\t0.7"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", ["page_file", "hostile_file"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_page_is_as_wide_as_the_screen(browser, file, width, request):
@@ -232,6 +244,7 @@ def test_a_page_is_as_wide_as_the_screen(browser, file, width, request):
         assert box["x"] + box["width"] <= width
 
 
+@pytest.mark.long
 def test_hostile_names_break_nothing_and_run_nothing(browser, hostile_file):
     with opened(browser, hostile_file) as page:
         page.get_by_role("button", name="More").click() if page.locator(".more:visible").count() else None
@@ -250,6 +263,7 @@ def test_hostile_names_break_nothing_and_run_nothing(browser, hostile_file):
         assert any("<svg onload=window.broken=1>" in option for option in options)
 
 
+@pytest.mark.long
 def test_markup_that_escaping_had_missed_would_not_run(browser, tmp_path):
     """The second wall: the policy of the page refuses what is not its own."""
     text = page_text("A page", [Section("Text", "text", {"text": "HERE"})])
@@ -263,6 +277,7 @@ def test_markup_that_escaping_had_missed_would_not_run(browser, tmp_path):
         assert sum("Content Security Policy" in text for text in page.complaints) >= 5
 
 
+@pytest.mark.long
 def test_a_thousand_classes_show_the_most_confused_pairs(browser, tmp_path):
     names = [f"class {i}" for i in range(1000)]
     rows = [(0, i, (i * 7) % 1000 if i % 2 else i, 0.9, 0.05) for i in range(1000)]
@@ -278,6 +293,7 @@ def test_a_thousand_classes_show_the_most_confused_pairs(browser, tmp_path):
         assert page.locator(".shot").first.locator(".absent").count() == 1
 
 
+@pytest.mark.long
 def test_a_run_without_any_result_has_a_page(browser, tmp_path):
     folder = FinishedRun(tmp_path / "run").folder
     folder.mkdir()

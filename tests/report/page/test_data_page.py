@@ -93,6 +93,7 @@ def test_nothing_found_is_said(tmp_path):
     assert "data.exclude" not in text.partition("<main")[2]
 
 
+@pytest.mark.long
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_opens_without_a_complaint_and_fits(page_file, width):

@@ -63,6 +63,7 @@ def boxes(page, dashed=False):
     ).count()
 
 
+@pytest.mark.long
 def test_the_slider_counts_and_draws_what_is_left(browser, page_file, errors):
     with opened(browser, page_file) as page:
         for percent in (50, 90, 5):
@@ -79,6 +80,7 @@ def test_the_slider_counts_and_draws_what_is_left(browser, page_file, errors):
         assert f"{100 * found / len(errors.found):.1f} % of the objects are found" in recall
 
 
+@pytest.mark.long
 def test_the_slider_is_moved_by_the_keyboard(browser, page_file, errors):
     with opened(browser, page_file) as page:
         slider = page.get_by_label("Score at least")
@@ -91,6 +93,7 @@ def test_the_slider_is_moved_by_the_keyboard(browser, page_file, errors):
         assert boxes(page) == 0
 
 
+@pytest.mark.long
 def test_images_are_ordered_by_the_errors_that_are_left(browser, page_file, errors):
     with opened(browser, page_file) as page:
 
@@ -114,6 +117,7 @@ def test_images_are_ordered_by_the_errors_that_are_left(browser, page_file, erro
         assert names == [f"test scene {i}" for i in range(24)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("press", ["click", "Space"])
 def test_switches_hide_what_they_name(browser, page_file, press):
     with opened(browser, page_file) as page:
@@ -141,6 +145,7 @@ def test_switches_hide_what_they_name(browser, page_file, press):
         assert boxes(page, dashed=True) == 0
 
 
+@pytest.mark.long
 def test_classes_are_switched_alone_and_all_at_once(browser, page_file, errors):
     with opened(browser, page_file) as page:
         slide(page, 50)
@@ -157,6 +162,7 @@ def test_classes_are_switched_alone_and_all_at_once(browser, page_file, errors):
         assert int(page.locator(".outcomes .count").first.inner_text()) == errors.counts(0.5)["right"]
 
 
+@pytest.mark.long
 def test_an_image_is_enlarged_and_left_by_the_keyboard(browser, page_file):
     with opened(browser, page_file) as page:
         page.locator(".pictures .open").first.press("Enter")
@@ -174,6 +180,7 @@ def test_an_image_is_enlarged_and_left_by_the_keyboard(browser, page_file):
         assert page.locator("dialog[open]").count() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_gallery_is_as_wide_as_the_screen(browser, page_file, width):
     with opened(browser, page_file, width=width, scheme="dark") as page:
@@ -185,6 +192,7 @@ def test_the_gallery_is_as_wide_as_the_screen(browser, page_file, width):
         assert box["x"] + box["width"] <= width
 
 
+@pytest.mark.long
 def test_hostile_names_break_nothing_and_run_nothing(browser, tmp_path, data, rows, monkeypatch):
     monkeypatch.setattr(data, "class_names", [f"{HOSTILE[k % 3]}{k}" for k in range(10)])
     monkeypatch.setattr(data, "source", lambda part, index: f"{HOSTILE[index % 3]}{index}.png")

@@ -43,6 +43,7 @@ def texts(page, selector):
     return [text.strip() for text in page.locator(selector).all_inner_texts()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_is_as_wide_as_the_screen_with_all_its_charts(browser, page_file, width, scheme):
@@ -56,6 +57,7 @@ def test_the_page_is_as_wide_as_the_screen_with_all_its_charts(browser, page_fil
         assert wide == 0  # every number has room in its cell
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [390, 1280])
 def test_hostile_names_break_nothing(browser, hostile_file, width):
     with opened(browser, hostile_file, width) as page:
@@ -66,6 +68,7 @@ def test_hostile_names_break_nothing(browser, hostile_file, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.long
 def test_another_score_changes_cells_chart_and_words(browser, page_file):
     with opened(browser, page_file) as page:
         stages = page.locator("#part-stages")
@@ -80,6 +83,7 @@ def test_another_score_changes_cells_chart_and_words(browser, page_file):
         assert page.evaluate(f"{first}.ends[0]") is None  # LogME has no interval
 
 
+@pytest.mark.long
 def test_the_chosen_stages_are_framed_and_the_best_have_the_strongest_colour(browser, page_file):
     with opened(browser, page_file) as page:
         row = page.locator(".stage-row").first
@@ -95,6 +99,7 @@ def test_the_chosen_stages_are_framed_and_the_best_have_the_strongest_colour(bro
         assert said == "convnextv2_nano, stage2 (stride 8, 192 channels): ridge 0.883 [0.872, 0.894], chosen"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("press", ["click", "Enter"])
 def test_a_name_puts_its_row_into_the_chart_and_out_of_it(browser, page_file, press):
     with opened(browser, page_file) as page:
@@ -113,6 +118,7 @@ def test_a_name_puts_its_row_into_the_chart_and_out_of_it(browser, page_file, pr
         assert page.evaluate(chart) == near
 
 
+@pytest.mark.long
 def test_the_chart_goes_over_strides_too(browser, page_file):
     with opened(browser, page_file) as page:
         page.get_by_label("Chart over").select_option("stride")
@@ -122,6 +128,7 @@ def test_the_chart_goes_over_strides_too(browser, page_file):
         assert page.evaluate(f"{chart}.scales.y.min") > 0.7
 
 
+@pytest.mark.long
 def test_the_map_shows_the_image_below_the_pointer(browser, page_file):
     with opened(browser, page_file) as page:
         chart = CHART.format("#part-embedding-map")
@@ -135,6 +142,7 @@ def test_the_map_shows_the_image_below_the_pointer(browser, page_file):
         assert hover.is_hidden()
 
 
+@pytest.mark.long
 def test_classes_are_taken_out_of_the_map_and_put_back(browser, page_file):
     with opened(browser, page_file) as page:
         chart = CHART.format("#part-embedding-map")
@@ -152,6 +160,7 @@ def test_classes_are_taken_out_of_the_map_and_put_back(browser, page_file):
         assert page.evaluate(shown) == [True] * 10
 
 
+@pytest.mark.long
 def test_the_other_method_has_its_own_points(browser, page_file):
     with opened(browser, page_file) as page:
         point = f"{CHART.format('#part-embedding-map')}.data.datasets[0].data[0].x"
@@ -161,6 +170,7 @@ def test_the_other_method_has_its_own_points(browser, page_file):
         assert page.evaluate(point) != before
 
 
+@pytest.mark.long
 def test_the_command_is_copied(browser, page_file):
     with opened(browser, page_file) as page:
         page.locator("#part-what-to-run").get_by_role("button", name="Copy").click()

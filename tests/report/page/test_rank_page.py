@@ -272,6 +272,7 @@ def test_photos_without_room_are_left_out(tmp_path, monkeypatch):
     assert f"{kept} of them have a photo in this page" in path.read_text()
 
 
+@pytest.mark.long
 def test_a_large_ranking_fits(tmp_path):
     ranking = made_ranking(1, race=False)
     one = ranking["backbones"][0]

@@ -41,6 +41,7 @@ def texts(page, selector):
     return [text.strip() for text in page.locator(selector).all_inner_texts()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_opens_as_wide_as_the_screen_with_all_its_parts(browser, page_file, width):
     with opened(browser, page_file, width) as page:
@@ -52,6 +53,7 @@ def test_the_page_opens_as_wide_as_the_screen_with_all_its_parts(browser, page_f
         assert "no memory <script>" in page.locator("#part-jobs-without-a-result").inner_text()
 
 
+@pytest.mark.long
 def test_the_leaderboard_is_sorted_and_filtered(browser, page_file):
     with opened(browser, page_file) as page:
         places = "#part-leaderboard tbody tr:visible td:first-child"
@@ -64,6 +66,7 @@ def test_the_leaderboard_is_sorted_and_filtered(browser, page_file):
         assert len(texts(page, places)) == 2
 
 
+@pytest.mark.long
 def test_a_link_leads_to_the_page_of_the_run(browser, page_file):
     with opened(browser, page_file) as page:
         links = page.locator("#part-runs a")

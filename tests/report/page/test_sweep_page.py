@@ -161,6 +161,7 @@ def test_hostile_names_stay_text(table, tmp_path):
     assert "python train.py -m &#39;name=" in page
 
 
+@pytest.mark.long
 def test_a_sweep_of_thousands_fits_into_a_page(table, tmp_path):
     settings = [setting(f"setting {i}", i / 1e4, gmacs=i + 1.0) for i in range(2000)]
     runs = [RunSummary(f"{i}", "a", i, 0, {"val": 0.1}, 1.0, True) for i in range(2000)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from typing import NamedTuple
 
 # tells the processes that Lightning starts where their run writes, and what it goes on from, as JSON
@@ -29,7 +30,7 @@ def launcher() -> str:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "torchrun"
-    if "SLURM_NTASKS" in os.environ and not in_slurm_shell():
+    if "SLURM_NTASKS" in os.environ and not _typed_in_slurm_shell():
         return "slurm"
     if all(variable in os.environ for variable in JSRUN):
         return "jsrun"
@@ -43,6 +44,15 @@ def launcher() -> str:
 def in_slurm_shell() -> bool:
     """Whether Slurm runs a shell for a person, by the names of jobs that Lightning knows too."""
     return os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+
+
+def _typed_in_slurm_shell() -> bool:
+    """Whether a person typed the command into such a shell, without srun before it.
+
+    The shell may be the first of several tasks: `srun --ntasks=2 --pty bash`. Only its own commands have a terminal.
+    """
+    alone = _number("SLURM_STEP_NUM_TASKS", "1") == 1
+    return in_slurm_shell() and (alone or (sys.stdin is not None and sys.stdin.isatty()))
 
 
 def rank() -> int:
@@ -86,6 +96,7 @@ def layout() -> Layout | None:
     """
     kind, size = launcher(), started()
     if kind == "lightning":
+        _check_mpi()
         return None
     if kind == "slurm" and size > 1 and "SLURM_STEP_ID" not in os.environ:
         raise ValueError(
@@ -107,6 +118,20 @@ def layout() -> Layout | None:
             f"{kind} has started {size} processes on {nodes} nodes; start as many on each, because Lightning counts so"
         )
     return Layout(size // max(1, nodes), max(1, nodes), f"{kind} has started {size} processes on {nodes} nodes")
+
+
+def _check_mpi() -> None:
+    """Refuse the processes of an mpirun that cannot find each other: each would train on its own.
+
+    Slurm sets the variable of the second kind for its own tasks, too.
+    """
+    if (size := _number("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"mpirun has started {size} processes, which find each other by mpi4py: pip install mpi4py, or start them "
+            "by torchrun"
+        )
+    if (size := _number("PMI_SIZE", "1")) > 1 and "SLURM_NTASKS" not in os.environ:
+        raise ValueError(f"mpiexec has started {size} processes, which cannot find each other; start them by torchrun")
 
 
 def launched_by_lightning() -> bool:

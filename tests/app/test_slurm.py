@@ -125,6 +125,11 @@ def test_two_tasks_write_one_folder_and_one_log(cluster, tmp_path):
     assert len(left(run)[1]) == 1
 
 
+def test_srun_in_a_persons_shell_starts_one_run(cluster, tmp_path):
+    cluster.run(tmp_path, "salloc", "-n2", "bash", "-c", f"srun {TRAIN} {SHORT}")
+    assert (only_run(tmp_path) / "metrics.json").is_file()
+
+
 def test_an_error_of_two_tasks_is_said_once(cluster, tmp_path):
     line = [*TRAIN.split(), *SHORT.split()]
     said = cluster.run(tmp_path, "srun", "-n2", *line, "trainer.devices=3", code=1)

@@ -22,6 +22,7 @@ from bbframe.run.configuration import TrainerOptions
 from bbframe.run.processes import is_first, rank
 
 SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+STEP = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
 LSF = {"LSB_JOBID": "1", "LSB_DJOB_RANKFILE": "/hosts", "JSM_NAMESPACE_LOCAL_RANK": "0", "JSM_NAMESPACE_SIZE": "2"}
 POD = {"MASTER_ADDR": "first", "MASTER_PORT": "23456", "WORLD_SIZE": "2"}
 AGENT = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
@@ -49,7 +50,7 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch):
     for name in list(os.environ):
-        own = ("MASTER_", "SLURM_", "LSB_", "JSM_", "TORCHELASTIC_", "OMPI_")
+        own = ("MASTER_", "SLURM_", "LSB_", "JSM_", "TORCHELASTIC_", "OMPI_", "PMI_")
         if name.endswith(("RANK", "WORLD_SIZE")) or name.startswith(own):
             monkeypatch.delenv(name)
 
@@ -81,6 +82,9 @@ LAYOUTS = [
     ({**AGENT, "RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2"}, (2, 2)),
     ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_NNODES": "2", "SLURM_STEP_ID": "0"}, (2, 2)),
     ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "bash"}, None),
+    # srun in such a shell, and a script that `srun bash` starts
+    ({**SLURM, "SLURM_PROCID": "1", **STEP, "SLURM_JOB_NAME": "interactive"}, (2, 1)),
+    ({**SLURM, "SLURM_PROCID": "1", **STEP, "SLURM_JOB_NAME": "bash"}, (2, 1)),
 ]
 
 
@@ -102,6 +106,24 @@ def test_mpi_counts_where_its_processes_can_meet(connected, monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
     monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: object() if connected else None)
     assert rank() == int(connected)
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"), [("OMPI_COMM_WORLD_SIZE", "pip install mpi4py"), ("PMI_SIZE", "torchrun")]
+)
+def test_processes_of_mpi_that_cannot_meet_do_not_train_side_by_side(variable, said, monkeypatch):
+    monkeypatch.setenv(variable, "2")
+    monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=f"has started 2 processes.*{said}"):
+        placed_processes(TrainerOptions())
+
+
+def test_a_shell_with_a_terminal_starts_one_process(monkeypatch):
+    """`srun --ntasks=2 --pty bash` gives the first task a terminal."""
+    for name, value in {**SLURM, "SLURM_PROCID": "0", **STEP, "SLURM_JOB_NAME": "bash"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes.sys.stdin, "isatty", lambda: True, raising=False)
+    assert processes.launcher() == "lightning"
 
 
 def test_a_node_after_the_first_is_never_first(monkeypatch):

@@ -25,6 +25,7 @@ from bbframe.app.hydra_settings import VERSION
 from bbframe.app.places import CONF
 from bbframe.app.run_folder import RunFolder, make_run_folder
 from bbframe.app.run_request import LAST, RunRequest
+from bbframe.app.same_options import check_same, options_of
 from bbframe.app.start_ledger import agent
 from bbframe.app.sweep_resume import resumed
 from bbframe.app.sweeper import FailedJobs
@@ -135,9 +136,10 @@ def found_folder(
 
     def make(facts: list[Facts]) -> Facts:
         assert request is not None
+        check_same([f["options"] for f in facts])
         return make_run_folder(request, words, sorted({f["agent"] for f in facts if f["agent"]})).as_facts()
 
-    mine = {"agent": agent()}
+    mine = {"agent": agent(), "options": options_of(request.data) if request and plan else {}}
     group = meeting(plan.trainer.num_nodes, plan.trainer.devices) if plan else meeting(1, "auto")
     if group is not None:
         told = group.agree(error, mine, make)

@@ -11,7 +11,9 @@ from bbframe.registry import PartOptions, parse_part
 from bbframe.schema import Fraction, Length, Name, Options, Range, Rate, Seed, Share, Text, demand
 
 Workers = Annotated[int, Range(0, 256, "processes")]
-ByteSize = Annotated[str, Text("a size, such as 50GB", r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})? ?[MGT]B")]
+ByteSize = Annotated[
+    str, Text("a size in MB, GB or TB, such as 50GB", r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})? ?[MGT]B")
+]
 Strength = Annotated[float, Range(0, 10)]
 Transform = Annotated[PartOptions, partial(parse_part, "transform")]
 

@@ -3,7 +3,8 @@
 They meet in a store of torch's at the address that Lightning's process group has later, and which it then shares. The
 store of torchrun's agent outlives the processes, so what an earlier start has left in it must not be taken for new:
 the first process removes it, and every other repeats its question, under a word that it has just made up, until it has
-an answer under that word. What it has heard it says under a word of the first process.
+an answer under that word. What it has heard it says under a word of the first process. The process group would take
+the addresses of ended processes for those of new ones, so the first process serves it a store of this start alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bbframe.run.processes import launcher, rank, started
 
 PATIENCE = 1800.0  # seconds that processes wait for each other, as in torch's process groups
 PAUSE = 0.05
+PORT = "port of the process group"
 _kept: list[Any] = []  # the stores: the first process serves them as long as it lives
 
 Facts = dict[str, Any]
@@ -49,7 +51,10 @@ class Meeting:
 
         Raises ValueError in every process when there is an error in one.
         """
-        return (self._lead if self.rank == 0 else self._follow)(self._store(), error, facts, make)
+        answer = (self._lead if self.rank == 0 else self._follow)(self._store(), error, facts, make)
+        if port := answer.pop(PORT, None):
+            os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+        return answer
 
     def _store(self) -> Any:
         from torch.distributed import TCPStore
@@ -74,6 +79,15 @@ class Meeting:
             ) from error
         _kept.append(store)
         return store
+
+    def _new_store(self) -> Facts:
+        """The port of a store of this start alone, where torchrun's agent serves the one that they meet in."""
+        if not self.served:
+            return {}
+        from torch.distributed import TCPStore
+
+        _kept.append(TCPStore(self.address, 0, self.size, True, wait_for_workers=False, multi_tenant=True))
+        return {PORT: _kept[-1].port}
 
     def _wait_until_served(self) -> None:
         """Wait for the server, in a way that a signal can end."""
@@ -107,7 +121,7 @@ class Meeting:
                     error = ValueError(f"process {theirs[0]}: {theirs[1]}")
                 if error is None and not answer:
                     try:
-                        answer = make([facts, *(questions[i]["facts"] for i in sorted(questions))])
+                        answer = make([facts, *(questions[i]["facts"] for i in sorted(questions))]) | self._new_store()
                     except ValueError as found:
                         error = found
                 if error is not None:

@@ -91,18 +91,20 @@ def test_the_rest_goes_on_when_a_machine_is_lost(place, whole):
     check_gone_on(folder, whole)
 
 
-def test_a_lost_worker_is_started_again(place, whole):
-    """--standalone gives every start its own store; in torchrun's static one gloo finds the addresses of before."""
-    folder = place / "worker"
-    words = [*torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=2"), *WORDS]
-    with running([[*words, f"hydra.run.dir={folder}"]], place, "worker") as (agent,):
+@pytest.mark.parametrize("rendezvous", ["standalone", "static"])
+def test_a_lost_worker_is_started_again(place, whole, rendezvous):
+    """The agent's store still has the addresses of the processes before."""
+    folder = place / rendezvous
+    where = ["--standalone"] if rendezvous == "standalone" else [f"--master-port={free_port()}"]
+    words = [*torchrun(*where, "--nproc-per-node=2", "--max-restarts=2"), *WORDS]
+    with running([[*words, f"hydra.run.dir={folder}"]], place, rendezvous) as (agent,):
         wait_for(lambda: step(folder) % STEPS, "no checkpoint within an epoch")
         lost_at = step(folder)
         os.kill(max(workers(folder)), signal.SIGKILL)
         moment = time.monotonic()
         wait_for(lambda: step(folder) > lost_at, "the run does not go on")
         print(f"lost at step {lost_at}, beyond it again after {time.monotonic() - moment:.1f} s")
-        assert agent.wait(PATIENCE) == 0, (place / "worker.0.txt").read_text()[-3000:]
+        assert agent.wait(PATIENCE) == 0, (place / f"{rendezvous}.0.txt").read_text()[-3000:]
     assert "processes 1" not in (folder / "train.log").read_text()
     check_gone_on(folder, whole)
 

@@ -164,11 +164,16 @@ def port():
 
 @pytest.mark.long
 @pytest.mark.parametrize("first_late", [False, True])
-def test_several_processes_agree_again_and_again_in_one_store(port, first_late):
-    """What an earlier start has left is not taken for new."""
+def test_several_processes_agree_again_and_again_in_one_store(port, first_late, monkeypatch):
+    """What an earlier start has left is not taken for new, and the process group has a store of its own."""
+    for name in ("MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"):
+        monkeypatch.setenv(name, "")  # is set again at the end
+    ports = []
     everything = {"all": [{"number": number} for number in range(3)]}
     for _ in range(3):
         assert met(port, 3, {}, True, first_late) == [everything] * 3
+        assert os.environ["MASTER_PORT"] not in (*ports, str(port))
+        ports.append(os.environ["MASTER_PORT"])
         first, second, third = met(port, 3, {1: ValueError("no such folder")}, True, first_late)
         assert str(first) == "process 1: no such folder"
         assert type(second) is type(third) is ToldByFirst

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import time
 import urllib.error
 import urllib.parse
@@ -17,6 +18,7 @@ SCHEMES = ("http", "https", "s3")
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further try
 PATIENCE = 30  # seconds without a byte
 PIECE = 2**20
+_PAST_ITS_END = 416  # the answer to a part that begins behind the end
 _PASSING = (408, 429)  # refusals of a server that may answer later; so may all from 500 on
 
 
@@ -54,6 +56,10 @@ def download(url: str, part: Path, size: int | None) -> None:
                 raise _Refused(f"has {part.stat().st_size} bytes there, not the {size} that its index says")
         except _Refused as error:
             raise ValueError(f"{without_query(url)} cannot be fetched: {error}") from error
+        except urllib.error.HTTPError as error:
+            reason = f"{error.code} {error.reason}"
+            if error.code == _PAST_ITS_END:
+                part.unlink(missing_ok=True)  # what is there is another file, or all of it
         except (OSError, HTTPException) as error:
             if getattr(error, "filename", None):
                 raise  # of this machine, such as a full disk
@@ -79,12 +85,13 @@ def _opened(url: str, have: int) -> Iterator[tuple[BinaryIO, int, int]]:
 
 @contextmanager
 def _http(url: str, span: str) -> Iterator[tuple[BinaryIO, bool, int]]:
-    request = urllib.request.Request(url, headers={"Range": span} if span else {})
+    plain = urllib.parse.quote(url, safe=string.punctuation)  # a URL is ASCII
+    request = urllib.request.Request(plain, headers={"Range": span} if span else {})
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             yield answer, answer.status != 206, int(answer.headers.get("Content-Length") or 0)
     except urllib.error.HTTPError as error:
-        if error.code in _PASSING or error.code >= 500:
+        if error.code in (*_PASSING, _PAST_ITS_END) or error.code >= 500:
             raise
         raise _Refused(f"{error.code} {error.reason}") from error
 

@@ -12,9 +12,9 @@ from bbframe.data.loading_options import LoadingOptions
 from bbframe.data.shards.kept_scans import Scanned, keep_scan, kept_scan
 from bbframe.data.shards.litdata_scan import litdata_parts, open_litdata
 from bbframe.data.shards.shard_images import ShardImages, ShardObjects
-from bbframe.data.shards.shard_places import ShardFile, ShardPlace
+from bbframe.data.shards.shard_places import ShardFile, ShardPlace, tars_below
 from bbframe.data.shards.shard_set import OpenedSet, reading_of
-from bbframe.data.shards.tar_scan import TarScan
+from bbframe.data.shards.tar_scan import NOT_WHOLE, TarScan
 from bbframe.data.shards.tar_shards import TarShards
 
 _MOST_LABELS = 10**6
@@ -31,7 +31,7 @@ def open_foreign(options: LoadingOptions, place: ShardPlace, names: list[str] | 
         return open_litdata(options, place, folders)
     if names is None:
         root: Any = place
-        names = sorted(path.relative_to(root.root).as_posix() for path in root.root.rglob("*.tar"))
+        names = tars_below(root.root, where)
         if not names:
             raise ValueError(f"{where} holds neither shards.json nor a tar; `bbframe data shard` writes a set")
     named: dict[str, list[str]] = {}
@@ -50,6 +50,7 @@ def open_foreign(options: LoadingOptions, place: ShardPlace, names: list[str] | 
         reading = reading_of(options, place, TarShards(place, files[part]), files[part])
         parts[part] = ShardImages(index, reading) if index.labels is not None else ShardObjects.of(index, reading)
     skipped = Skipped(getattr(options, "tolerated_errors", 0))
+    skipped.assume(faults.assumed)
     skipped.note([(name, f"{kind}, {why}" if why else kind) for kind, name, why in dropped])
     masks = all(index.masks is not None for index in indexes.values())
     return OpenedSet(parts, class_names, None, skipped, masks)
@@ -69,9 +70,10 @@ def _scanned(options: LoadingOptions, place: ShardPlace, files: dict[str, list[S
             try:
                 path = place.path(file)
             except ValueError as error:
-                faults.fatal(str(error))
-            else:
-                scan.take(number, path, file.name)
+                faults.drop(NOT_WHOLE, file.name, str(error))
+                continue
+            if not scan.take(number, path, file.name) and place.far:
+                path.unlink(missing_ok=True)  # it may be mended there: the next run fetches it again
         if not len(scan.places) and not faults.kinds:
             faults.fatal(f"no {part} samples that can serve")
     numbers, class_names = classes_of(scans, options.task, faults)

@@ -46,7 +46,10 @@ class ShardCache:
         path = self.folder / f"{key[:32]}-{url.rpartition('/')[2][-100:]}"
         if not fresh and self._touched(path):
             return path
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"data: shard_cache={self.folder} cannot be made: {error.strerror}") from error
         with FileLock(self.folder / f".{path.name}.lock"):
             if not fresh and self._touched(path):
                 return path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -78,7 +80,7 @@ def shard_place(options: LoadingOptions) -> tuple[ShardPlace, list[str] | None]:
     scheme = said.partition("://")[0] if "://" in said else ""
     if said.startswith("pipe:"):
         raise ValueError(f"{where} would run a command; give the URL itself, https:// or s3://")
-    if scheme and scheme not in SCHEMES:
+    if scheme and (scheme not in SCHEMES or not said.partition("://")[2].strip("/")):
         raise ValueError(f"{where} must be a folder, or begin with https:// or s3://")
     if scheme and ("?" in said or "#" in said):
         raise ValueError(f"{where} must be a URL without ? and #")
@@ -90,6 +92,8 @@ def shard_place(options: LoadingOptions) -> tuple[ShardPlace, list[str] | None]:
         names = list(itertools.islice(_expanded(said[len(base) + 1 if base else 0 :], where), MOST_NAMES + 1))
         if len(names) > MOST_NAMES:
             raise ValueError(f"{where} stands for more than {MOST_NAMES} tars")
+        if len(set(names)) < len(names):
+            raise ValueError(f"{where} names {Counter(names).most_common(1)[0][0]} twice")
     if scheme:
         folder = Path(options.shard_cache) if options.shard_cache else default_cache()
         return FarPlace(base, ShardCache(folder.expanduser(), bytes_of(options.shard_cache_size))), names
@@ -98,6 +102,27 @@ def shard_place(options: LoadingOptions) -> tuple[ShardPlace, list[str] | None]:
         what = "is a file" if root.exists() else "does not exist"
         raise ValueError(f"{where}: {visible(str(root))} {what}; it must be a folder of shards")
     return NearPlace(root), names
+
+
+def tars_below(root: Path, where: str) -> list[str]:
+    """The tars in a folder and in those within it, links to folders included. Raises ValueError for packed ones."""
+    found, seen = [], set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for name in files:
+            below = (Path(folder) / name).relative_to(root).as_posix()
+            if name.startswith("._"):  # what macOS keeps beside a file on a foreign disk
+                continue
+            if name.lower().endswith(_PACKED):
+                raise ValueError(f"{where}: {visible(below)} is packed; type gunzip (or the like) first")
+            if name.lower().endswith(".tar"):
+                found.append(below)
+    return sorted(found)
 
 
 def _expanded(pattern: str, where: str) -> itertools.chain[str]:

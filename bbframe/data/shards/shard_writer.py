@@ -176,7 +176,10 @@ def _claim(out: Path, owner: str) -> None:
         remove_parts(out)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out}: is there already; give the name of a new folder")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out}: cannot be made: {error.strerror}") from error
     write_text(mark, json.dumps({"id": owner}))
 
 

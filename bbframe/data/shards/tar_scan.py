@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 from array import array
 from collections.abc import Iterator
@@ -17,54 +18,88 @@ from bbframe.data.shards.shard_index import ShardIndex, packed_rows
 from bbframe.imaging.decode import SUFFIXES
 
 MOST_JSON = 2**24  # bytes of a sample's JSON or label
-_NUMBERS = ("label", "cls", "class_id", "class_index", "target")
+NOT_WHOLE = "tars that are absent or not whole"  # a kind of fault
+PIECE = 2**20
+_NUMBERS = ("label", "cls", "class_id", "class_index", "target", "class")
 _WORDS = ("class", "class_name", "label_name", "label")
 _LABELS = ("cls", "json", "txt")  # suffixes of what tells the class, the surest first
 
 Found = tuple[str, tarfile.TarInfo, dict[str, bytes]]
 
 
+class _Sample:
+    """The files of a tar that have one name, as they come: an image, and small files by their suffixes.
+
+    Of several images the one of the plain suffix counts: a.jpg beside a.mask.png.
+    """
+
+    def __init__(self, name: str, key: str):
+        self.name, self.key = name, key
+        self.texts: dict[str, bytes] = {}
+        self._images: list[tuple[bool, tarfile.TarInfo]] = []
+        self._twice = ""  # a suffix that two files have
+
+    def take(self, member: tarfile.TarInfo, suffix: str, tar: tarfile.TarFile) -> None:
+        """Take a file, whose `suffix` is all behind the first dot of its name."""
+        last = suffix.lower().rpartition(".")[2]
+        if f".{last}" in SUFFIXES:
+            self._images.append((last == suffix.lower(), member))
+        elif last in _LABELS and member.size <= MOST_JSON and (file := tar.extractfile(member)) is not None:
+            content = file.read()
+            if self.texts.setdefault(last, content) != content:
+                self._twice = f".{last}"
+
+    def found(self, faults: Faults) -> Iterator[Found]:
+        """The sample, if it is one."""
+        plain = [image for plain, image in self._images if plain] or [image for _, image in self._images]
+        if not plain:
+            if self.texts:
+                faults.drop("samples without an image", f"{self.name}/{self.key}")
+        elif len(plain) > 1:
+            names = f"{os.path.basename(plain[0].name)} and {os.path.basename(plain[1].name)}"
+            why = f"{names} have one name, which ends at its first dot"
+            faults.drop("samples of several images", f"{self.name}/{self.key}", why)
+        elif self._twice:
+            faults.drop("samples of two labels", f"{self.name}/{self.key}", f"two files {self._twice} differ")
+        else:
+            yield f"{self.name}/{self.key}{os.path.splitext(plain[0].name)[1]}", plain[0], self.texts
+
+
 def samples_of(path: Path, name: str, faults: Faults) -> Iterator[Found]:
     """The samples of a tar: what each is called, its image, and its small files by their suffixes.
 
-    Files with the same path up to the first dot of their name are one sample, if they follow one another.
+    Files with the same path up to the first dot of their name are one sample, if they follow one another. Raises
+    OSError, EOFError or TarError when the tar is absent or not whole, behind the samples before that.
     """
-    key, image = "", None
-    texts: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps all that it has seen
-                folder, base = os.path.split(member.name)
-                stem, _, suffix = base.partition(".")
-                if not member.isreg() or not stem:
-                    continue
-                if (own := os.path.join(folder, stem)) != key:
-                    if texts or image is not None:
-                        yield from _whole(name, key, image, texts, faults)
-                    key, image, texts = own, None, {}
-                last = suffix.lower().rpartition(".")[2]
-                if f".{last}" in SUFFIXES:
-                    image = image or member
-                elif last in _LABELS and member.size <= MOST_JSON and (file := tar.extractfile(member)) is not None:
-                    texts[last] = file.read()
-        if texts or image is not None:
-            yield from _whole(name, key, image, texts, faults)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        why = str(error) or type(error).__name__
-        if faults.skip:
-            faults.drop("tars that are absent or not whole", name, why)
-        else:
-            faults.fatal("tars that are absent or not whole", name, why)
+    sample = _Sample(name, "")
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            tar.members = []  # type: ignore[attr-defined]  # tarfile keeps all that it has seen
+            folder, base = os.path.split(member.name)
+            stem, _, suffix = base.partition(".")
+            if not member.isreg() or not stem:
+                continue
+            if (own := os.path.join(folder, stem)) != sample.key:
+                yield from sample.found(faults)
+                sample = _Sample(name, own)
+            sample.take(member, suffix, tar)
+        end = tar.offset
+    yield from sample.found(faults)
+    _check_end(path, end)
 
 
-def _whole(
-    name: str, key: str, image: tarfile.TarInfo | None, texts: dict[str, bytes], faults: Faults
-) -> Iterator[Found]:
-    if image is None:
-        faults.drop("samples without an image", f"{name}/{key}")
-    else:
-        yield f"{name}/{key}{os.path.splitext(image.name)[1]}", image, texts
+def _check_end(path: Path, end: int) -> None:
+    """Raise TarError unless the archive ends at byte `end`, where tarfile stops without a word whatever is there."""
+    with path.open("rb") as file:
+        file.seek(end)
+        head = file.read(tarfile.BLOCKSIZE)
+        if len(head) < tarfile.BLOCKSIZE:
+            raise tarfile.TarError(f"cut off at byte {end + len(head)}")
+        if any(head):
+            raise tarfile.TarError(f"damaged at byte {end}")
+        while piece := file.read(PIECE):
+            if any(piece):
+                raise tarfile.TarError(f"goes on behind its end at byte {end}, as tars do that cat has joined")
 
 
 class TarScan:
@@ -81,37 +116,57 @@ class TarScan:
         self.table = array("d")  # x1, y1, x2, y2, class, crowd, area
         self.masks: list[bytes] = []
 
-    def take(self, number: int, path: Path, name: str) -> None:
-        """Take the samples of shard `number`."""
-        for title, image, texts in samples_of(path, name, self.faults):
-            try:
-                if self.task == "classification":
-                    self.labels.append(self._label(texts))
-                else:
-                    self._objects(_json(texts))
-            except ValueError as error:
-                self.faults.drop("samples without a label" if self.task == "classification" else
-                                 "samples without objects in their JSON", title, str(error))  # fmt: skip
-                continue
-            self.places.extend([number, image.offset_data, image.size])
-            self.titles.append(title.encode(errors="backslashreplace"))
+    def take(self, number: int, path: Path, name: str) -> bool:
+        """Take the samples of shard `number`; whether it is whole."""
+        try:
+            for title, image, texts in samples_of(path, name, self.faults):
+                self._take(number, title, image, texts)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            self.faults.drop(NOT_WHOLE, name, str(error) or type(error).__name__)
+            return False
+        return True
 
-    def _label(self, texts: dict[str, bytes]) -> int | str:
+    def _take(self, number: int, title: str, image: tarfile.TarInfo, texts: dict[str, bytes]) -> None:
+        try:
+            if self.task == "classification":
+                self.labels.append(self._label(texts, title))
+            else:
+                self._objects(_json(texts))
+        except ValueError as error:
+            kind = (
+                "samples without a label" if self.task == "classification" else "samples without objects in their JSON"
+            )
+            self.faults.drop(kind, title, str(error))
+            return
+        self.places.extend([number, image.offset_data, image.size])
+        self.titles.append(title.encode(errors="backslashreplace"))
+
+    def _label(self, texts: dict[str, bytes], title: str) -> int | str:
         """A class by its number or by its name."""
         if "cls" in texts:
-            return _number_or_name(texts["cls"].decode(errors="replace"))
+            return self._number_or_name(texts["cls"], title)
         facts = _json(texts) if "json" in texts else {}
         number = next((facts[key] for key in _NUMBERS if type(facts.get(key)) is int), None)
         word = next((facts[key] for key in _WORDS if isinstance(facts.get(key), str) and facts[key].strip()), None)
         if number is not None:
             if word is not None and self.names.setdefault(number, word.strip()) != word.strip():
                 raise ValueError(f"class {number} is {word.strip()!r} here and {self.names[number]!r} before")
-            return number
+            return _counted(number)
         if word is not None:
             return word.strip()
         if "txt" in texts:
-            return _number_or_name(texts["txt"].decode(errors="replace"))
+            return self._number_or_name(texts["txt"], title)
         raise ValueError("it needs a file .cls, .json with a label, or .txt")
+
+    def _number_or_name(self, content: bytes, title: str) -> int | str:
+        try:
+            word = content.decode("utf-8-sig").strip()
+        except UnicodeDecodeError:
+            word = content.decode("latin-1").strip()
+            self.faults.assume("labels that are not UTF-8, read as Latin-1", title)
+        if not word:
+            raise ValueError("its label is empty")
+        return _counted(int(word)) if re.fullmatch(r"-?[0-9]{1,18}", word) else word
 
     def _objects(self, facts: dict[str, Any]) -> None:
         """The objects of a sample, as `bbframe data shard` writes them."""
@@ -165,8 +220,7 @@ def _json(texts: dict[str, bytes]) -> dict[str, Any]:
     return facts
 
 
-def _number_or_name(text: str) -> int | str:
-    word = text.strip()
-    if not word:
-        raise ValueError("its label is empty")
-    return int(word) if word.isascii() and word.isdigit() else word
+def _counted(number: int) -> int:
+    if number < 0:
+        raise ValueError(f"label={number} must be a number from 0")
+    return number

@@ -45,6 +45,10 @@ class Server:
         if fault == "busy":
             self.faults.pop(name)
             return request.send_error(503)
+        if fault == "out of order":
+            return request.send_error(500)
+        if start >= len(content):
+            return request.send_error(416)
         if fault == "changed":
             content = bytes(len(content))
         if fault == "shorter":
@@ -197,9 +201,44 @@ def test_tars_of_other_programs_are_named_by_a_pattern(far):
     assert same_batches(data.train_dataloader(), again.train_dataloader())
 
 
+def test_a_tar_that_was_not_whole_is_fetched_again(far):
+    write_tar(far.root / "other-train-0.tar", labelled(20))
+    whole = (far.root / "other-train-0.tar").read_bytes()
+    (far.root / "other-train-0.tar").write_bytes(whole[:20480])
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"not whole: other-train-0.tar \(cut off at byte 20480"):
+            folder_from(f"{far.url}/other-train-0.tar", shard_cache=str(far.cache))
+    (far.root / "other-train-0.tar").write_bytes(whole)
+    data = folder_from(f"{far.url}/other-train-0.tar", shard_cache=str(far.cache))
+    assert sum(data.counts.values()) == 20
+
+
+def test_the_error_of_a_server_is_one_line_after_all_tries(far):
+    write_tar(far.root / "other-train-0.tar", labelled(4))
+    far.faults["other-train-0.tar"] = "out of order"
+    with pytest.raises(ValueError, match=r"other-train-0.tar cannot be fetched: 500 .*, after 3 tries"):
+        folder_from(f"{far.url}/other-train-0.tar", shard_cache=str(far.cache))
+    assert far.asked["other-train-0.tar"] == 3
+
+
+def test_a_part_that_is_all_there_is_no_obstacle(far, tmp_path):
+    write_tar(far.root / "a.tar", labelled(4))
+    part = tmp_path / "part"
+    part.write_bytes((far.root / "a.tar").read_bytes())
+    downloads.download(f"{far.url}/a.tar", part, None)
+    assert part.read_bytes() == (far.root / "a.tar").read_bytes()
+
+
+def test_a_cache_that_cannot_be_made_is_said(far, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"data: shard_cache=.*file/below cannot be made: Not a directory"):
+        digits(far, shard_cache=str(tmp_path / "file" / "below"))
+
+
 @pytest.mark.parametrize(
     ("shards", "message"),
     [
+        ("s3://", "must be a folder, or begin with https:// or s3://"),
         ("pipe:cat x.tar", "would run a command; give the URL itself"),
         ("ftp://x/y", "must be a folder, or begin with https:// or s3://"),
         ("https://x/y?token=1", r"must be a URL without \? and #"),

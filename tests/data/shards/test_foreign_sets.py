@@ -122,6 +122,90 @@ def test_a_tar_that_breaks_off_is_named(place):
     assert 26 <= sum(folder_from(place, on_error="skip").counts.values()) <= 30
 
 
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda content: content[: 10 * 2048], "cut off at byte 20480"),
+        (lambda content: content[: 10 * 2048 + 200], "cut off at byte 20680"),
+        (lambda content: content[: 10 * 2048] + b"x" * 512 + content[10 * 2048 + 512 :], "damaged at byte 20480"),
+        (lambda content: content[: 10 * 2048] + bytes(512) + content[10 * 2048 + 512 :], "goes on behind its end"),
+        (lambda content: content + content, "goes on behind its end at byte 40960, as tars do that cat has joined"),
+        (lambda content: content[: 20 * 2048], "cut off at byte 40960"),  # without the mark of its end
+    ],
+)
+def test_a_tar_that_ends_too_soon_is_never_taken_for_a_whole_one(place, damage, why):
+    write_tar(place / "a.tar", labelled(20))
+    write_tar(place / "b.tar", labelled(20, 20))
+    (place / "b.tar").write_bytes(damage((place / "b.tar").read_bytes()))
+    with pytest.raises(ValueError, match=rf"tars that are absent or not whole: b.tar \({why}"):
+        folder_from(place)
+    assert list(folder_from(place, on_error="skip").skipped) == ["b.tar"]
+
+
+def test_what_follows_the_end_of_a_tar_may_be_zeros(place):
+    write_tar(place / "a.tar", labelled(20))
+    with (place / "a.tar").open("ab") as file:
+        file.write(bytes(3 * 2**20))
+    assert sum(folder_from(place).counts.values()) == 20
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"n0.0.png": png(), "n0.0.cls": b"0", "n0.1.png": png(), "n0.1.cls": b"0"},
+         r"samples of several images: a.tar/n0 \(n0.0.png and n0.1.png have one name, which ends at its first dot"),
+        ({"n.png": png(), "n.jpg": png(), "n.cls": b"0"}, "samples of several images: a.tar/n"),
+        ({"n.png": png(), "n.a.cls": b"0", "n.b.cls": b"1"}, r"of two labels: a.tar/n \(two files .cls differ"),
+        ({"n.png": png(), "n.cls": b"-1"}, r"samples without a label: a.tar/n.png \(label=-1 must be a number from 0"),
+        ({"n.png": png(), "n.json": b'{"label": -1}'}, r"label=-1 must be a number from 0"),
+    ],
+)  # fmt: skip
+def test_a_sample_is_one_image_of_one_class(place, more, message):
+    write_tar(place / "a.tar", labelled(20, **more))
+    with pytest.raises(ValueError, match=message):
+        folder_from(place)
+
+
+def test_a_mask_beside_an_image_is_not_the_image(place):
+    found = {}
+    for i in range(20):
+        found |= {f"{i}.mask.png": png(255), f"{i}.png": png(i), f"{i}.json": json.dumps({"class": i % 2}).encode()}
+    write_tar(place / "train.tar", found)
+    write_tar(place / "val.tar", labelled(4))
+    data = folder_from(place)
+    assert data.parts["train"].read(7).getpixel((0, 0)) == 7
+    assert data.parts["train"].labels.tolist() == [i % 2 for i in range(20)]
+
+
+def test_words_that_are_not_utf8_stay_apart(place):
+    found = {}
+    for i in range(20):
+        found |= {f"{i}.png": png(i), f"{i}.cls": [b"caf\xe9", b"caf\xe8", b"\xef\xbb\xbfowl"][i % 3]}
+    write_tar(place / "a.tar", found)
+    data = folder_from(place)
+    assert data.class_names == ["cafè", "café", "owl"]
+    assert len(data.assumed["labels that are not UTF-8, read as Latin-1"]) == 14
+
+
+def test_all_tars_of_a_folder_are_found_or_named(place, tmp_path):
+    write_tar(place / "train-0.tar", labelled(10))
+    write_tar(place / "train-1.TAR", labelled(10, 10))
+    write_tar(tmp_path / "elsewhere" / "train-2.tar", labelled(10, 20))
+    (place / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (place / "loop").symlink_to(place, target_is_directory=True)
+    (place / "._train-0.tar").write_bytes(b"of macOS")
+    assert sum(folder_from(place).counts.values()) == 30
+    (place / "train-3.tar.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"train-3.tar.gz is packed; type gunzip"):
+        folder_from(place)
+
+
+def test_a_tar_that_a_pattern_names_twice_is_refused(place):
+    write_tar(place / "train-0.tar", labelled(10))
+    with pytest.raises(ValueError, match=r"names train-0.tar twice"):
+        folder_from(f"{place}/{{train,train}}-0.tar")
+
+
 def test_an_empty_folder_is_no_set(place):
     place.mkdir()
     with pytest.raises(ValueError, match=r"holds neither shards.json nor a tar; `bbframe data shard` writes a set"):

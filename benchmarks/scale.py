@@ -3,7 +3,7 @@
     python benchmarks/scale.py [case=vitdet_huge,resnet50] [gpus=64] [key=value ...]
 
 The network is built on torch's meta device, so its parameters and multiply-accumulates are counted and not guessed.
-All else is arithmetic on the numbers of `Machine` and `Case` below; any of them is given as key=value. Two of them
+All else is arithmetic on the numbers below; any of them is given as key=value. Two of them
 decide most and are assumptions until you measure them: `utilisation`, the share of a GPU's peak that a training
 reaches, and `images_per_core`, which `benchmarks/loading.py` measures. Prints a table in Markdown.
 
@@ -134,7 +134,7 @@ def computed(case: Case) -> dict[str, str]:
     whole = step + max(0.0, travel - room)
     limits = {
         "GPUs": machine.gpus * rate,
-        "network": machine.gpus * case.batch / travel if travel else math.inf,
+        "interconnect": machine.gpus * case.batch / travel if travel else math.inf,
         "processors": machine.gpus * machine.cores_per_gpu * case.images_per_core,
         "storage": machine.storage_gb * 1e9 / (case.file_kb * 1e3),
     }
@@ -147,10 +147,10 @@ def computed(case: Case) -> dict[str, str]:
         "parameters": f"{parameters / 1e6:.1f} M",
         "GMACs, forward": f"{macs / 1e9:.1f}",
         "global batch": str(machine.gpus * case.batch),
-        "step": f"{1000 * step:.1f} ms at {rate:.1f} images a GPU",
+        "step of the GPUs alone": f"{1000 * step:.1f} ms, {rate:.1f} images a second a GPU",
         "images a second": f"{reached:,.0f}",
         "the GPUs alone": f"{limits['GPUs']:,.0f}",
-        "the network alone": f"{limits['network']:,.0f}",
+        "the interconnect alone": f"{limits['interconnect']:,.0f}",
         "the processors alone": f"{limits['processors']:,.0f}",
         "the storage alone": f"{limits['storage']:,.0f}",
         "slowest": slowest,
@@ -182,11 +182,18 @@ def changed(case: Case, given: dict[str, str]) -> Case:
     return replace(case, machine=machine)
 
 
+def _keys(given: Machine | Case) -> str:
+    """What may be given as key=value, with the values of now."""
+    names = [one.name for one in fields(given) if one.name not in ("overrides", "size", "machine")]
+    return ", ".join(f"{name}={getattr(given, name)}" for name in names)
+
+
 def main() -> None:
     """Compute every case named, and print the table."""
     words = sys.argv[1:]
     if {"-h", "--help"} & set(words) or any("=" not in word for word in words):
-        print(__doc__)
+        print(f"{__doc__}\nOf the machine: {_keys(Machine())}\n")
+        print("\n".join(f"Of {name}: {_keys(case)}" for name, case in CASES.items()))
         return
     given = dict(word.split("=", 1) for word in words)
     names = given.pop("case", ",".join(CASES)).split(",")

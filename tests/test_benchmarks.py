@@ -176,7 +176,7 @@ def resnet50():
 @pytest.mark.parametrize(
     ("changes", "slowest"),
     [
-        ({"network_gbit": 1.0, "gpus": 64}, "network"),
+        ({"network_gbit": 1.0, "gpus": 64}, "interconnect"),
         ({"storage_gb": 0.1}, "storage"),
         ({"cores_per_gpu": 1, "storage_gb": 100.0}, "processors"),
         ({"cores_per_gpu": 64, "storage_gb": 100.0}, "GPUs"),
@@ -188,7 +188,7 @@ def test_on_paper_the_least_of_the_rates_is_the_bottleneck(resnet50, changes, sl
     alone = float(lines[f"the {slowest} alone"].replace(",", ""))
     reached = float(lines["images a second"].replace(",", ""))
     assert reached <= alone + 1
-    assert slowest == "network" or reached == pytest.approx(alone, abs=1)
+    assert slowest == "interconnect" or reached == pytest.approx(alone, abs=1)
 
 
 def test_on_paper_a_wrong_key_is_refused():

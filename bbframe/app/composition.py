@@ -93,12 +93,12 @@ def register_everything(folders: Sequence[Path]) -> None:
 def settings_alone(overrides: Sequence[str]) -> DictConfig:
     """Hydra's settings as the command line alone sets them, no file read but Hydra's own."""
     given = (o for o in overrides if key_of(o).startswith(("hydra.", "hydra/")) and key_of(o) != "hydra.searchpath")
-    return _settings(tuple(given))
+    return _settings(tuple(given), os.getcwd())
 
 
 @lru_cache
-def _settings(given: tuple[str, ...]) -> DictConfig:
-    """The same for all compositions of a process; reading them anew takes as long as a composition."""
+def _settings(given: tuple[str, ...], here: str) -> DictConfig:
+    """The same for all compositions in a folder, which is one of the settings; each takes as long as a composition."""
     with _initialized(CONF):
         try:
             return hydra.compose(None, [*given], return_hydra_config=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import bbframe
 from bbframe.app.help import usage
-from bbframe.run.processes import RUN_FOLDER_VARIABLE, is_first, rank
+from bbframe.run.processes import RUN_FOLDER_VARIABLE, in_slurm_shell, is_first, launcher, rank
 from bbframe.run.stop_signals import AGAIN, BY_HAND, requeue, signals_raised
 
 
@@ -32,7 +32,7 @@ def exit_code(run: Callable[[list[str]], int], arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as error:
-        return interrupted(error)
+        return interrupted(error, arguments)
     except BrokenPipeError:  # what reads the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -45,7 +45,8 @@ def exit_code(run: Callable[[list[str]], int], arguments: list[str]) -> int:
             return 1
         if unexpected(error) or "debug=true" in map(str.lower, arguments):
             print(outward("".join(traceback.format_exception(error))), file=sys.stderr)
-        text = str(error) if type(error) is ValueError else " ".join(str(error).split())
+        said = str(error) if RUN_FOLDER_VARIABLE in os.environ else getattr(error, "brief", str(error))
+        text = said if type(error) is ValueError else " ".join(said.split())
         print(outward(f"error: {'' if is_first() else f'process {rank()}: '}{text}"), file=sys.stderr)
         return 1
 
@@ -61,13 +62,20 @@ def said_by_first(error: Exception) -> bool:
     return False
 
 
-def interrupted(error: KeyboardInterrupt) -> int:
-    """Say how an interrupted run goes on; the exit code, by which a scheduler knows that it is to be started again."""
+def interrupted(error: KeyboardInterrupt, arguments: Sequence[str]) -> int:
+    """Say how an interrupted run goes on, which was started with `arguments`.
+
+    Returns the exit code, by which a scheduler knows that it is to be started again.
+    """
     place = json.loads(os.environ.get(RUN_FOLDER_VARIABLE, "{}"))
     last = Path(place.get("folder", os.devnull), "checkpoints", "last.ckpt")
     if is_first():
-        print(f"interrupted; this continues it: python train.py ckpt_path={last}" if last.exists() else "interrupted")
-        sys.stdout.flush()
+        how = f"this continues it: python train.py ckpt_path={last}"
+        if "ckpt_path=last" in arguments:
+            how = "the same command goes on"
+        elif launcher() == "slurm" and not in_slurm_shell():
+            how = f"when Slurm starts this job again, it goes on in {last.parent.parent}"
+        print(f"interrupted; {how}" if last.exists() else "interrupted", flush=True)
     number = getattr(error, "number", signal.SIGINT)
     if number == getattr(signal, "SIGUSR1", None) and is_first():
         requeue()

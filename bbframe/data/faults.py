@@ -13,12 +13,15 @@ log = logging.getLogger("bbframe")
 
 
 class FaultsError(ValueError):
-    """What is wrong, in one line; `details` has a line for every fault, also for those that are left out there."""
+    """What is wrong, in one line; `details` has a line for every fault, also for those that are left out there.
+
+    `brief` is the line where there is no run folder, which keeps the details.
+    """
 
     def __init__(self, message: str, details: Sequence[str] = (), *, cut: bool = False):
         """`cut`: the message leaves some of the `details` out."""
         super().__init__(message + (f"; all {len(details)} are in error.txt of the run folder" if cut else ""))
-        self.details = "\n".join(details)
+        self.details, self.brief = "\n".join(details), message
 
 
 class Skipped:

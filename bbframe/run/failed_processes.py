@@ -7,6 +7,7 @@ with gloo, it learns that they have ended, and here why; where it does not, a th
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -53,6 +54,11 @@ def failures_watched(folder: Path, processes: int, failed: Callable[[str], None]
         _remove(folder)
 
 
+def _plain(error: BaseException) -> str:
+    """What a library says, without the places in its source."""
+    return " ".join(re.sub(r"\[\S+:\d+\]", "", str(error)).split())[:200]
+
+
 def _remove(folder: Path) -> None:
     """Let the first process remove what the others have said: error.txt says it too."""
     for file in folder.glob("error.process_*.txt") if rank() == 0 else ():
@@ -78,7 +84,7 @@ def told_once(error: BaseException, folder: Path, processes: int) -> BaseExcepti
             print(f"error: {found.splitlines()[0]}", file=sys.stderr, flush=True)
             return ToldByFirst(found)
         ended = "another process of the run has ended without a word; was it killed, or its machine out of memory?"
-        return ValueError(f"{ended} ({' '.join(str(error).split())[:200]})") if lost else error
+        return ValueError(f"{ended} ({_plain(error)})") if lost else error
     if isinstance(error, Exception) and not lost:
         with suppress(OSError):
             details = getattr(error, "details", "")

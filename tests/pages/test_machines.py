@@ -183,12 +183,12 @@ def submitted(title: str, home: Path, environment: dict[str, str], **settings: s
 
 @pytest.mark.launchers
 def test_a_job_of_slurm_is_one_run(home, slurm):
-    submitted("flowers.sh", home, slurm, nodes="1", ntasks_per_node="2")
+    submitted("flowers.sh", home, slurm, nodes="1", ntasks_per_node="2", cpus_per_task="1")
     (found,) = results(home / "outputs")
     assert found["status"] == "ok"
 
 
 @pytest.mark.launchers
 def test_an_array_of_slurm_is_a_run_for_each_task(home, slurm):
-    submitted("seeds.sh", home, slurm, array="1-2")
+    submitted("seeds.sh", home, slurm, array="1-2", cpus_per_task="1")
     assert sorted(found["seed"] for found in results(home / "outputs")) == [1, 2]

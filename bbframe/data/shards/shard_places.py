@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -88,8 +89,11 @@ def shard_place(options: LoadingOptions) -> tuple[ShardPlace, list[str] | None]:
         raise ValueError(f"{where} is packed, so that no image in it can be found; type gunzip (or the like) first")
     base, names = said.rstrip("/"), None
     if "{" in said or said.endswith(".tar"):
-        base, _, _ = said.partition("{")[0].rpartition("/")
-        names = list(itertools.islice(_expanded(said[len(base) + 1 if base else 0 :], where), MOST_NAMES + 1))
+        base, _, _ = said.partition("{")[0].partition("::")[0].rpartition("/")
+        found = itertools.islice(_expanded(said, where), MOST_NAMES + 1)
+        names = [name.removeprefix(f"{base}/") if base else name for name in found]
+        if outside := next((name for name in names if "://" in name or name.startswith("/")), None):
+            raise ValueError(f"{where}: {visible(outside)} lies elsewhere; all tars must lie below {visible(base)}")
         if len(names) > MOST_NAMES:
             raise ValueError(f"{where} stands for more than {MOST_NAMES} tars")
         if len(set(names)) < len(names):
@@ -125,17 +129,38 @@ def tars_below(root: Path, where: str) -> list[str]:
     return sorted(found)
 
 
-def _expanded(pattern: str, where: str) -> itertools.chain[str]:
-    """The names that braces stand for: a-{000..002}.tar, {train,val}.tar."""
-    pieces: list[list[str]] = []
-    for text, inside in re.findall(r"([^{}]+)|\{([^{}]*)\}", pattern):
-        if text:
-            pieces.append([text])
-        elif found := re.fullmatch(r"(\d+)\.\.(\d+)", inside):
-            first, last = int(found[1]), int(found[2])
-            if not first <= last < first + MOST_NAMES:
-                raise ValueError(f"{where}: {{{inside}}} must rise, by at most {MOST_NAMES}")
-            pieces.append([f"{number:0{len(found[1])}d}" for number in range(first, last + 1)])
-        else:
-            pieces.append(inside.split(","))
-    return itertools.chain("".join(words) for words in itertools.product(*pieces))
+def _expanded(pattern: str, where: str) -> Iterator[str]:
+    """The names that a shell's braces stand for: a-{000..002}.tar, {train-{0..9},val}.tar; `::` joins patterns."""
+    for one in pattern.split("::"):
+        yield from _named(one, where)
+
+
+def _named(pattern: str, where: str) -> Iterator[str]:
+    opened = pattern.find("{")
+    if opened < 0:
+        yield pattern
+        return
+    depth, commas, closed = 0, [opened], -1
+    for place in range(opened, len(pattern)):
+        sign = pattern[place]
+        depth += (sign == "{") - (sign == "}")
+        if sign == "," and depth == 1:
+            commas.append(place)
+        if depth == 0:
+            closed = place
+            break
+    if closed < 0:
+        raise ValueError(f"{where}: a brace is not closed")
+    inside = pattern[opened + 1 : closed]
+    words: Iterable[str]
+    if found := re.fullmatch(r"(\d+)\.\.(\d+)", inside):
+        first, last = int(found[1]), int(found[2])
+        if not first <= last < first + MOST_NAMES:
+            raise ValueError(f"{where}: {{{inside}}} must rise, by at most {MOST_NAMES}")
+        words = (f"{number:0{len(found[1])}d}" for number in range(first, last + 1))
+    else:
+        ends = [*commas, closed]
+        words = (word for a, b in itertools.pairwise(ends) for word in _named(pattern[a + 1 : b], where))
+    for word in words:
+        for rest in _named(pattern[closed + 1 :], where):
+            yield pattern[:opened] + word + rest

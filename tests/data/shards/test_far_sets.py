@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bbframe.data.images.image_options import ImageFolderOptions
 from bbframe.data.shards import downloads
 from bbframe.data.shards.shard_cache import ShardCache, bytes_of
+from bbframe.data.shards.shard_places import shard_place
 from tests.data.helpers import build
 from tests.data.shards.helpers import folder_from, labelled, same_batches, sharded, write_tar
 
@@ -245,11 +247,28 @@ def test_a_cache_that_cannot_be_made_is_said(far, tmp_path):
         ("x.tar.gz", "is packed, so that no image in it can be found; type gunzip"),
         ("nowhere", "does not exist; it must be a folder of shards"),
         ("a-{9..0}.tar", "must rise"),
+        ("a-{0..9.tar", "a brace is not closed"),
+        ("/x/a-{0..9}.tar::/y/b.tar", "/y/b.tar lies elsewhere; all tars must lie below /x"),
     ],
 )
 def test_other_places_are_refused(shards, message):
     with pytest.raises(ValueError, match=message):
         build("digits", shards=shards)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a-{08..10}.tar", "a-08.tar a-09.tar a-10.tar"),
+        ("{train-{0..1},val}-x.tar", "train-0-x.tar train-1-x.tar val-x.tar"),
+        ("{a,b}/{0..1}.tar", "a/0.tar a/1.tar b/0.tar b/1.tar"),
+        ("train-{0..1}.tar::val-0.tar", "train-0.tar train-1.tar val-0.tar"),
+        ("http://here/x/train-{0..1}.tar::http://here/x/val-0.tar", "train-0.tar train-1.tar val-0.tar"),
+        ("http://here/x/train-0.tar::http://here/x/val-0.tar", "train-0.tar val-0.tar"),
+    ],
+)
+def test_braces_are_those_of_a_shell(pattern, names):
+    assert shard_place(ImageFolderOptions(shards=pattern))[1] == names.split()
 
 
 def test_sizes_are_read_as_they_are_written():

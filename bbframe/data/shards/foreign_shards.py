@@ -16,6 +16,7 @@ from bbframe.data.shards.shard_places import ShardFile, ShardPlace, tars_below
 from bbframe.data.shards.shard_set import OpenedSet, reading_of
 from bbframe.data.shards.tar_scan import NOT_WHOLE, TarScan
 from bbframe.data.shards.tar_shards import TarShards
+from bbframe.imaging.decode import Decoding
 
 _MOST_LABELS = 10**6
 
@@ -64,7 +65,8 @@ def _part(name: str) -> str:
 
 def _scanned(options: LoadingOptions, place: ShardPlace, files: dict[str, list[ShardFile]], faults: Faults) -> Scanned:
     """Look through all tars, and keep what they hold for the next run."""
-    scans = {part: TarScan(options.task, faults) for part in files}
+    decoding = Decoding.of(options) if getattr(options, "verify", False) else None
+    scans = {part: TarScan(options.task, faults, decoding) for part in files}
     for part, scan in scans.items():
         for number, file in enumerate(files[part]):
             try:

@@ -13,7 +13,7 @@ from bbframe.data.shards.shard_places import ShardFile, ShardPlace
 from bbframe.files import atomic, write_text
 
 SCANS = "scans"  # the folder within the cache
-VERSION = 1  # of what a scan finds
+VERSION = 2  # of what a scan finds
 MOST_SHARDS = 2**31
 
 # the index of each part, the names of the classes, and what was dropped: (kind, name, why)
@@ -54,7 +54,7 @@ def kept_scan(options: LoadingOptions, place: ShardPlace, files: dict[str, list[
 
 def _folder(options: LoadingOptions, place: ShardPlace, files: dict[str, list[ShardFile]]) -> Path | None:
     """Where the scan of these very files is kept; None where one is not to be had."""
-    digest = hashlib.sha256(f"{VERSION} {options.task} {place}".encode())
+    digest = hashlib.sha256(f"{VERSION} {options.task} {getattr(options, 'verify', False)} {place}".encode())
     for part, tars in files.items():
         for file in tars:
             digest.update(f"{part} {file.name}".encode())

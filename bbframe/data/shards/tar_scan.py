@@ -9,13 +9,13 @@ import tarfile
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from bbframe.data.faults import Faults
 from bbframe.data.shards.shard_index import ShardIndex, packed_rows
-from bbframe.imaging.decode import SUFFIXES
+from bbframe.imaging.decode import SUFFIXES, Decoding, glance, reason
 
 MOST_JSON = 2**24  # bytes of a sample's JSON or label
 NOT_WHOLE = "tars that are absent or not whole"  # a kind of fault
@@ -103,10 +103,13 @@ def _check_end(path: Path, end: int) -> None:
 
 
 class TarScan:
-    """The samples of one part's tars as they are found; `names` are what the numbers of classes are called."""
+    """The samples of one part's tars as they are found; `names` are what the numbers of classes are called.
 
-    def __init__(self, task: str, faults: Faults):
-        self.task, self.faults = task, faults
+    With `decoding` the header and the end of every image are read, too.
+    """
+
+    def __init__(self, task: str, faults: Faults, decoding: Decoding | None = None):
+        self.task, self.faults, self.decoding = task, faults, decoding
         self.places = array("q")  # shard, offset, size
         self.titles: list[bytes] = []
         self.labels: list[int | str] = []
@@ -119,11 +122,26 @@ class TarScan:
     def take(self, number: int, path: Path, name: str) -> bool:
         """Take the samples of shard `number`; whether it is whole."""
         try:
-            for title, image, texts in samples_of(path, name, self.faults):
-                self._take(number, title, image, texts)
+            with path.open("rb") as file:
+                for title, image, texts in samples_of(path, name, self.faults):
+                    if self._readable(file, title, image):
+                        self._take(number, title, image, texts)
         except (tarfile.TarError, OSError, EOFError) as error:
             self.faults.drop(NOT_WHOLE, name, str(error) or type(error).__name__)
             return False
+        return True
+
+    def _readable(self, file: BinaryIO, title: str, image: tarfile.TarInfo) -> bool:
+        if self.decoding is None:
+            return True
+        file.seek(image.offset_data)
+        try:
+            facts = glance(file.read(image.size), self.decoding)
+        except Exception as error:  # a decoder may raise anything on a broken file
+            self.faults.drop("unreadable", title, reason(error))
+            return False
+        for what in facts.assumed:
+            self.faults.assume(what, title)
         return True
 
     def _take(self, number: int, title: str, image: tarfile.TarInfo, texts: dict[str, bytes]) -> None:

@@ -142,6 +142,17 @@ def test_a_tar_that_ends_too_soon_is_never_taken_for_a_whole_one(place, damage, 
     assert list(folder_from(place, on_error="skip").skipped) == ["b.tar"]
 
 
+def test_broken_images_are_told_before_training(place):
+    write_tar(
+        place / "a.tar",
+        labelled(20, **{"97.png": png(size=(90, 90))[:60], "97.cls": b"1", "98.png": b"x", "98.cls": b"0"}),
+    )
+    with pytest.raises(ValueError, match=r"unreadable: a.tar/97.png \(is cut off\), a.tar/98.png"):
+        folder_from(place)
+    assert sorted(folder_from(place, on_error="skip").skipped) == ["a.tar/97.png", "a.tar/98.png"]
+    assert sum(folder_from(place, verify=False).counts.values()) == 22
+
+
 def test_what_follows_the_end_of_a_tar_may_be_zeros(place):
     write_tar(place / "a.tar", labelled(20))
     with (place / "a.tar").open("ab") as file:

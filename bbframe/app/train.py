@@ -16,7 +16,7 @@ from pathlib import Path
 
 import bbframe
 from bbframe.app.help import usage
-from bbframe.run.processes import RUN_FOLDER_VARIABLE, in_slurm_shell, is_first, launcher, rank
+from bbframe.run.processes import RUN_FOLDER_VARIABLE, in_slurm_shell, is_first, launched_by_lightning, launcher, rank
 from bbframe.run.stop_signals import AGAIN, BY_HAND, requeue, signals_raised
 
 
@@ -76,6 +76,8 @@ def interrupted(error: KeyboardInterrupt, arguments: Sequence[str]) -> int:
         elif launcher() == "slurm" and not in_slurm_shell():
             how = f"when Slurm starts this job again, it goes on in {last.parent.parent}"
         print(f"interrupted; {how}" if last.exists() else "interrupted", flush=True)
+    if launched_by_lightning():
+        return 0  # for anything else Lightning kills the first process, which may still be writing
     number = getattr(error, "number", signal.SIGINT)
     if number == getattr(signal, "SIGUSR1", None) and is_first():
         requeue()

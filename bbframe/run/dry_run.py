@@ -102,7 +102,7 @@ def _measured(run: TrainingRun) -> dict[str, Any]:
         limit_val_batches=batches,
     )
     try:
-        with signals_kept():
+        with signals_kept(trainer):
             if plan.run.train:
                 trainer.fit(task, datamodule=data)
             else:

@@ -10,9 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bbframe.run.processes import in_slurm_shell
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 def _there(*names: str) -> tuple[int, ...]:
@@ -71,11 +74,18 @@ def signals_raised() -> Iterator[None]:
 
 
 @contextmanager
-def signals_kept() -> Iterator[None]:
-    """Raise the signal again of which Lightning has made a SystemExit."""
+def signals_kept(trainer: pl.Trainer) -> Iterator[None]:
+    """Raise the signal again of which Lightning has made a SystemExit.
+
+    Lightning has then killed the processes that it started. Its observer kills this one too when it sees that, within
+    seconds, so it is given none to look after.
+    """
     try:
         yield
     except SystemExit as error:
+        started = getattr(trainer.strategy.launcher, "procs", None)
+        if isinstance(started, list):
+            started.clear()
         stopped = error.__context__
         raise stopped if isinstance(stopped, Interrupted) else KeyboardInterrupt from error
 

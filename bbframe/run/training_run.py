@@ -204,7 +204,7 @@ class TrainingRun:
         if self.plan.run.train:
             with self.stopwatch.timed("fit"):
                 try:
-                    with signals_kept():
+                    with signals_kept(trainer):
                         trainer.fit(fitted, datamodule=data, ckpt_path=self.plan.run.ckpt_path, weights_only=True)
                 except MisconfigurationException as error:
                     raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
@@ -230,7 +230,7 @@ class TrainingRun:
         """
         metrics: dict[str, float] = {}
         if self.plan.run.test and not self.pruned:
-            with self.stopwatch.timed("test"), signals_kept():
+            with self.stopwatch.timed("test"), signals_kept(trainer):
                 write_calibration(self.folder, fit_calibration(trainer, task, data), task)
                 found = trainer.test(task, datamodule=data, verbose=False)[0]
             metrics = {name.removeprefix("test/"): value for name, value in found.items()}

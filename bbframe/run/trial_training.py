@@ -81,7 +81,7 @@ def train_a_copy(
     with isolate_rng(), TemporaryDirectory(prefix=".trial_", dir=folder) as place:
         trainer = trial_trainer(plan, Path(place), callbacks, max_steps=steps, max_epochs=-1, limit_val_batches=0)
         try:
-            with signals_kept():
+            with signals_kept(trainer):
                 trainer.fit(trial, datamodule=images)
         finally:
             images.teardown("exception")

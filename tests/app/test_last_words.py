@@ -29,6 +29,14 @@ def test_a_file_with_all_faults_is_named_where_there_is_one(folder, monkeypatch,
     assert capsys.readouterr().err == f"error: data: two are broken{more}\n"
 
 
+def test_a_process_that_lightning_has_started_leaves_the_exit_code_to_the_first(monkeypatch, capsys):
+    """Lightning kills the first process when another ends with anything but 0."""
+    monkeypatch.setenv(RUN_FOLDER_VARIABLE, "{}")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert exit_code(failing(Interrupted(15)), []) == 0
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "how"),
     [

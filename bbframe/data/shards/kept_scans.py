@@ -11,6 +11,7 @@ from bbframe.data.shards.shard_cache import default_cache
 from bbframe.data.shards.shard_index import ShardIndex
 from bbframe.data.shards.shard_places import ShardFile, ShardPlace
 from bbframe.files import atomic, write_text
+from bbframe.imaging.decode import Decoding
 
 SCANS = "scans"  # the folder within the cache
 VERSION = 2  # of what a scan finds
@@ -54,7 +55,8 @@ def kept_scan(options: LoadingOptions, place: ShardPlace, files: dict[str, list[
 
 def _folder(options: LoadingOptions, place: ShardPlace, files: dict[str, list[ShardFile]]) -> Path | None:
     """Where the scan of these very files is kept; None where one is not to be had."""
-    digest = hashlib.sha256(f"{VERSION} {options.task} {getattr(options, 'verify', False)} {place}".encode())
+    looked = Decoding.of(options) if getattr(options, "verify", False) else None  # what a broken image is
+    digest = hashlib.sha256(f"{VERSION} {options.task} {looked} {place}".encode())
     for part, tars in files.items():
         for file in tars:
             digest.update(f"{part} {file.name}".encode())

@@ -153,6 +153,12 @@ def test_broken_images_are_told_before_training(place):
     assert sum(folder_from(place, verify=False).counts.values()) == 22
 
 
+def test_what_an_earlier_start_left_out_is_looked_at_anew_with_other_options(place):
+    write_tar(place / "a.tar", labelled(20, **{"97.png": png(size=(90, 90)), "97.cls": b"1"}))
+    assert list(folder_from(place, on_error="skip", max_pixels=1000).skipped) == ["a.tar/97.png"]
+    assert not folder_from(place, on_error="skip").skipped
+
+
 def test_what_follows_the_end_of_a_tar_may_be_zeros(place):
     write_tar(place / "a.tar", labelled(20))
     with (place / "a.tar").open("ab") as file:
